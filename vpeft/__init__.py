@@ -1,0 +1,21 @@
+"""V-PEFT Bench: parameter-efficient fine-tuning of vision backbones, every method on every task."""
+
+from vpeft import compat  # isort: skip  # noqa: F401  must come before any package that it mends
+
+from vpeft import algorithms, core  # noqa: F401  (register)
+from vpeft.apis import attach, detach, disabled, load_adapter, merge, plain_state_dict, save_adapter, unmerge
+from vpeft.errors import UserError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "UserError",
+    "attach",
+    "detach",
+    "disabled",
+    "load_adapter",
+    "merge",
+    "plain_state_dict",
+    "save_adapter",
+    "unmerge",
+]

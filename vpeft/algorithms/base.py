@@ -1,0 +1,137 @@
+"""The contract of a method.
+
+A method is a dataclass in one file: its fields are its hyper-parameters, its docstring the paper's equation. Registering
+it in ``PEFT_METHODS`` makes the tests, the configs' check, ``tools/list.py`` and the reports follow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from vpeft.core.backbones.host import Host, HostParam
+from vpeft.errors import UserError
+from vpeft.registry import PEFT_METHODS, nearest
+
+CATEGORIES = (
+    "baseline",
+    "adapter",
+    "prompt",
+    "prefix",
+    "side",
+    "specification",
+    "reparameter",
+    "unified",
+)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Method:
+    """Base of every method. A subclass states the class attributes and :meth:`build`, :meth:`trains`, :meth:`count`.
+
+    Class attributes:
+        category: The survey's category.
+        paper: Title and arXiv number or venue.
+        memory: What back-propagation has to visit: ``M0`` nothing of the backbone, ``M1`` its upper part, ``M2`` the
+            activations of all blocks down to the first trained tensor, ``M2w`` also dense weight gradients.
+        mergeable: Whether it leaves no trace at inference once merged.
+        identity_at_start: Whether the output at the start is the frozen host's.
+        base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).
+        unverified: What of it could not be checked against the authors' own words, or None.
+    """
+
+    category: ClassVar[str]
+    paper: ClassVar[str]
+    memory: ClassVar[str] = "M2"
+    mergeable: ClassVar[bool] = False
+    identity_at_start: ClassVar[bool] = True
+    base_eval: ClassVar[bool] = False
+    unverified: ClassVar[str | None] = None
+
+    def build(self, host: Host) -> None:
+        """Make the modules and place them at the host's sites."""
+
+    def trains(self, param: HostParam) -> bool:
+        """Whether an existing parameter of the base is trained."""
+        return False
+
+    def count(self, host: Host) -> int:
+        """Trainable parameters without the head, as the paper's closed formula in the host's widths."""
+        raise NotImplementedError
+
+    def check(self, host: Host) -> None:
+        """Raise a :class:`UserError` where the hyper-parameters do not fit the host."""
+
+    @classmethod
+    def key(cls) -> str:
+        """Its component in the keys of its parameters."""
+        return re.sub(r"[^a-z0-9]+", "_", cls.registered_name().lower())
+
+    @classmethod
+    def registered_name(cls) -> str:
+        """Its name in ``PEFT_METHODS``."""
+        return next(name for name, method in PEFT_METHODS.module_dict.items() if method is cls)
+
+    def config(self) -> dict[str, Any]:
+        """The config that builds it again."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {"type": self.registered_name(), **plain}
+
+    # Checks that methods share --------------------------------------------------------------------------------------
+
+    def need_width(self, field: str, host: Host, widths: Iterable[int] | None = None) -> None:
+        """A rank or bottleneck must lie between 1 and the narrowest width that it is used at."""
+        value = getattr(self, field)
+        limit = min(widths if widths is not None else (block.dim for block in host.blocks))
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+            raise UserError(
+                f"{self.registered_name()}: {field}={value!r} must be a whole number from 1 to {limit}, the narrowest "
+                f"width of {host.registered_name()} that it is used at."
+            )
+
+    def need_positive(self, field: str) -> None:
+        """A count must be a whole number of at least 1."""
+        value = getattr(self, field)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{self.registered_name()}: {field}={value!r} must be a whole number of at least 1.")
+
+    def need_choice(self, field: str, choices: Iterable[str]) -> None:
+        """A named option must be one of ``choices``; a sequence of them must not be empty or repeat one."""
+        value = getattr(self, field)
+        values = [value] if isinstance(value, str) else list(value)
+        for one in values:
+            if one not in choices:
+                raise UserError(f"{self.registered_name()}: unknown {field} {one!r}: {nearest(one, choices)}")
+        if not values or len(set(values)) != len(values):
+            raise UserError(f"{self.registered_name()}: {field}={value!r} must name at least one, each once.")
+
+
+def build_method(cfg: str | Mapping[str, Any] | Method) -> Method:
+    """A method from its name or config.
+
+    Raises:
+        UserError: Unknown method or hyper-parameter; the message names the nearest.
+    """
+    if isinstance(cfg, Method):
+        return cfg
+    cfg = {"type": cfg} if isinstance(cfg, str) else dict(cfg)
+    name = cfg.pop("type", None)
+    name = name.removeprefix("vpeft.") if isinstance(name, str) else name
+    if name not in PEFT_METHODS.module_dict:
+        raise UserError(f"unknown PEFT method {name!r}: {nearest(name, PEFT_METHODS.module_dict)}")
+    cls = PEFT_METHODS.module_dict[name]
+    known = [f.name for f in dataclasses.fields(cls)]
+    for keyword in cfg:
+        if keyword not in known:
+            raise UserError(f"{name} has no hyper-parameter {keyword!r}: {nearest(keyword, known)}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()})
+
+
+def build_methods(cfg: str | Mapping[str, Any] | Method | Sequence[Any]) -> list[Method]:
+    """The methods of one config or of a list of them."""
+    if isinstance(cfg, (str, Mapping, Method)):
+        cfg = [cfg]
+    return [build_method(one) for one in cfg]

@@ -1,0 +1,3 @@
+"""Methods that add tokens to the stream."""
+
+from vpeft.algorithms.prompt import vpt  # noqa: F401  (register)

@@ -1,0 +1,186 @@
+"""Visual prompt tuning, shallow and deep."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vpeft.algorithms.base import Method
+from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.sites import Flow
+from vpeft.registry import PEFT_METHODS
+
+
+class Prompts(nn.Module):
+    """Puts trained tokens ``(length, dim)`` between the stream's prefix and its map."""
+
+    def __init__(self, length: int, dim: int, bound: float, drop: float) -> None:
+        super().__init__()
+        self.bound = bound
+        self.weight = nn.Parameter(torch.empty(length, dim))
+        self.drop = nn.Dropout(drop)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Uniform in (-bound, bound)."""
+        nn.init.uniform_(self.weight, -self.bound, self.bound)
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        tokens = self.drop(self.weight.expand(x.shape[0], -1, -1))
+        return insert(x, tokens.to(x.dtype), flow)
+
+
+class CarryIn(nn.Module):
+    """Puts the prompts that left the block before into the stream, through the patch merging between two stages."""
+
+    def __init__(self, key: str, host: Host, merge: int | None) -> None:
+        super().__init__()
+        self.key, self.host, self.merge = key, host, merge
+
+    def reset_parameters(self) -> None:
+        """It has no parameters."""
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        tokens = flow.state[self.key][flow.index - 1]
+        return insert(x, tokens if self.merge is None else self.host.merge_tokens(self.merge, tokens), flow)
+
+
+class TakeOut(nn.Module):
+    """Takes the prompts out of the stream behind a block, and keeps them for whoever comes next."""
+
+    def __init__(self, key: str, length: int) -> None:
+        super().__init__()
+        self.key, self.length = key, length
+
+    def reset_parameters(self) -> None:
+        """It has no parameters."""
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        last = flow.prefix
+        flow.prefix = first = last - self.length
+        flow.state.setdefault(self.key, {})[flow.index] = x[:, first:last]
+        return torch.cat((x[:, :first], x[:, last:]), dim=1) if first else x[:, last:]
+
+
+class JoinPool(nn.Module):
+    """Takes the prompts of the last block along through the output norm ..."""
+
+    def __init__(self, key: str, last: int) -> None:
+        super().__init__()
+        self.key, self.last = key, last
+
+    def reset_parameters(self) -> None:
+        """It has no parameters."""
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        tokens = flow.state[self.key][self.last]
+        return torch.cat((tokens, x.reshape(x.shape[0], -1, x.shape[-1])), dim=1)
+
+
+class SpreadPool(nn.Module):
+    """... and spreads them over the map, so that the head's mean over the map is the mean over map and prompts."""
+
+    def __init__(self, length: int, flat: bool) -> None:
+        super().__init__()
+        self.length, self.flat = length, flat
+
+    def reset_parameters(self) -> None:
+        """It has no parameters."""
+
+    def forward(self, y: Tensor, flow: Flow) -> Tensor:
+        prompts, tokens = y[:, : self.length], y[:, self.length :]
+        count = tokens.shape[1]
+        tokens = (tokens * count + prompts.sum(1, keepdim=True)) / (count + self.length)
+        return tokens if self.flat else tokens.unflatten(1, flow.hw)
+
+
+def insert(x: Tensor, tokens: Tensor, flow: Flow) -> Tensor:
+    """Put ``tokens`` behind the stream's prefix, to which they count from now on."""
+    first = flow.prefix
+    flow.prefix += tokens.shape[1]
+    return torch.cat((x[:, :first], tokens, x[:, first:]), dim=1)
+
+
+@dataclass(kw_only=True)
+class VPT(Method):
+    """What both forms share.
+
+    Args:
+        prompt_length: Prompts p.
+        drop: Dropout on the prompts.
+        pool_prompts: Where the head reads the mean of the map (Swin), let the mean run over map and prompts, as the
+            authors' code does. Without effect on hosts whose head reads a class token.
+    """
+
+    prompt_length: int = 50
+    drop: float = 0.0
+    pool_prompts: bool = True
+
+    category = "prompt"
+    identity_at_start = False
+    base_eval = True
+
+    def check(self, host: Host) -> None:
+        self.need_positive("prompt_length")
+
+    def bound(self, host: Host, dim: int) -> float:
+        """``sqrt(6 / (3 ph pw + D))``: Xavier's bound for a patch embedding."""
+        return math.sqrt(6 / (host.in_channels * math.prod(host.patch_size) + dim))
+
+    def prompts(self, host: Host, block: Block) -> Prompts:
+        return Prompts(self.prompt_length, block.dim, self.bound(host, block.dim), self.drop)
+
+    def place_out(self, host: Host, block: Block) -> None:
+        block.place("block", "after", TakeOut(host.method_key, self.prompt_length), "out")
+
+    def place_pool(self, host: Host) -> None:
+        if host.pools_map and self.pool_prompts and host.output_norms:
+            norm = host.output_norms[-1]
+            host.place(norm, "before", JoinPool(host.method_key, host.blocks[-1].index), "join")
+            host.place(norm, "after", SpreadPool(self.prompt_length, host.flat_stream), "spread")
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class VPTShallow(VPT):
+    __doc__ = f"""``p`` prompts enter the first block behind the prefix, ``[CLS; P; patches]``, without position
+    embedding, and evolve freely from block to block. In windowed attention every window gets them; they are averaged
+    over the windows of their image, and pass a patch merging as four copies side by side.
+    {VPT.__doc__}"""
+    paper = "Visual Prompt Tuning, ECCV 2022, Section 3.2, Eq. 4-6"
+
+    def build(self, host: Host) -> None:
+        before = None
+        for block in host.blocks:
+            if before is None:
+                block.place("block", "before", self.prompts(host, block), "prompts")
+            else:
+                merge = block.stage if block.stage != before.stage else None
+                block.place("block", "before", CarryIn(host.method_key, host, merge), "carry")
+            self.place_out(host, block)
+            before = block
+        self.place_pool(host)
+
+    def count(self, host: Host) -> int:
+        return self.prompt_length * host.blocks[0].dim
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class VPTDeep(VPT):
+    __doc__ = f"""Every block gets ``p`` prompts of its own; those that leave a block are thrown away. In windowed
+    attention every window gets them, and they are averaged over the windows of their image.
+    {VPT.__doc__}"""
+    paper = "Visual Prompt Tuning, ECCV 2022, Section 3.2, Eq. 7-8"
+
+    def build(self, host: Host) -> None:
+        for block in host.blocks:
+            block.place("block", "before", self.prompts(host, block), "prompts")
+            self.place_out(host, block)
+        self.place_pool(host)
+
+    def count(self, host: Host) -> int:
+        return self.prompt_length * sum(block.dim for block in host.blocks)

@@ -1,0 +1,137 @@
+"""LoRA."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpeft.algorithms.base import Method
+from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.sites import Flow
+from vpeft.registry import PEFT_METHODS
+
+#: Targets, the site that each belongs to, and which third of that site's rows it is (None: all rows).
+TARGETS = {
+    "q": ("qkv", 0),
+    "k": ("qkv", 1),
+    "v": ("qkv", 2),
+    "qkv": ("qkv", None),
+    "proj": ("proj", None),
+    "fc1": ("fc1", None),
+    "fc2": ("fc2", None),
+}
+
+
+class LowRank(nn.Module):
+    """Low-rank updates of some row ranges of one linear, computed as one pair of matrix products.
+
+    Args:
+        linear: The linear; its sizes are read.
+        rows: First and last row (exclusive) that each target updates.
+        rank: r of each target.
+        scale: alpha / r.
+        drop: Dropout on the input of A.
+    """
+
+    def __init__(
+        self, linear: nn.Linear, rows: dict[str, tuple[int, int]], rank: int, scale: float, drop: float
+    ) -> None:
+        super().__init__()
+        self.rows, self.rank, self.scale = rows, rank, scale
+        self.out_features = linear.out_features
+        self.drop = nn.Dropout(drop)
+        self.down = nn.ParameterDict({t: torch.empty(rank, linear.in_features) for t in rows})
+        self.up = nn.ParameterDict({t: torch.empty(last - first, rank) for t, (first, last) in rows.items()})
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """A Kaiming-uniform with a = sqrt 5, B zero."""
+        for target in self.rows:
+            nn.init.kaiming_uniform_(self.down[target], a=math.sqrt(5))
+            nn.init.zeros_(self.up[target])
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A of all targets ``(targets * r, in)``, and B of all rows ``(out, targets * r)``, zero where not targeted."""
+        if list(self.rows.values()) == [(0, self.out_features)]:
+            (target,) = self.rows
+            return self.down[target], self.up[target]
+        down = torch.cat([self.down[t] for t in self.rows])
+        up = down.new_zeros(self.out_features, down.shape[0])
+        for i, (target, (first, last)) in enumerate(self.rows.items()):
+            up[first:last, i * self.rank : (i + 1) * self.rank] = self.up[target]
+        return down, up
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        down, up = self.factors()
+        return F.linear(F.linear(self.dropped(x), down), up) * self.scale
+
+    def dropped(self, x: Tensor) -> Tensor:
+        return self.drop(x) if self.drop.p else x
+
+    def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
+        """``y + scale * B A x`` written into ``y``, which the linear has just made and nobody else reads."""
+        down, up = self.factors()
+        code = F.linear(self.dropped(x), down).to(y.dtype)
+        flat = y.view(-1, self.out_features)
+        flat.addmm_(code.flatten(0, -2), up.to(y.dtype).t(), alpha=self.scale)
+        return y
+
+    def affine(self) -> tuple[Tensor, None]:
+        """The dense update ``scale * B A``, and no shift."""
+        down, up = self.factors()
+        return self.scale * (up.double() @ down.double()), None
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class LoRA(Method):
+    """``W <- W0 + (alpha / r) B A``, A (r, in), B (out, r); on a fused qkv each of q, k, v has a pair of its own.
+
+    Args:
+        rank: r.
+        alpha: Numerator of the scale; None means r, a scale of 1.
+        targets: Any of ``q, k, v, proj, fc1, fc2``, or ``qkv`` for one joint pair.
+        drop: Dropout on the input of A.
+    """
+
+    rank: int = 8
+    alpha: float | None = None
+    targets: tuple[str, ...] = ("q", "v")
+    drop: float = 0.0
+
+    category = "reparameter"
+    paper = "LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022, Section 4.1"
+    mergeable = True
+
+    def check(self, host: Host) -> None:
+        self.need_width("rank", host)
+        self.need_choice("targets", TARGETS)
+
+    def build(self, host: Host) -> None:
+        scale = (self.rank if self.alpha is None else self.alpha) / self.rank
+        for block in host.blocks:
+            for site in dict.fromkeys(TARGETS[t][0] for t in self.targets):
+                linear = block.sites[site].module
+                rows = {t: self.rows(block, t) for t in self.targets if TARGETS[t][0] == site}
+                block.place(site, "parallel", LowRank(linear, rows, self.rank, scale, self.drop), site)
+
+    @staticmethod
+    def rows(block: Block, target: str) -> tuple[int, int]:
+        """Rows of the target's linear that it updates."""
+        site, third = TARGETS[target]
+        out = block.sites[site].module.out_features
+        return (0, out) if third is None else (third * out // 3, (third + 1) * out // 3)
+
+    def count(self, host: Host) -> int:
+        ends = {
+            "proj": (1, 0),
+            "qkv": (3, 0),
+            "fc1": (0, 1),
+            "fc2": (0, 1),
+        }  # widths C and hidden beside one C
+        pairs = (ends.get(t, (1, 0)) for t in self.targets)
+        return self.rank * sum((1 + c) * b.dim + h * b.hidden for c, h in pairs for b in host.blocks)

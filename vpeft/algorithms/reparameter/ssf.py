@@ -1,0 +1,56 @@
+"""SSF: scaling and shifting deep features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from vpeft.algorithms.base import Method
+from vpeft.algorithms.modules.scale_shift import ScaleShift
+from vpeft.core.backbones.host import Host
+from vpeft.registry import PEFT_METHODS
+
+BLOCK_SITES = ("norm1", "qkv", "proj", "norm2", "fc1", "fc2")
+INIT_STD = {"official": 0.02, "identity": 0.0}
+
+
+def channels(module: nn.Module) -> int:
+    """Output channels of a linear, convolution or norm."""
+    return module.weight.shape[0]
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class SSF(Method):
+    """``y <- gamma * y + beta`` per channel after every operation: patch embedding (and its norm), LN1, qkv, proj, LN2,
+    fc1 (before GELU), fc2, the norms of patch mergings, and the output norms.
+
+    Args:
+        init: ``official`` draws gamma from N(1, 0.02) and beta from N(0, 0.02), so it does not start exactly as the
+            frozen host; ``identity`` does.
+    """
+
+    init: str = "official"
+
+    category = "reparameter"
+    paper = "Scaling & Shifting Your Features: A New Baseline for Efficient Model Tuning, NeurIPS 2022, Eq. 3"
+    mergeable = True
+    identity_at_start = False
+
+    def check(self, host: Host) -> None:
+        self.need_choice("init", INIT_STD)
+
+    def build(self, host: Host) -> None:
+        std = INIT_STD[self.init]
+        for name, module in host.modules.items():
+            if not name.endswith("reduction"):
+                host.place(name, "after", ScaleShift(channels(module), std), name.replace(".", "_"))
+        for block in host.blocks:
+            for name in BLOCK_SITES:
+                block.place(name, "after", ScaleShift(channels(block.sites[name].module), std), name)
+
+    def count(self, host: Host) -> int:
+        # A block: LN1 C, qkv 3C, proj C, LN2 C, fc1 its hidden width, fc2 C.
+        around = sum(2 * channels(m) for name, m in host.modules.items() if not name.endswith("reduction"))
+        return sum(2 * (7 * b.dim + b.hidden) for b in host.blocks) + around

@@ -1,0 +1,41 @@
+"""The two ends that every method is compared with: full fine-tuning and the linear probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vpeft.algorithms.base import Method
+from vpeft.core.backbones.host import Host, HostParam
+from vpeft.registry import PEFT_METHODS
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class Full(Method):
+    """Full fine-tuning: every parameter of the base is trained."""
+
+    category = "baseline"
+    paper = "Baseline"
+    memory = "M2w"
+    mergeable = True
+
+    def trains(self, param: HostParam) -> bool:
+        return True
+
+    def count(self, host: Host) -> int:
+        return sum(p.param.numel() for p in host.parameters())
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class Linear(Method):
+    """Linear probe: nothing of the base is trained, only the head, and the base stays in eval mode."""
+
+    category = "baseline"
+    paper = "Baseline"
+    memory = "M0"
+    mergeable = True
+    base_eval = True
+
+    def count(self, host: Host) -> int:
+        return 0

@@ -1,0 +1,47 @@
+"""BitFit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vpeft.algorithms.base import Method
+from vpeft.core.backbones.host import Host, HostParam
+from vpeft.registry import PEFT_METHODS
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class BitFit(Method):
+    """Every bias vector that exists (linears, convolutions, norm shifts) is trained, all else is frozen.
+
+    The original is a BERT method; the set of all biases is the one used in vision.
+
+    Args:
+        include_rel_pos_bias: Train the relative-position-bias tables of windowed attention too. They are no bias
+            vectors and no part of BitFit proper, but published Swin figures count them.
+    """
+
+    include_rel_pos_bias: bool = True
+
+    category = "specification"
+    paper = "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models, ACL 2022"
+    mergeable = True
+
+    def trains(self, param: HostParam) -> bool:
+        roles = ("bias", "norm_bias", "rel_pos_bias") if self.include_rel_pos_bias else ("bias", "norm_bias")
+        return param.role in roles
+
+    def count(self, host: Host) -> int:
+        # Per block: two norms, qkv, proj, fc1, fc2.
+        blocks = sum(
+            2 * b.dim
+            + sum(
+                b.sites[name].module.out_features
+                for name in ("qkv", "proj", "fc1", "fc2")
+                if b.sites[name].module.bias is not None
+            )
+            for b in host.blocks
+        )
+        tables = sum(p.param.numel() for p in host.parameters() if p.role == "rel_pos_bias")
+        around = [m.bias for m in host.modules.values() if m.bias is not None]
+        return blocks + sum(bias.numel() for bias in around) + tables * self.include_rel_pos_bias

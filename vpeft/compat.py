@@ -1,0 +1,67 @@
+"""Workarounds for other packages, each named after package and version and applied only where it is needed.
+
+Importing this module applies those that concern every use of :mod:`vpeft`; it must therefore be imported before
+mmpretrain or timm, and :mod:`vpeft` does so first.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from typing import Any
+
+import torch
+
+_keep_alive: list[Any] = []
+
+
+def torchvision_without_ops() -> None:
+    """torchvision 0.28 beside a CPU build of torch 2.13: its compiled ops do not load, so importing it fails.
+
+    The import registers fake kernels for two operators that the library would have defined. Their schemas alone
+    make everything but the compiled ops work. Nothing is done where the plain import succeeds.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for name in [m for m in sys.modules if m == "torchvision" or m.startswith("torchvision.")]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _keep_alive.append(library)
+        import torchvision  # noqa: F401
+
+
+def mmengine_non_reentrant_checkpointing() -> None:
+    """mmengine 0.10.12: ``activation_checkpointing`` uses the re-entrant form of torch.
+
+    Over a frozen first block that form gives the adapters inside no gradient, with a warning only.
+    """
+    from mmengine.runner import activation_checkpointing
+
+    original = torch.utils.checkpoint.checkpoint
+    if activation_checkpointing.checkpoint is original:
+        activation_checkpointing.checkpoint = functools.partial(original, use_reentrant=False)
+
+
+def mmpretrain_non_reentrant_checkpointing() -> None:
+    """mmpretrain 1.3.6: ``SwinBlock(with_cp=True)`` checkpoints re-entrantly, as above.
+
+    The module's own view of ``torch.utils.checkpoint`` is replaced, not torch's.
+    """
+    from mmpretrain.models.backbones import swin_transformer
+
+    if isinstance(swin_transformer.cp, types.ModuleType):
+        view = types.SimpleNamespace(
+            checkpoint=functools.partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
+        )
+        swin_transformer.cp = view
+
+
+torchvision_without_ops()
+mmengine_non_reentrant_checkpointing()
+mmpretrain_non_reentrant_checkpointing()

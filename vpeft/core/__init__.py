@@ -1,0 +1,1 @@
+"""Datasets, hosts and hooks."""

@@ -1,0 +1,258 @@
+"""The life of an adapter on a backbone: attach, switch off, merge, take apart.
+
+An :class:`Adaptation` lives on the backbone as ``backbone.peft_adaptation`` and knows methods only by the contract of
+:class:`vpeft.algorithms.base.Method`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, find_host
+from vpeft.core.folding import fold_site
+from vpeft.errors import UserError
+
+if TYPE_CHECKING:
+    from vpeft.algorithms.base import Method
+
+
+class Adaptation:
+    """Methods attached to a host.
+
+    Attributes:
+        host: The host.
+        methods: Methods by their keys, in order.
+        originals: Values, from before any training, of the existing parameters that the methods train, by key.
+        merged: Weights as they were before :meth:`merge`, by key; empty while nothing is merged.
+    """
+
+    def __init__(self, host: Host, methods: Sequence[Method]) -> None:
+        self.host = host
+        self.methods: dict[str, Method] = {}
+        for method in methods:
+            key, number = method.key(), 1
+            while key in self.methods:
+                key, number = f"{method.key()}_{number}", number + 1
+            self.methods[key] = method
+        self.flags = {p.name: p.param.requires_grad for p in host.parameters()}
+        self.originals: dict[str, Tensor] = {}
+        self.merged: dict[str, Tensor] = {}
+        self.trained: list[str] = []
+        self.frozen_eval = all(method.base_eval for method in methods)
+
+    # Attaching ------------------------------------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Build and place the methods, freeze the base, start training what is to be trained."""
+        host = self.host
+        try:
+            for key, method in self.methods.items():
+                host.method_key = key
+                method.check(host)
+                method.build(host)
+        except Exception:
+            host.release()  # a method that cannot be attached leaves the model as it was
+            raise
+        reference = next(host.backbone.parameters())
+        for module in self.peft_modules():
+            module.to(device=reference.device, dtype=reference.dtype)
+        for p in host.parameters():
+            train = any(method.trains(p) for method in self.methods.values())
+            p.param.requires_grad_(train)
+            if train:
+                self.trained.append(p.name)
+        host.adopt()
+        host.backbone.peft_adaptation = self
+        self.snapshot()
+        self.set_mode(host.backbone.training)
+
+    def peft_modules(self) -> Iterator[nn.Module]:
+        """Every module that a method has registered."""
+        for owner in (self.host.backbone, *(block.module for block in self.host.blocks)):
+            for modules in owner._modules.get(PEFT_KEY, {}).values():
+                yield from modules.values()
+
+    def trained_parameters(self) -> Iterator[HostParam]:
+        """The existing parameters of the base that the methods train."""
+        names = set(self.trained)
+        return (p for p in self.host.parameters() if p.name in names)
+
+    def snapshot(self) -> None:
+        """Remember the present values of the existing parameters that are trained, as the base's own."""
+        self.originals = {p.name: p.param.detach().to("cpu", copy=True) for p in self.trained_parameters()}
+
+    def initialise(self, plain: Callable[..., None], *args, **kwargs) -> None:
+        """Initialise the base by ``plain`` (or from its pretrained file), then give every PEFT module its start.
+
+        The order matters: initialisers of a model run over all its linears, adapters included, and would undo the
+        start that the method is defined by.
+        """
+        backbone = self.host.backbone
+        init_cfg = getattr(backbone, "init_cfg", None)
+        if isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained":
+            from vpeft.core.backbones.weights import load_pretrained
+
+            load_pretrained(backbone, init_cfg["checkpoint"], prefix=init_cfg.get("prefix"))
+            backbone._is_init = True
+        else:
+            plain(*args, **kwargs)
+        for module in self.peft_modules():
+            module.reset_parameters()
+        self.snapshot()
+
+    def set_mode(self, mode: bool) -> None:
+        """A base that no gradient enters stays in eval mode; the PEFT modules follow ``mode``."""
+        if mode and self.frozen_eval:
+            heads = [self.host.backbone.get_submodule(name) for name in self.host.heads()]
+            for child in self.host.backbone.children():
+                child.train(any(child is head for head in heads))
+            for module in self.peft_modules():
+                module.train(mode)
+
+    # Keys -----------------------------------------------------------------------------------------------------------
+
+    def own_keys(self) -> set[str]:
+        """Keys, inside the backbone, of what belongs to the adapter: PEFT modules, trained parameters, its head."""
+        heads = tuple(f"{name}." for name in self.host.heads())
+        keys = {k for k in self.host.backbone.state_dict() if is_peft_key(k) or k.startswith(heads)}
+        return keys | set(self.trained)
+
+    def base_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The base as it was before training: its parameters by key, sorted."""
+        for p in sorted(self.host.parameters(), key=lambda p: p.name):
+            yield p.name, self.originals.get(p.name, self.merged.get(p.name, p.param.detach()))
+
+    # Switching, merging, detaching ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within the context the backbone is the plain one with its own weights."""
+        base = {**self.merged, **self.originals}
+        params = {p.name: p.param for p in self.host.parameters() if p.name in base}
+        kept = {name: param.detach().clone() for name, param in params.items()}
+        before = self.host.flow.enabled
+        self._write(base)
+        self.host.flow.enabled = False
+        try:
+            yield
+        finally:
+            self._write(kept)
+            self.host.flow.enabled = before
+
+    def _write(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for p in self.host.parameters():
+                if p.name in values:
+                    p.param.copy_(values[p.name])
+
+    def merge(self) -> list[str]:
+        """Fold every affine module into the weights of its site.
+
+        Returns:
+            Keys of the methods of which something could not be folded and stays in place.
+
+        Raises:
+            UserError: It is merged already, or no method can be merged.
+        """
+        if self.merged or not any(e.active for e in self._entries()):
+            if self.merged:
+                raise UserError("the adapter is merged already: unmerge it first.")
+            if all(method.mergeable for method in self.methods.values()):
+                return []
+        mergeable = [key for key, method in self.methods.items() if method.mergeable]
+        if not mergeable:
+            names = ", ".join(type(method).__name__ for method in self.methods.values())
+            raise UserError(f"{names} cannot be merged into the weights: its function is not affine in its input.")
+        new: dict[int, Tensor] = {}
+        folded = [e for site in self._sites() for e in fold_site(site, new)]
+        values = {p.name: (p.param, new[id(p.param)]) for p in self.host.parameters() if id(p.param) in new}
+        for name, (_, value) in values.items():
+            if not torch.isfinite(value).all():
+                raise UserError(f"merging would write NaN or infinity to {name}: the adapter holds such values.")
+        self.merged = {name: param.detach().clone() for name, (param, _) in values.items()}
+        self._write({name: value for name, (_, value) in values.items()})
+        for entry in folded:
+            entry.active = False
+        return sorted({e.key for e in self._entries() if e.active})
+
+    def unmerge(self) -> None:
+        """Undo :meth:`merge`, bit for bit.
+
+        Raises:
+            UserError: Nothing is merged.
+        """
+        if not self.merged:
+            raise UserError("the adapter is not merged: there is nothing to unmerge.")
+        self._write(self.merged)
+        self.merged = {}
+        for entry in self._entries():
+            entry.active = True
+
+    def _sites(self) -> Iterator:
+        yield from self.host.sites.values()
+        for block in self.host.blocks:
+            yield from block.sites.values()
+
+    def _entries(self) -> Iterator:
+        for site in self._sites():
+            yield from site.entries
+
+    def detach(self, restore: bool = True) -> None:
+        """Take every PEFT module away and give the plain host back.
+
+        Args:
+            restore: Give the base its own values back, bit-equal. False keeps what was merged and trained.
+        """
+        if restore:
+            self._write({**self.merged, **self.originals})
+        for p in self.host.parameters():
+            p.param.requires_grad_(self.flags[p.name])
+        del self.host.backbone.peft_adaptation
+        self.host.release()
+        self.host.backbone.train(self.host.backbone.training)
+
+
+def is_peft_key(key: str) -> bool:
+    """Whether a state-dict key belongs to a PEFT module: one of its components is ``peft``."""
+    return PEFT_KEY in key.split(".")
+
+
+def find_adaptation(model: nn.Module) -> Adaptation:
+    """The adaptation on a model or on one of its submodules.
+
+    Raises:
+        UserError: Nothing is attached.
+    """
+    adaptation = get_adaptation(model)
+    if adaptation is None:
+        raise UserError(f"no method is attached to this {type(model).__name__}: call vpeft.attach(model, cfg) first.")
+    return adaptation
+
+
+def get_adaptation(model: nn.Module) -> Adaptation | None:
+    """The adaptation on a model, or None."""
+    return next((m.peft_adaptation for m in model.modules() if hasattr(m, "peft_adaptation")), None)
+
+
+def backbone_prefix(model: nn.Module) -> str:
+    """Prefix of the adapted backbone's keys inside ``model`` (empty where the model is the backbone)."""
+    name = next(name for name, module in model.named_modules() if hasattr(module, "peft_adaptation"))
+    return f"{name}." if name else ""
+
+
+def adapt(model: nn.Module, methods: Sequence[Method]) -> Adaptation:
+    """Attach methods to the host that is found in ``model``.
+
+    Raises:
+        UserError: Something is attached already, or no host is found.
+    """
+    if get_adaptation(model) is not None:
+        raise UserError("a method is attached to this model already: vpeft.detach(model) first, or give a list.")
+    adaptation = Adaptation(find_host(model), methods)
+    adaptation.attach()
+    return adaptation

@@ -1,0 +1,163 @@
+"""Adapter files: what a method has learned, and of which base, in one safetensors file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vpeft.core.adaptation import Adaptation, backbone_prefix, find_adaptation
+from vpeft.errors import UserError
+
+FORMAT = "vpeft-adapter-1"
+
+
+def fingerprint(adaptation: Adaptation) -> str:
+    """SHA-256 of the base's parameters as they were before training: keys, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in adaptation.base_tensors():
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def head_keys(model: nn.Module) -> set[str]:
+    """Keys, inside ``model``, of what lies outside the adapted backbone."""
+    prefix = backbone_prefix(model)
+    return {key for key in model.state_dict() if not key.startswith(prefix)} if prefix else set()
+
+
+def adapter_state(model: nn.Module, head: bool = True) -> dict[str, Tensor]:
+    """The tensors of an adapter file by their keys inside ``model``."""
+    adaptation, prefix = find_adaptation(model), backbone_prefix(model)
+    keys = {prefix + key for key in adaptation.own_keys()}
+    heads = tuple(f"{prefix}{name}." for name in adaptation.host.heads())
+    keys = keys | head_keys(model) if head else {key for key in keys if not (heads and key.startswith(heads))}
+    return {key: value for key, value in model.state_dict().items() if key in keys}
+
+
+def adapter_metadata(adaptation: Adaptation) -> dict[str, Any]:
+    """What identifies an adapter and its base: methods' configs, host, fingerprint."""
+    return {
+        "format": FORMAT,
+        "methods": [method.config() for method in adaptation.methods.values()],
+        "host": adaptation.host.description(),
+        "fingerprint": fingerprint(adaptation),
+    }
+
+
+def save_adapter(model: nn.Module, path: str | os.PathLike[str], head: bool = True) -> Path:
+    """Write the adapter of ``model`` to a safetensors file, atomically.
+
+    Args:
+        model: A model with a method attached, not merged.
+        path: The file.
+        head: Store what lies outside the backbone too (the task's head).
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: Nothing is attached, or the adapter is merged.
+    """
+    adaptation = find_adaptation(model)
+    if adaptation.merged:
+        raise UserError("the adapter is merged into the weights: unmerge it before saving (vpeft.unmerge(model)).")
+    path = Path(path)
+    # A copy of each: safetensors refuses tensors that share memory.
+    tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in adapter_state(model, head).items()}
+    metadata = {"vpeft": json.dumps({**adapter_metadata(adaptation), "head": head, "prefix": backbone_prefix(model)})}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata=metadata)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} could not be written ({error}); an older file of that name is untouched.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_adapter(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of an adapter file.
+
+    Raises:
+        UserError: The file is missing, truncated, or no adapter file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: give the adapter file that vpeft.save_adapter or a run has written.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get("vpeft")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is truncated or no safetensors file ({error}): copy or train it again.") from error
+    if metadata is None:
+        raise UserError(
+            f"{path} holds tensors but no description of a vpeft adapter: it was written by something else."
+        )
+    return tensors, json.loads(metadata)
+
+
+def check_base(adaptation: Adaptation, metadata: Mapping[str, Any], where: str) -> None:
+    """Refuse an adapter of another host or of other base weights.
+
+    Raises:
+        UserError: It does not fit; the message says in what.
+    """
+    own = adaptation.host.description()
+    for key, theirs in metadata["host"].items():
+        if own[key] != theirs:
+            raise UserError(
+                f"{where} belongs to another host: its {key} is {_short(theirs)}, this model's {_short(own[key])}."
+            )
+    if metadata["fingerprint"] != fingerprint(adaptation):
+        raise UserError(
+            f"{where} was trained on other base weights (fingerprint {metadata['fingerprint'][:12]}..., this model "
+            f"{fingerprint(adaptation)[:12]}...): load the pretrained checkpoint that it was trained on."
+        )
+
+
+def write_adapter(model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], where: str) -> None:
+    """Copy an adapter's tensors into a model on which its methods are attached.
+
+    Raises:
+        UserError: Base, keys or shapes differ; nothing is changed then.
+    """
+    adaptation = find_adaptation(model)
+    check_base(adaptation, metadata, where)
+    own = adapter_state(model, metadata["head"])
+    theirs, mine = metadata["prefix"], backbone_prefix(model)
+    if theirs != mine:  # the same backbone, bare or inside another model
+        tensors = {mine + k[len(theirs) :]: v for k, v in tensors.items() if k.startswith(theirs)}
+        own = {k: v for k, v in own.items() if k.startswith(mine)}
+    missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or unexpected:
+        raise UserError(
+            f"{where} does not fit: {len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected "
+            f"{unexpected[:3]}. Attach {metadata['methods']} and build the same head, or save with head=False."
+        )
+    for key, value in tensors.items():
+        if own[key].shape != value.shape:
+            raise UserError(
+                f"{where}: {key} has the shape {tuple(value.shape)}, this model {tuple(own[key].shape)}: "
+                "hyper-parameters or the number of classes differ."
+            )
+    with torch.no_grad():
+        for key, value in tensors.items():
+            own[key].copy_(value)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,109 @@
+"""The forward pass of a pre-norm transformer block, re-stated in terms of sites.
+
+A host gives its blocks a mixin of :class:`SiteBlock`; the block's class becomes a subclass of (mixin, its own class),
+so that keys, parameters and ``isinstance`` checks stay what they were. With nothing placed, the re-stated forward does
+the same operations in the same order as the original.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from vpeft.core.backbones.sites import Flow, Site
+
+
+class QKV(NamedTuple):
+    """What the site ``core`` carries: queries, keys and values, and the attention input that they came from.
+
+    ``q``, ``k``, ``v`` have the shape ``(B, heads, tokens, head width)`` and ``x`` has ``(B, tokens, C)``; for
+    windowed attention ``B`` counts windows, image by image.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    x: Tensor
+
+
+@functools.cache
+def site_class(cls: type, mixin: type) -> type:
+    """The subclass of ``cls`` whose forward is ``mixin``'s; one class per pair."""
+    return type(cls.__name__, (mixin, cls), {"__module__": cls.__module__, "plain_class": cls})
+
+
+class SiteBlock:
+    """Mixin: ``x <- s1(x) + DP(attention(norm1 x))``, ``x <- s2(x) + DP(mlp(norm2 x))`` with every site around it.
+
+    A host's mixin states the pieces: :meth:`site_norm1`, :meth:`site_attention` (before DropPath, LayerScale
+    included), :meth:`site_drop1`, and the same three for the MLP.
+    """
+
+    plain_class: type
+    peft_flow: Flow
+    peft_index: int
+    peft_sites: dict[str, Site]
+
+    def site_norm1(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no norm1")
+
+    def site_attention(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no attention")
+
+    def site_drop1(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no drop1")
+
+    def site_norm2(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no norm2")
+
+    def site_mlp(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no mlp")
+
+    def site_drop2(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no drop2")
+
+    def site_core(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> QKV:
+        """Queries, keys and values as the methods at the site ``core`` leave them."""
+        return self.peft_sites["core"].before(QKV(q, k, v, x))
+
+    def site_forward(self, x: Tensor, hw: tuple[int, int] | None = None) -> Tensor:
+        """The block on a stream ``(B, prefix + H*W, C)``."""
+        sites, flow = self.peft_sites, self.peft_flow
+        flow.enter(self.peft_index, hw)
+        x = sites["block"].before(x)
+
+        unit = sites["attn_residual"]
+        y = self.site_drop1(sites["attn_branch"].run(self.site_attention, self.site_norm1(x)))
+        x = unit.after(x, unit.shortcut(x) + y)
+
+        unit = sites["mlp_residual"]
+        y = self.site_drop2(sites["mlp_branch"].run(self.site_mlp, self.site_norm2(x)))
+        x = unit.after(x, unit.shortcut(x) + y)
+        return sites["block"].after(x, x)
+
+
+class SiteBackbone:
+    """Mixin for a host's backbone: what must happen when weights are initialised, and in train mode."""
+
+    plain_class: type
+
+    def init_weights(self, *args, **kwargs) -> None:
+        """Initialise or load the base as the plain class does, then the PEFT parameters, which so keep their start."""
+        self.peft_adaptation.initialise(super().init_weights, *args, **kwargs)
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """As the plain class; a frozen base that no gradient enters stays in eval mode (no DropPath, no dropout)."""
+        super().train(mode)
+        self.peft_adaptation.set_mode(mode)
+        return self
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        # Some backbones convert old checkpoints only where `self.__class__` is exactly their own class.
+        swapped = self.__class__
+        self.__class__ = self.plain_class
+        try:
+            self._load_from_state_dict(*args, **kwargs)
+        finally:
+            self.__class__ = swapped

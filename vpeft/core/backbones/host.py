@@ -1,0 +1,356 @@
+"""Hosts: backbones read through one vocabulary of sites.
+
+A host is one file that states, for one backbone class, the order of its blocks, their widths and heads, the modules
+behind the sites, and the re-stated forward of its block. Everything else is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from vpeft.core.backbones.blocks import SiteBackbone, SiteBlock, site_class
+from vpeft.core.backbones.sites import PLACEMENTS, AfterHook, BeforeHook, Entry, Flow, Site
+from vpeft.errors import UserError
+from vpeft.registry import HOSTS, nearest
+
+#: Component of every key of a PEFT parameter; base keys never contain it.
+PEFT_KEY = "peft"
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+_AFFINE = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+@dataclass
+class HostParam:
+    """An existing parameter of the base.
+
+    Attributes:
+        name: Its key inside the backbone.
+        param: The parameter.
+        role: ``weight | bias | norm_weight | norm_bias | layer_scale | rel_pos_bias | pos_embed | cls_token | other``,
+            by the type of its module, never by its name.
+        block: The block that holds it, or None.
+    """
+
+    name: str
+    param: nn.Parameter
+    role: str
+    block: Block | None
+
+
+@dataclass
+class Block:
+    """One block as methods see it.
+
+    Attributes:
+        module: The backbone's own block.
+        index: Its place in the order of all blocks.
+        stage: Its stage (0 for a host without stages).
+        dim: Width C of its stream.
+        heads: Attention heads.
+        hidden: Width of the MLP's hidden layer.
+        sites: Its sites by name.
+    """
+
+    module: nn.Module
+    index: int
+    stage: int
+    dim: int
+    heads: int
+    hidden: int
+    sites: dict[str, Site] = field(default_factory=dict, repr=False)
+    host: Host | None = field(default=None, repr=False)
+
+    def place(self, site: str, placement: str, module: nn.Module, name: str) -> None:
+        """Put ``module`` at ``site``; its parameters get the key ``<block>.peft.<method>.<name>``."""
+        self.host.place(site, placement, module, name, block=self)
+
+
+class Host:
+    """A backbone with its sites. Made by :func:`find_host`; nothing is changed until :meth:`adopt`.
+
+    A subclass sets the class attributes, fills ``blocks``, ``modules`` and ``channels_first`` in :meth:`describe`,
+    and registers itself in ``HOSTS`` under ``<package>.<class>``.
+
+    Attributes:
+        target: Full name of the backbone class that it reads.
+        block_target: Full name of its block class.
+        block_mixin: The re-stated forward of the block.
+        prefix: Tokens before the map in the stream.
+        patch_size: Height and width of a patch in pixels.
+        in_channels: Channels of the input image.
+        pools_map: The head reads the mean of the map's tokens, not a class token.
+        flat_stream: Outside its blocks the stream is ``(B, H*W, C)``, not ``(B, H, W, C)``.
+        modules: Backbone-level sites that are modules: ``patch_embed``, ``patch_norm``, ``merge<s>.norm``,
+            ``merge<s>.reduction`` (leading to stage s), ``norm.<i>`` of each output.
+    """
+
+    target: ClassVar[str]
+    block_target: ClassVar[str]
+    block_mixin: ClassVar[type[SiteBlock]]
+    #: Types whose only parameter is a per-channel scale of a branch.
+    scale_types: ClassVar[tuple[str, ...]] = ("LayerScale",)
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.backbone = backbone
+        self.flow = Flow()
+        self.blocks: list[Block] = []
+        self.modules: dict[str, nn.Module] = {}
+        self.channels_first: set[str] = set()
+        self.special: dict[str, str] = {}
+        self.prefix = 0
+        self.patch_size = (1, 1)
+        self.in_channels = 3
+        self.pools_map = False
+        self.flat_stream = True
+        self.method_key = ""
+        self.hooks: list[Any] = []
+        self.describe()
+        self._make_sites()
+
+    @classmethod
+    def registered_name(cls) -> str:
+        """Its name in ``HOSTS``."""
+        return next(name for name, host in HOSTS.module_dict.items() if host is cls)
+
+    # What a host states -------------------------------------------------------------------------------------------
+
+    def describe(self) -> None:
+        """Fill ``blocks``, ``modules``, ``channels_first``, ``special``, ``prefix``, ``patch_size``."""
+        raise NotImplementedError
+
+    def block_modules(self, block: Block) -> dict[str, nn.Module]:
+        """The modules behind ``norm1, qkv, proj, norm2, fc1, act, fc2`` of a block."""
+        raise NotImplementedError
+
+    def block_scales(self, block: Block) -> tuple[nn.Module | None, nn.Module | None]:
+        """The LayerScale of the attention and of the MLP branch, None where there is none."""
+        return None, None
+
+    def map_size(self, inputs: Tensor, embedded: Any) -> tuple[int, int]:
+        """Height and width of the first token map, from the patch embedding's input and output."""
+        raise NotImplementedError
+
+    def merge_tokens(self, stage: int, tokens: Tensor) -> Tensor:
+        """Tokens ``(B, P, C)`` off the map through the patch merging that leads to ``stage``: four copies of each."""
+        tokens = tokens.repeat(1, 1, 4)
+        if f"merge{stage}.norm" in self.modules:
+            tokens = self.modules[f"merge{stage}.norm"](tokens)
+        return self.modules[f"merge{stage}.reduction"](tokens)
+
+    def heads(self) -> list[str]:
+        """Names of the submodules that are the task's head, not the backbone (timm keeps it inside)."""
+        return []
+
+    # Sites ----------------------------------------------------------------------------------------------------------
+
+    def _make_sites(self) -> None:
+        flow = self.flow
+        self.sites = {
+            name: Site(name, flow, channels_first=name in self.channels_first, module=module)
+            for name, module in self.modules.items()
+        }
+        for block in self.blocks:
+            block.host = self
+            block.sites = {name: Site(name, flow, module=module) for name, module in self.block_modules(block).items()}
+            sites = block.sites
+            scale1, scale2 = self.block_scales(block)
+            sites["core"] = Site("core", flow, allowed=("before",))
+            sites["block"] = Site("block", flow, allowed=("before", "after"))
+            sites["attn_branch"] = Site("attn_branch", flow, ("parallel", "after"), fold=(sites["proj"], scale1))
+            sites["mlp_branch"] = Site("mlp_branch", flow, ("parallel", "after"), fold=(sites["fc2"], scale2))
+            for name in ("attn_residual", "mlp_residual"):
+                sites[name] = Site(name, flow, allowed=("parallel", "after", "shortcut"))
+
+    def place(self, site: str, placement: str, module: nn.Module, name: str, block: Block | None = None) -> None:
+        """Put ``module`` at a site of ``block``, or of the backbone where ``block`` is None.
+
+        Args:
+            site: Name of the site.
+            placement: ``before | parallel | after | shortcut``.
+            module: Called as ``module(x, flow)``; with ``affine()`` it can be merged.
+            name: Its name among the method's modules at this block.
+
+        Raises:
+            UserError: The host lacks the site, or the site the placement.
+        """
+        sites = block.sites if block else self.sites
+        where = f"block {block.index} of " if block else ""
+        if site not in sites:
+            raise UserError(
+                f"{self.method_key}: {where}host {self.registered_name()} has no site {site!r}: {nearest(site, sites)}"
+            )
+        if placement not in sites[site].allowed:
+            raise UserError(
+                f"{self.method_key}: site {site!r} of host {self.registered_name()} takes no placement {placement!r}: "
+                f"it takes {', '.join(sites[site].allowed)} (of {', '.join(PLACEMENTS)})."
+            )
+        self.keep(module, name, block)
+        sites[site].entries.append(Entry(placement, module, self.method_key))
+
+    def keep(self, module: nn.Module, name: str, block: Block | None = None) -> None:
+        """Register ``module`` under ``peft.<method>.<name>`` of the block or the backbone, without a site."""
+        owner = block.module if block else self.backbone
+        if PEFT_KEY not in owner._modules:
+            owner.add_module(PEFT_KEY, nn.ModuleDict())
+        methods = getattr(owner, PEFT_KEY)
+        if self.method_key not in methods:
+            methods[self.method_key] = nn.ModuleDict()
+        methods[self.method_key][name] = module
+
+    # Taking over and giving back ------------------------------------------------------------------------------------
+
+    def adopt(self) -> None:
+        """Run the backbone through its sites from now on."""
+        for block in self.blocks:
+            block.module.peft_flow = self.flow
+            block.module.peft_index = block.index
+            block.module.peft_sites = block.sites
+            block.module.__class__ = site_class(type(block.module), self.block_mixin)
+        self.backbone.__class__ = site_class(type(self.backbone), SiteBackbone)
+        self.hooks = [
+            self.backbone.register_forward_pre_hook(_Begin(self)),
+            self.backbone.patch_embed.register_forward_hook(_MapSize(self)),
+        ]
+        for sites in (self.sites, *(block.sites for block in self.blocks)):
+            for site in sites.values():
+                self._hook(site)
+
+    def _hook(self, site: Site) -> None:
+        if site.module is None:
+            return
+        placements = {entry.placement for entry in site.entries}
+        if "before" in placements:
+            self.hooks.append(site.module.register_forward_pre_hook(BeforeHook(site)))
+        if placements & {"parallel", "after"}:
+            self.hooks.append(site.module.register_forward_hook(AfterHook(site)))
+
+    def release(self) -> None:
+        """Give the backbone back as it was: classes, hooks, and no PEFT module."""
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks = []
+        for module in (self.backbone, *(block.module for block in self.blocks)):
+            if hasattr(module, "plain_class"):
+                module.__class__ = module.plain_class
+            module._modules.pop(PEFT_KEY, None)
+        for block in self.blocks:
+            for name in ("peft_flow", "peft_index", "peft_sites"):
+                block.module.__dict__.pop(name, None)
+        self._make_sites()
+
+    # Existing parameters --------------------------------------------------------------------------------------------
+
+    def parameters(self) -> Iterator[HostParam]:
+        """Every parameter of the base with its role; PEFT parameters and the head are left out."""
+        owners = {id(block.module): block for block in self.blocks}
+        head = {id(m) for name in self.heads() for m in self.backbone.get_submodule(name).modules()}
+
+        def walk(module: nn.Module, prefix: str, block: Block | None) -> Iterator[HostParam]:
+            if id(module) in head:
+                return
+            block = owners.get(id(module), block)
+            for name, param in module._parameters.items():
+                if param is not None:
+                    role = self.special.get(prefix + name) or self._role(module, name)
+                    yield HostParam(prefix + name, param, role, block)
+            for name, child in module._modules.items():
+                if child is not None and name != PEFT_KEY:
+                    yield from walk(child, f"{prefix}{name}.", block)
+
+        yield from walk(self.backbone, "", None)
+
+    def _role(self, module: nn.Module, name: str) -> str:
+        if isinstance(module, _NORMS):
+            return f"norm_{name}"
+        if isinstance(module, _AFFINE):
+            return name
+        if type(module).__name__ in self.scale_types:
+            return "layer_scale"
+        return {"relative_position_bias_table": "rel_pos_bias"}.get(name, "other")
+
+    def description(self) -> dict[str, Any]:
+        """What an adapter file says of the host: name, and per block stage, width, heads and hidden width."""
+        return {
+            "name": self.registered_name(),
+            "prefix": self.prefix,
+            "patch_size": list(self.patch_size),
+            "blocks": [[b.stage, b.dim, b.heads, b.hidden] for b in self.blocks],
+        }
+
+    @property
+    def output_norms(self) -> list[str]:
+        """Names of the sites of the output norms, in order."""
+        return [name for name in self.modules if name.startswith("norm.")]
+
+    @property
+    def merges(self) -> list[int]:
+        """Stages that a patch merging leads to."""
+        return [int(name[5:].split(".")[0]) for name in self.modules if name.endswith(".reduction")]
+
+
+class _Begin:
+    """Pre-hook of the backbone: a new forward pass."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.host.flow.begin(self.host.prefix)
+
+
+class _MapSize:
+    """Hook of the patch embedding: the size of the first token map."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.host.flow.hw = self.host.map_size(args[0], output)
+
+
+def full_name(cls: type) -> str:
+    """``package.module.Class``, of the plain class where it was swapped."""
+    cls = getattr(cls, "plain_class", cls)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def require_plain(module: nn.Module, target: str, what: str) -> None:
+    """Refuse a module whose forward is not the one that a host re-states.
+
+    Raises:
+        UserError: The module's class is not exactly ``target``.
+    """
+    if full_name(type(module)) != target:
+        raise UserError(
+            f"{what} is a {full_name(type(module))}, and only the forward of {target} is re-stated: a method attached "
+            "to it could be skipped without a word. Add a host for it (docs/hosts.md)."
+        )
+
+
+def find_host(model: nn.Module) -> Host:
+    """The host of the first submodule of ``model`` that a registered host reads.
+
+    Raises:
+        UserError: There is none; the message lists the hosts.
+    """
+    targets = {host.target: host for host in HOSTS.module_dict.values()}
+    near: list[str] = []
+    for name, module in model.named_modules():
+        host = targets.get(full_name(type(module)))
+        if host is not None:
+            return host(module)
+        near += [
+            f"{name or 'the model'} ({full_name(type(module))}) derives from {full_name(base)} but is not it"
+            for base in type(module).__mro__[1:]
+            if full_name(base) in targets
+        ]
+    hint = f" {near[0]}." if near else ""
+    raise UserError(
+        f"no host found in {type(model).__name__}.{hint} Hosts: {', '.join(sorted(HOSTS.module_dict))}. "
+        "A new host is one file: docs/hosts.md."
+    )

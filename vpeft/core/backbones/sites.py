@@ -1,0 +1,170 @@
+"""Sites: the named places of a backbone at which methods put their modules.
+
+A site is either a module that the backbone really calls (reached by forward hooks) or a place between modules (run by
+the block's re-stated forward, :mod:`vpeft.core.backbones.blocks`). Modules are placed
+
+* ``before``: ``x <- f(x, flow)``, then the site's operation;
+* ``parallel``: ``y <- y + f(x, flow)`` with the operation's input ``x`` and output ``y``;
+* ``after``: ``y <- f(y, flow)``;
+* ``shortcut`` (residual sites only): the identity path becomes ``f(x, flow)``.
+
+``parallel`` and ``after`` modules are applied in the order in which they were placed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PLACEMENTS = ("before", "parallel", "after", "shortcut")
+
+
+class Flow:
+    """What the placed modules may know of the forward pass that runs: one object per host.
+
+    Attributes:
+        hw: Height and width of the current token map.
+        prefix: Tokens that stand before the map in the stream (class token, registers, prompts).
+        index: Index of the current block.
+        enabled: False while the adapter is switched off: every site then is its plain operation.
+        state: Tensors that a method hands from one block to a later one, by method key and block index. The block
+            index keeps it right when activation checkpointing runs a block a second time.
+    """
+
+    def __init__(self) -> None:
+        self.hw: tuple[int, int] = (0, 0)
+        self.own_prefix = 0
+        self.prefix = 0
+        self.index = -1
+        self.enabled = True
+        self.state: dict[str, dict[int, Tensor]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Flow:
+        """A fresh flow with the same switch: tensors of a running graph cannot and need not be copied."""
+        copy = memo[id(self)] = Flow()
+        copy.hw, copy.own_prefix, copy.prefix, copy.enabled = (
+            self.hw,
+            self.own_prefix,
+            self.prefix,
+            self.enabled,
+        )
+        return copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "state": {}}
+
+    def begin(self, prefix: int) -> None:
+        """Start a forward pass of a host whose stream has ``prefix`` tokens before the map."""
+        self.own_prefix = self.prefix = prefix
+        self.state = {}
+
+    def enter(self, index: int, hw: tuple[int, int] | None = None) -> None:
+        """Enter block ``index`` whose map has the size ``hw`` (left as it is when None)."""
+        self.index = index
+        self.prefix = self.own_prefix
+        if hw is not None:
+            self.hw = (int(hw[0]), int(hw[1]))
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Split a stream ``(B, prefix + H*W, C)`` into prefix tokens ``(B, prefix, C)`` and map ``(B, C, H, W)``."""
+        tokens = x[:, self.prefix :]
+        return x[:, : self.prefix], tokens.transpose(1, 2).unflatten(2, self.hw)
+
+    def join(self, prefix: Tensor, spatial: Tensor) -> Tensor:
+        """The inverse of :meth:`split`."""
+        tokens = spatial.flatten(2).transpose(1, 2)
+        return torch.cat((prefix, tokens), dim=1) if prefix.shape[1] else tokens
+
+
+@dataclass
+class Entry:
+    """A module at a site. ``active`` is False while it is merged into the host's weights."""
+
+    placement: str
+    module: nn.Module
+    key: str
+    active: bool = True
+
+
+@dataclass
+class Site:
+    """A named place and the modules placed there.
+
+    Attributes:
+        name: Its name in the vocabulary of sites.
+        flow: The host's flow.
+        allowed: Placements that the place can take.
+        channels_first: The operation's output is ``(B, C, H, W)``; placed modules always see channels last.
+        module: The module whose weights the site's operation is, for merging; None between modules.
+        fold: Where an affine ``after`` of a place between modules merges to: the site of the last linear, and the
+            LayerScale between the two (or None).
+    """
+
+    name: str
+    flow: Flow
+    allowed: tuple[str, ...] = ("before", "parallel", "after")
+    channels_first: bool = False
+    module: nn.Module | None = field(default=None, repr=False)
+    fold: tuple[Site, nn.Module | None] | None = field(default=None, repr=False)
+    entries: list[Entry] = field(default_factory=list, repr=False)
+
+    def before(self, x: Tensor) -> Tensor:
+        """Apply the ``before`` modules to the operation's input."""
+        if self.flow.enabled:
+            for entry in self.entries:
+                if entry.placement == "before" and entry.active:
+                    x = entry.module(x, self.flow)
+        return x
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """Apply the ``shortcut`` modules to the identity path."""
+        if self.flow.enabled:
+            for entry in self.entries:
+                if entry.placement == "shortcut" and entry.active:
+                    x = entry.module(x, self.flow)
+        return x
+
+    def after(self, x: Tensor, y: Tensor) -> Tensor:
+        """Apply ``parallel`` and ``after`` modules to the operation's output ``y`` of the input ``x``, in order."""
+        if not self.flow.enabled:
+            return y
+        for entry in self.entries:
+            if not entry.active:
+                continue
+            if entry.placement == "after":
+                y = entry.module(y, self.flow)
+            elif entry.placement == "parallel":
+                add_to = getattr(entry.module, "add_to", None)
+                y = add_to(y, x, self.flow) if add_to else y + entry.module(x, self.flow)
+        return y
+
+    def run(self, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """``operation`` with everything placed around it."""
+        x = self.before(x)
+        return self.after(x, operation(x))
+
+
+class BeforeHook:
+    """Forward pre-hook that runs a site's ``before`` modules; an object, so that it survives ``deepcopy``."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (self.site.before(args[0]), *args[1:])
+
+
+class AfterHook:
+    """Forward hook that runs a site's ``parallel`` and ``after`` modules."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        if self.site.channels_first:
+            return self.site.after(args[0], output.movedim(1, -1)).movedim(-1, 1)
+        return self.site.after(args[0], output)

@@ -1,0 +1,142 @@
+"""timm's SwinTransformer."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpeft.core.backbones.blocks import SiteBlock
+from vpeft.core.backbones.host import Block, Host, require_plain
+from vpeft.core.backbones.windows import gather, pad_bias, spread
+from vpeft.registry import HOSTS
+
+
+class TimmSwinBlock(SiteBlock):
+    """``SwinTransformerBlock`` with ``WindowAttention``; its channels-last maps are streams inside the block."""
+
+    def site_norm1(self, x: Tensor) -> Tensor:
+        return self.norm1(x)
+
+    def site_attention(self, x: Tensor) -> Tensor:
+        from timm.models.swin_transformer import window_partition, window_reverse
+
+        flow = self.peft_flow
+        prefix, x = (x[:, : flow.prefix], x[:, flow.prefix :]) if flow.prefix else (None, x)
+        batch, _, dim = x.shape
+        height, width = flow.hw
+        size, shift = self.window_size, self.shift_size
+        x = x.reshape(batch, height, width, dim)
+        if any(shift):
+            x = torch.roll(x, shifts=(-shift[0], -shift[1]), dims=(1, 2))
+        x = F.pad(x, (0, 0, 0, (size[1] - width % size[1]) % size[1], 0, (size[0] - height % size[0]) % size[0]))
+        padded = x.shape[1:3]
+        windows = window_partition(x, size).view(-1, self.window_area, dim)
+        mask = self.get_attn_mask(x) if getattr(self, "dynamic_mask", False) else self.attn_mask
+        if prefix is not None:
+            windows = spread(prefix, windows)
+        windows = self.site_window(windows, mask)
+        if prefix is not None:
+            prefix, windows = gather(windows, batch, prefix.shape[1])
+        x = window_reverse(windows.reshape(-1, size[0], size[1], dim), size, *padded)
+        x = x[:, :height, :width, :].contiguous()
+        if any(shift):
+            x = torch.roll(x, shifts=shift, dims=(1, 2))
+        x = x.reshape(batch, height * width, dim)
+        return x if prefix is None else torch.cat((prefix, x), dim=1)
+
+    def site_window(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention inside windows: ``(B * nW, tokens, C)`` to the same, with bias and mask on the map's tokens."""
+        attn = self.attn
+        batch, tokens, _ = x.shape
+        qkv = attn.qkv(x).reshape(batch, tokens, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v, _ = self.site_core(*qkv.unbind(0), x)
+        keys = k.shape[-2]
+        bias = pad_bias(attn._get_rel_pos_bias(), tokens, keys)
+        if mask is not None:
+            count = mask.shape[0]
+            mask = pad_bias(mask, tokens, keys)
+        if attn.fused_attn:
+            if mask is not None:
+                mask = mask.view(1, count, 1, tokens, keys).expand(batch // count, -1, attn.num_heads, -1, -1)
+                bias = bias + mask.reshape(-1, attn.num_heads, tokens, keys)
+            drop = attn.attn_drop.p if attn.training else 0.0
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+        else:
+            weights = (q * attn.scale) @ k.transpose(-2, -1) + bias
+            if mask is not None:
+                weights = weights.view(-1, count, attn.num_heads, tokens, keys) + mask.unsqueeze(1).unsqueeze(0)
+                weights = weights.view(-1, attn.num_heads, tokens, keys)
+            y = attn.attn_drop(attn.softmax(weights)) @ v
+        y = y.transpose(1, 2).reshape(batch, tokens, -1)
+        return attn.proj_drop(attn.proj(y))
+
+    def site_drop1(self, x: Tensor) -> Tensor:
+        return self.drop_path1(x)
+
+    def site_norm2(self, x: Tensor) -> Tensor:
+        return self.norm2(x)
+
+    def site_mlp(self, x: Tensor) -> Tensor:
+        return self.mlp(x)
+
+    def site_drop2(self, x: Tensor) -> Tensor:
+        return self.drop_path2(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, height, width, dim = x.shape
+        x = self.site_forward(x.reshape(batch, height * width, dim), (height, width))
+        return x.reshape(batch, height, width, dim)
+
+
+@HOSTS.register_module(name="timm.SwinTransformer")
+class TimmSwin(Host):
+    """timm ``SwinTransformer``."""
+
+    target = "timm.models.swin_transformer.SwinTransformer"
+    block_target = "timm.models.swin_transformer.SwinTransformerBlock"
+    block_mixin = TimmSwinBlock
+
+    def describe(self) -> None:
+        backbone = self.backbone
+        for stage, sequence in enumerate(backbone.layers):
+            for position, module in enumerate(sequence.blocks):
+                where = f"layers.{stage}.blocks.{position}"
+                require_plain(module, self.block_target, where)
+                require_plain(module.attn, "timm.models.swin_transformer.WindowAttention", f"{where}.attn")
+                require_plain(module.mlp, "timm.layers.mlp.Mlp", f"{where}.mlp")
+                hidden = module.mlp.fc1.out_features
+                self.blocks.append(Block(module, len(self.blocks), stage, module.dim, module.attn.num_heads, hidden))
+        require_plain(backbone.patch_embed, "timm.layers.patch_embed.PatchEmbed", "patch_embed")
+        projection = backbone.patch_embed.proj
+        self.patch_size = tuple(projection.kernel_size)
+        self.in_channels = projection.in_channels
+        self.channels_first = {"patch_embed"}
+        self.pools_map = True
+        self.flat_stream = False
+        self.modules["patch_embed"] = projection
+        if not isinstance(backbone.patch_embed.norm, nn.Identity):
+            self.modules["patch_norm"] = backbone.patch_embed.norm
+        for stage, sequence in enumerate(backbone.layers):
+            if not isinstance(sequence.downsample, nn.Identity):
+                self.modules[f"merge{stage}.norm"] = sequence.downsample.norm
+                self.modules[f"merge{stage}.reduction"] = sequence.downsample.reduction
+        self.modules["norm.0"] = backbone.norm
+
+    def block_modules(self, block: Block) -> dict[str, nn.Module]:
+        module = block.module
+        return {
+            "norm1": module.norm1,
+            "qkv": module.attn.qkv,
+            "proj": module.attn.proj,
+            "norm2": module.norm2,
+            "fc1": module.mlp.fc1,
+            "act": module.mlp.act,
+            "fc2": module.mlp.fc2,
+        }
+
+    def map_size(self, inputs: Tensor, embedded: Tensor) -> tuple[int, int]:
+        return tuple(embedded.shape[1:3])
+
+    def heads(self) -> list[str]:
+        return ["head"]

@@ -1,0 +1,121 @@
+"""Folding affine modules into the weights of their site.
+
+A placed module that is affine in its input says so by ``affine() -> (M, m)``: ``f(x) = M x + m`` with ``M`` None
+(identity; zero for ``parallel``), a vector (diagonal) or a matrix, and ``m`` None or a vector. With the site's operation
+``y = W x + b``
+
+* ``before``: ``W <- W M``, ``b <- b + W m``;
+* ``after``: ``W <- M W``, ``b <- M b + m``;
+* ``parallel``: ``W <- W + M``, ``b <- b + m``.
+
+Everything is computed in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vpeft.core.backbones.sites import Entry, Site
+from vpeft.errors import UserError
+
+Affine = tuple[Tensor | None, Tensor | None]
+
+
+def fold_site(site: Site, new: dict[int, Tensor]) -> list[Entry]:
+    """Fold what can be folded at ``site``.
+
+    Args:
+        site: The site.
+        new: New values by the parameters' ``id``; read and extended, so that folds of several sites add up.
+
+    Returns:
+        The entries that were folded.
+    """
+    target, scale = site, None
+    if site.module is None:
+        if site.fold is None or not site.entries:
+            return []
+        target, scale = site.fold
+        if any(e.placement != "before" and not hasattr(e.module, "affine") for e in target.entries):
+            return []  # something that stays stands between the linear and this place
+    module = target.module
+    if not any(hasattr(e.module, "affine") for e in site.entries):
+        return []
+    weight, bias = _value(module.weight, new), _value(module.bias, new)
+    shape = weight.shape
+    weight = weight.flatten(1) if isinstance(module, nn.modules.conv._ConvNd) else weight
+    folded = []
+    for entry in _foldable(site):
+        matrix, shift = (None if t is None else t.detach().double() for t in entry.module.affine())
+        if scale is not None:
+            matrix, shift = _through_scale(matrix, shift, _value(_scale_parameter(scale), new))
+        if shift is not None and bias is None:
+            raise UserError(
+                f"{entry.key} shifts the output of site {site.name!r}, whose module has no bias to merge the shift "
+                "into: it cannot be merged on this host."
+            )
+        weight, bias = _fold(entry.placement, matrix, shift, weight, bias)
+        folded.append(entry)
+    if folded:
+        new[id(module.weight)] = weight.reshape(shape)
+        if bias is not None:
+            new[id(module.bias)] = bias
+    return folded
+
+
+def _foldable(site: Site) -> list[Entry]:
+    """Entries next to the operation, up to the first that is not affine."""
+    active = [e for e in site.entries if e.active]
+    befores = [e for e in reversed(active) if e.placement == "before"]
+    rest = [e for e in active if e.placement in ("parallel", "after")]
+    found = []
+    for entries in (befores, rest):
+        for entry in entries:
+            if not hasattr(entry.module, "affine") or (site.module is None and entry.placement != "after"):
+                break
+            found.append(entry)
+    return found
+
+
+def _value(param: Tensor | None, new: dict[int, Tensor]) -> Tensor | None:
+    return None if param is None else new.get(id(param), param.detach().double())
+
+
+def _scale_parameter(scale: nn.Module) -> Tensor:
+    (param,) = scale.parameters()
+    return param
+
+
+def _through_scale(matrix: Tensor | None, shift: Tensor | None, scale: Tensor) -> Affine:
+    """``M diag(g) y + m`` as ``diag(g) (M' y + m')``."""
+    if matrix is not None and matrix.dim() == 2:
+        matrix = matrix * scale / scale[:, None]
+    return matrix, None if shift is None else shift / scale
+
+
+def _fold(
+    placement: str, matrix: Tensor | None, shift: Tensor | None, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    if weight.dim() == 1:  # a norm: W is diagonal
+        if placement != "after" or (matrix is not None and matrix.dim() != 1):
+            raise UserError("only a scale and shift after a norm can be merged into it.")
+        matrix = torch.ones_like(weight) if matrix is None else matrix
+        return matrix * weight, _add(None if bias is None else matrix * bias, shift)
+    if placement == "before":
+        shift = None if shift is None else weight @ shift
+        weight = weight if matrix is None else weight * matrix if matrix.dim() == 1 else weight @ matrix
+        return weight, _add(bias, shift)
+    if placement == "parallel":
+        matrix = matrix if matrix is None or matrix.dim() == 2 else torch.diag(matrix)
+        return weight if matrix is None else weight + matrix, _add(bias, shift)
+    if matrix is not None:
+        matrix = matrix if matrix.dim() == 2 else torch.diag(matrix)
+        weight, bias = matrix @ weight, None if bias is None else matrix @ bias
+    return weight, _add(bias, shift)
+
+
+def _add(bias: Tensor | None, shift: Tensor | None) -> Tensor | None:
+    if shift is None:
+        return bias
+    return shift if bias is None else bias + shift

@@ -1,0 +1,47 @@
+"""Registries: children of mmengine's under the scope ``vpeft``, and two of our own for methods and hosts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
+from mmengine.registry import Registry
+
+MODELS = Registry("model", parent=MMENGINE_MODELS, scope="vpeft")
+DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope="vpeft")
+TRANSFORMS = Registry("transform", parent=MMENGINE_TRANSFORMS, scope="vpeft")
+METRICS = Registry("metric", parent=MMENGINE_METRICS, scope="vpeft")
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="vpeft")
+VISUALIZERS = Registry("visualizer", parent=MMENGINE_VISUALIZERS, scope="vpeft")
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor", parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, scope="vpeft"
+)
+
+#: PEFT algorithms by their names (:class:`vpeft.algorithms.base.Method`).
+PEFT_METHODS = Registry("PEFT method", scope="vpeft")
+#: Hosts by ``<package>.<backbone>`` (:class:`vpeft.core.backbones.host.Host`).
+HOSTS = Registry("host", scope="vpeft")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown ``name``: the nearest known one, and the whole list.
+
+    Args:
+        name: What was asked for.
+        known: What exists.
+
+    Returns:
+        ``did you mean 'LoRA'? Known: ...``, without the question where nothing is near.
+    """
+    known = sorted(known)
+    lower = {k.lower(): k for k in known}
+    close = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    question = f"did you mean {lower[close[0]]!r}? " if close else ""
+    return f"{question}Known: {', '.join(known)}."
