@@ -62,6 +62,67 @@ def mmpretrain_non_reentrant_checkpointing() -> None:
         swin_transformer.cp = view
 
 
+def mmengine_safe_load() -> None:
+    """mmengine 0.10.12: ``load_checkpoint`` falls back to full unpickling, which can run code from the file.
+
+    Here a file that is no plain checkpoint is refused, and a truncated one is named.
+    """
+    from pickle import UnpicklingError
+
+    from mmengine.runner import checkpoint
+
+    from vpeft.errors import UserError
+
+    def load(file: Any, map_location: Any = None, weights_only: Any = None) -> Any:
+        name = file if isinstance(file, str) else "the checkpoint"
+        try:
+            with torch.serialization.safe_globals(checkpoint.get_torch_safe_globals()):
+                return torch.load(file, map_location=map_location, weights_only=True)
+        except UnpicklingError as error:
+            raise UserError(
+                f"{name} holds objects that only running its code could load, or is no checkpoint "
+                f"({str(error).splitlines()[0][:120]}): convert it to tensors (safetensors) where you trust it."
+            ) from error
+        except (RuntimeError, EOFError) as error:
+            raise UserError(
+                f"{name} is truncated or no checkpoint ({str(error).splitlines()[0][:120]}): copy or train it again."
+            ) from error
+
+    checkpoint._safe_torch_load = load
+
+
+def mmengine_atomic_write() -> None:
+    """mmengine 0.10.12: files are written in place, so a kill or a full disk leaves half a checkpoint behind."""
+    import os
+    from pathlib import Path
+
+    from mmengine.fileio.backends import LocalBackend
+
+    from vpeft.errors import UserError
+
+    def replace(filepath: str | Path, data: bytes) -> None:
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise UserError(f"{path} could not be written ({error}); an older file of that name is untouched.") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def put(self: LocalBackend, obj: bytes, filepath: str | Path) -> None:
+        replace(filepath, obj)
+
+    def put_text(self: LocalBackend, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        replace(filepath, obj.encode(encoding))
+
+    LocalBackend.put, LocalBackend.put_text = put, put_text
+
+
 torchvision_without_ops()
 mmengine_non_reentrant_checkpointing()
 mmpretrain_non_reentrant_checkpointing()
+mmengine_safe_load()
+mmengine_atomic_write()

@@ -1,1 +1,3 @@
-"""Datasets, hosts and hooks."""
+"""Datasets, hosts, the life of an adapter on a host, hooks, optimiser groups."""
+
+from vpeft.core import backbones, hooks, optim  # noqa: F401  (register)

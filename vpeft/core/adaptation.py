@@ -82,9 +82,27 @@ class Adaptation:
         names = set(self.trained)
         return (p for p in self.host.parameters() if p.name in names)
 
+    def check_trained(self) -> None:
+        """Make sure that what the methods train still asks for a gradient, and nothing else of the base does.
+
+        Raises:
+            UserError: Something froze or freed parameters after attaching (``frozen_stages`` does, in train mode).
+        """
+        for p in self.host.parameters():
+            if p.param.requires_grad != (p.name in self.trained):
+                state = "trained" if p.param.requires_grad else "frozen"
+                raise UserError(
+                    f"{p.name} is {state} against the method: leave frozen_stages of the backbone at its default."
+                )
+        for module in self.peft_modules():
+            if not all(param.requires_grad for param in module.parameters()):
+                raise UserError("a PEFT parameter was frozen after attaching: leave frozen_stages at its default.")
+
     def snapshot(self) -> None:
         """Remember the present values of the existing parameters that are trained, as the base's own."""
-        self.originals = {p.name: p.param.detach().to("cpu", copy=True) for p in self.trained_parameters()}
+        params = {p.name: p.param.detach() for p in self.trained_parameters()}
+        # On the meta device there are no values to remember.
+        self.originals = {name: p if p.is_meta else p.to("cpu", copy=True) for name, p in params.items()}
 
     def initialise(self, plain: Callable[..., None], *args, **kwargs) -> None:
         """Initialise the base by ``plain`` (or from its pretrained file), then give every PEFT module its start.
@@ -121,6 +139,19 @@ class Adaptation:
         heads = tuple(f"{name}." for name in self.host.heads())
         keys = {k for k in self.host.backbone.state_dict() if is_peft_key(k) or k.startswith(heads)}
         return keys | set(self.trained)
+
+    def complete(self, state_dict: dict[str, Tensor], prefix: str) -> None:
+        """Add to a state dict that is being loaded what it rightly lacks, with the present values.
+
+        A run's checkpoint lacks the frozen base; a plain checkpoint lacks the PEFT parameters.
+        """
+        own, state = self.own_keys(), self.host.backbone.state_dict()
+        base = [key for key in state if key not in own]
+        lacking = base if not any(prefix + key in state_dict for key in base) else []
+        if not any(is_peft_key(key) for key in state_dict):
+            lacking = [*lacking, *(key for key in state if is_peft_key(key))]
+        for key in lacking:
+            state_dict[prefix + key] = state[key]
 
     def base_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The base as it was before training: its parameters by key, sorted."""

@@ -1,8 +1,8 @@
 """Folding affine modules into the weights of their site.
 
 A placed module that is affine in its input says so by ``affine() -> (M, m)``: ``f(x) = M x + m`` with ``M`` None
-(identity; zero for ``parallel``), a vector (diagonal) or a matrix, and ``m`` None or a vector. With the site's operation
-``y = W x + b``
+(identity; zero for ``parallel``), a vector (diagonal) or a matrix, and ``m`` None or a vector. Where the operation is
+``y = W x + b``,
 
 * ``before``: ``W <- W M``, ``b <- b + W m``;
 * ``after``: ``W <- M W``, ``b <- M b + m``;

@@ -17,6 +17,8 @@ from vpeft.registry import PEFT_METHODS
 class Prompts(nn.Module):
     """Puts trained tokens ``(length, dim)`` between the stream's prefix and its map."""
 
+    weight_decay = False
+
     def __init__(self, length: int, dim: int, bound: float, drop: float) -> None:
         super().__init__()
         self.bound = bound

@@ -99,11 +99,12 @@ class SiteBackbone:
         self.peft_adaptation.set_mode(mode)
         return self
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args, **kwargs) -> None:
+        self.peft_adaptation.complete(state_dict, prefix)
         # Some backbones convert old checkpoints only where `self.__class__` is exactly their own class.
         swapped = self.__class__
         self.__class__ = self.plain_class
         try:
-            self._load_from_state_dict(*args, **kwargs)
+            self._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         finally:
             self.__class__ = swapped

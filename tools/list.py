@@ -1,0 +1,30 @@
+"""What exists: ``tools/list.py methods | hosts | configs``."""
+
+import argparse
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from vpeft.apis.catalogue import catalogue
+from vpeft.apis.cli import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", help="methods, hosts or configs")
+    parser.add_argument("--json", action="store_true", help="machine-readable, with every field")
+    args = parser.parse_args()
+    rows = catalogue(args.what)
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return
+    columns = [key for key in rows[0] if key not in ("hyper_parameters", "unverified")] if rows else ["name"]
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(str(row[column]) for column in columns))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run_main(main)

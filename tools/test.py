@@ -1,0 +1,26 @@
+"""Test a run's checkpoint or adapter file, write result.json and say what it shows."""
+
+import argparse
+import os
+
+from vpeft.apis.cli import add_config_arguments, add_run_arguments, run_main
+from vpeft.apis.config import default_work_dir, load_config
+from vpeft.apis.result import summary
+from vpeft.apis.run import prepare, test
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    parser.add_argument("checkpoint", help="epoch_*.pth or adapter.safetensors of a run")
+    add_run_arguments(parser)
+    args = parser.parse_args()
+    cfg = load_config(args.config, args.task, args.cfg_options)
+    work_dir = args.work_dir or default_work_dir(args.config, cfg)
+    result = test(prepare(cfg, work_dir, args.launcher, args.seed), args.checkpoint)
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(summary(result, work_dir))
+
+
+if __name__ == "__main__":
+    run_main(main)

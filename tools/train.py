@@ -1,0 +1,25 @@
+"""Train a config: ``tools/train.py configs/vtab/mona_swin.py --task dtd``."""
+
+import argparse
+
+from vpeft.apis.cli import add_config_arguments, add_run_arguments, run_main
+from vpeft.apis.config import default_work_dir, load_config
+from vpeft.apis.run import prepare, train
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    add_run_arguments(parser)
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument(
+        "--resume", nargs="?", const=True, default=False, help="go on from the last checkpoint, or from this file"
+    )
+    args = parser.parse_args()
+    cfg = load_config(args.config, args.task, args.cfg_options)
+    work_dir = args.work_dir or default_work_dir(args.config, cfg)
+    train(prepare(cfg, work_dir, args.launcher, args.seed, args.resume, args.amp))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,63 @@
+"""What exists: methods, hosts, configs; and what a config would train."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from mmengine import Config
+
+from vpeft.apis.config import build_model, config_files
+from vpeft.core.meta import meta_build
+from vpeft.core.report import Report, parameter_report
+from vpeft.errors import UserError
+from vpeft.registry import HOSTS, PEFT_METHODS, nearest
+
+
+def methods() -> list[dict[str, Any]]:
+    """Every registered method: name, category, hyper-parameters, memory class, whether it merges, paper."""
+    return [
+        {
+            "name": name,
+            "category": cls.category,
+            "memory": cls.memory,
+            "mergeable": cls.mergeable,
+            "identity_at_start": cls.identity_at_start,
+            "hyper_parameters": {f.name: f.default for f in dataclasses.fields(cls)},
+            "paper": cls.paper,
+            "unverified": cls.unverified,
+        }
+        for name, cls in sorted(PEFT_METHODS.module_dict.items())
+    ]
+
+
+def hosts() -> list[dict[str, Any]]:
+    """Every registered host: name, the class that it reads, what it is."""
+    return [
+        {"name": name, "backbone": cls.target, "about": inspect.getdoc(cls).splitlines()[0]}
+        for name, cls in sorted(HOSTS.module_dict.items())
+    ]
+
+
+def configs(root: str = "configs") -> list[dict[str, Any]]:
+    """Every leaf config."""
+    return [{"name": path} for path in config_files(root)]
+
+
+def catalogue(what: str) -> list[dict[str, Any]]:
+    """One of the lists above by name.
+
+    Raises:
+        UserError: There is no such list.
+    """
+    lists = {"methods": methods, "hosts": hosts, "configs": configs}
+    if what not in lists:
+        raise UserError(f"there is no list of {what!r}: {nearest(what, lists)}")
+    return lists[what]()
+
+
+def config_parameters(cfg: Config) -> Report:
+    """The parameters of a config's model, without data or weights: it is built on the meta device."""
+    with meta_build():
+        return parameter_report(build_model(cfg))

@@ -1,0 +1,43 @@
+"""What the command-line tools share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from mmengine.config import DictAction
+
+from vpeft.errors import UserError
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Run a tool; wrong use and bad input end in one line and exit status 2, without a traceback."""
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        # From a data worker the message comes with the worker's traceback; the line itself stands last.
+        text = str(error).strip().splitlines()[-1] if "DataLoader worker" in str(error) else str(error)
+        print(f"error: {text.removeprefix('vpeft.errors.UserError: ')}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; --resume goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """``config``, ``--task`` and ``--cfg-options``."""
+    parser.add_argument("config", help="config file, such as configs/vtab/mona_swin.py")
+    parser.add_argument("--task", help="task of the config's suite; class count and augmentation follow")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=DictAction, help="settings by dotted key, such as train_cfg.max_epochs=10"
+    )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of a run."""
+    parser.add_argument("--work-dir", help="where everything is written (work_dirs/<config>_<task>)")
+    parser.add_argument("--seed", type=int, help="seed of the run (the config's)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    # torch's launchers differ in how they pass the local rank; the environment holds it in any case.
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)

@@ -1,0 +1,98 @@
+"""Configs as the tools read them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import Config
+
+from vpeft.errors import UserError
+from vpeft.registry import nearest
+
+
+def config_files(root: str | os.PathLike[str] = "configs") -> list[str]:
+    """Leaf configs below ``root``, sorted; ``_base_`` files are left out."""
+    files = Path(root).rglob("*.py") if Path(root).is_dir() else []
+    return sorted(str(f) for f in files if "_base_" not in f.parts)
+
+
+def load_config(
+    path: str | os.PathLike[str], task: str | None = None, options: Mapping[str, Any] | None = None
+) -> Config:
+    """Read a config, put the options in, and set what follows from its task.
+
+    Args:
+        path: The config file.
+        task: A task of the config's suite (``--task``); class count, safe augmentation and folders follow.
+        options: Further settings by dotted key (``--cfg-options``).
+
+    Raises:
+        UserError: The file is missing or broken; the message names the nearest config.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = {Path(f).name: f for f in config_files()}
+        raise UserError(f"config {path} does not exist: {nearest(path.name, known) if known else 'no configs here'}")
+    try:
+        cfg = Config.fromfile(str(path))
+    except (SyntaxError, KeyError, FileNotFoundError, NameError) as error:
+        raise UserError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
+    if options:
+        cfg.merge_from_dict(dict(options))
+    if cfg.get("suite"):
+        from vpeft.core.datasets.configure import configure_task
+
+        configure_task(cfg, task)
+    elif task is not None:
+        raise UserError(f"config {path} has no task to choose (no `suite` field): leave --task {task} out.")
+    if not torch.cuda.is_available() and cfg.get("env_cfg", {}).get("dist_cfg"):
+        cfg.env_cfg.dist_cfg.backend = "gloo"
+    return cfg
+
+
+def default_work_dir(path: str | os.PathLike[str], cfg: Config) -> str:
+    """``work_dirs/<config>[_<task>]``."""
+    task = cfg.get("task")
+    return os.path.join("work_dirs", Path(path).stem + (f"_{task}" if task else ""))
+
+
+def plain_config(cfg: Config) -> Config:
+    """The config without PEFT: every ``vpeft.PEFT`` becomes the backbone that it is of."""
+    plain = Config(cfg._cfg_dict.to_dict())
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            if node.get("type") == "vpeft.PEFT":
+                node["type"] = node.pop("of")
+                node.pop("method")
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk(plain._cfg_dict)
+    ours = ("vpeft.PEFTHook",)
+    plain.custom_hooks = [hook for hook in plain.get("custom_hooks", []) if hook["type"] not in ours]
+    return plain
+
+
+def build_model(cfg: Config) -> torch.nn.Module:
+    """The model of a config, with its data preprocessor, without weights.
+
+    Raises:
+        UserError: The config has no model.
+    """
+    from mmengine.registry import MODELS, init_default_scope
+
+    if "model" not in cfg:
+        raise UserError(f"config {cfg.filename} has no `model`.")
+    init_default_scope(cfg.get("default_scope", "mmengine"))
+    model = cfg.model.copy()
+    if cfg.get("data_preprocessor") is not None:
+        model.setdefault("data_preprocessor", cfg.data_preprocessor)
+    return MODELS.build(model)

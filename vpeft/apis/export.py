@@ -1,0 +1,126 @@
+"""From a trained adapter to a plain checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from mmengine import Config
+from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
+from torch import Tensor, nn
+
+from vpeft.apis.adapters import detach, merge, plain_state_dict
+from vpeft.apis.config import build_model, plain_config
+from vpeft.apis.run import check_methods
+from vpeft.core.adaptation import find_adaptation
+from vpeft.core.adapter_file import read_adapter, write_adapter
+from vpeft.core.hooks.peft_hook import check_checkpoint
+from vpeft.errors import UserError
+
+#: Largest differences of outputs, relative to the largest output: merging in float64, and the rounding of the
+#: merged weights to the type in which they are written.
+MERGED_TOLERANCE = 1e-8
+WRITTEN_TOLERANCE = 1e-3
+
+
+def load_trained(cfg: Config, checkpoint: str) -> nn.Module:
+    """The model of a config with its base weights and what a run has learned.
+
+    Args:
+        cfg: The run's config.
+        checkpoint: Its ``epoch_*.pth`` or its adapter file.
+
+    Raises:
+        UserError: The file is missing, broken or foreign.
+    """
+    if not os.path.isfile(checkpoint):
+        raise UserError(f"{checkpoint} does not exist.")
+    model = build_model(cfg)
+    model.init_weights()
+    if checkpoint.endswith(".safetensors"):
+        tensors, metadata = read_adapter(checkpoint)
+        check_methods(model, metadata, checkpoint)
+        write_adapter(model, tensors, metadata, checkpoint)
+    else:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu")
+        check_checkpoint(model, loaded, checkpoint)
+        load_state_dict(model, loaded["state_dict"], strict=True)
+    return model.eval()
+
+
+def export_merged(cfg: Config, checkpoint: str, out: str) -> dict[str, float]:
+    """Merge, verify on random input, and write a checkpoint that the plain config loads strictly.
+
+    Args:
+        cfg: The run's config.
+        checkpoint: Its ``epoch_*.pth`` or its adapter file.
+        out: The plain checkpoint, ``.pth`` or ``.safetensors``.
+
+    Returns:
+        ``merged`` and ``written``: the largest difference between adapted and merged output in float64, and between
+        adapted output and that of the plain model with the written weights, both relative to the largest output;
+        ``tensors`` written.
+
+    Raises:
+        UserError: Nothing is written: the method cannot be merged, or the outputs differ.
+    """
+    if Path(out).suffix not in (".pth", ".safetensors"):
+        raise UserError(f"{out}: give a name that ends in .pth or .safetensors.")
+    model = load_trained(cfg, checkpoint)
+    images = random_images(model, cfg)
+    dtypes = {key: value.dtype for key, value in plain_state_dict(model).items()}
+    model.double()
+    before = _outputs(model, images)
+    left = merge(model)
+    if left:
+        raise UserError(f"{', '.join(left)} cannot be merged: the plain config could not hold it. Nothing was written.")
+    merged = _difference(before, _outputs(model, images))
+    detach(model, restore=False)
+    state = {key: value.to(dtypes[key]) for key, value in model.state_dict().items()}
+    plain = build_model(plain_config(cfg))
+    plain.load_state_dict(state, strict=True)
+    written = _difference(before, _outputs(plain.double().eval(), images))
+    if not (merged <= MERGED_TOLERANCE and written <= WRITTEN_TOLERANCE):
+        raise UserError(
+            f"the plain model's output differs from the adapted one's by {merged:.1e} (merged, float64) and "
+            f"{written:.1e} (as written), relative to the largest output: nothing was written."
+        )
+    _write(state, Path(out))
+    return {"merged": merged, "written": written, "tensors": len(state)}
+
+
+def random_images(model: nn.Module, cfg: Config, count: int = 2) -> Tensor:
+    """Random images ``(count, C, H, W)`` in float64 of the size that the config's backbone expects."""
+    size = cfg.get("image_size") or cfg.model.backbone.get("img_size", 224)
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    generator = torch.Generator().manual_seed(0)
+    channels = find_adaptation(model).host.in_channels
+    return torch.randn(count, channels, *size, generator=generator, dtype=torch.float64)
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, images: Tensor) -> Tensor:
+    out = model(images, mode="tensor")
+    return out[-1] if isinstance(out, (tuple, list)) else out
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))
+
+
+def _write(state: dict[str, Tensor], out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        if out.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            save_file({k: v.contiguous().clone() for k, v in state.items()}, temporary)
+        else:
+            torch.save({"state_dict": state, "meta": {}}, temporary)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise UserError(f"{out} could not be written ({error}); an older file of that name is untouched.") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,103 @@
+"""The JSON of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mmengine import Config
+from torch import nn
+
+from vpeft.core.report import parameter_report, ppt
+from vpeft.errors import UserError
+
+PACKAGES = ("torch", "torchvision", "onedl-mmengine", "onedl-mmcv", "onedl-mmpretrain", "timm", "vpeft")
+
+
+def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpoint: str) -> dict[str, Any]:
+    """What a run has shown, and all that is needed to run it again.
+
+    Args:
+        cfg: The run's config.
+        model: The tested model.
+        metrics: What the evaluator gave; ``accuracy/top1`` in percent.
+        checkpoint: The tested file.
+    """
+    report = parameter_report(model).as_dict()
+    top1 = metrics.get("accuracy/top1")
+    return {
+        "config": Path(cfg.filename or "").name,
+        "suite": cfg.get("suite"),
+        "task": cfg.get("task"),
+        "train_split": cfg.get("train_split"),
+        "eval_split": cfg.get("eval_split"),
+        "data_variant": cfg.get("data_variant", "files" if cfg.get("suite") == "vtab" else "embedded"),
+        "normalisation": cfg.get("normalisation"),
+        "augmentation": cfg.get("augmentation"),
+        "seed": cfg.get("randomness", {}).get("seed"),
+        "epochs": cfg.get("train_cfg", {}).get("max_epochs"),
+        "metrics": {k: float(v) for k, v in metrics.items()},
+        "ppt": None if top1 is None else ppt(top1 / 100, report["trainable_without_head"]),
+        "parameters": {k: report[k] for k in ("trainable_without_head", "head", "total", "frozen", "rel_pos_tables")},
+        "methods": report["methods"],
+        "host": report["host"],
+        "checkpoint": str(checkpoint),
+        "checkpoint_bytes": os.path.getsize(checkpoint),
+        "git": git_hash(),
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
+        "full_config": cfg.pretty_text,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_hash() -> str | None:
+    """The commit of this installation, None where it is no checkout."""
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return out.stdout.strip()
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write JSON atomically.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error}); an older file of that name is untouched.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def summary(result: dict[str, Any], work_dir: str) -> str:
+    """A result in a few lines: accuracy, trained parameters without head, PPT, and where the files are."""
+    top1 = result["metrics"].get("accuracy/top1")
+    lines = [f"{', '.join(m['type'] for m in result['methods'])} on {result['task'] or result['config']}"]
+    if top1 is not None:
+        lines.append(f"  accuracy                    {top1:.2f} %")
+    lines.append(f"  trainable without head      {result['parameters']['trainable_without_head']:,}")
+    if result["ppt"] is not None:
+        lines.append(f"  PPT                         {result['ppt']:.3f}")
+    lines.append(f"  tested file                 {result['checkpoint']} ({result['checkpoint_bytes']:,} bytes)")
+    lines.append(f"  result, logs, checkpoints   {work_dir}")
+    return "\n".join(lines)

@@ -1,0 +1,117 @@
+"""Training and testing through mmengine's Runner."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import Config
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
+
+from vpeft.apis.adapters import save_adapter
+from vpeft.apis.result import run_result, write_json
+from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adapter_file import read_adapter, write_adapter
+from vpeft.core.hooks.peft_hook import unwrap
+from vpeft.errors import UserError
+
+ADAPTER = "adapter.safetensors"
+
+
+def prepare(
+    cfg: Config,
+    work_dir: str,
+    launcher: str = "none",
+    seed: int | None = None,
+    resume: str | bool = False,
+    amp: bool = False,
+) -> Config:
+    """Put the tools' flags into a config.
+
+    Args:
+        cfg: The config, changed in place.
+        work_dir: Where everything is written.
+        launcher: ``none | pytorch | slurm | mpi``.
+        seed: Seed of the run.
+        resume: True resumes from the last checkpoint in ``work_dir`` where there is one, a path from that file.
+        amp: Mixed precision.
+
+    Raises:
+        UserError: The file to resume from is missing, or mixed precision is asked for without an accelerator.
+    """
+    cfg.work_dir, cfg.launcher = work_dir, launcher
+    if seed is not None:
+        cfg.randomness = {**cfg.get("randomness", {}), "seed": seed}
+    if isinstance(resume, str):
+        if not os.path.isfile(resume):
+            raise UserError(f"--resume {resume}: no such checkpoint.")
+        cfg.load_from = resume
+        cfg.resume = True
+    elif resume:
+        cfg.resume = True
+        cfg.load_from = find_latest_checkpoint(work_dir) if os.path.isdir(work_dir) else None
+    if amp:
+        if not torch.cuda.is_available():
+            raise UserError("--amp needs an accelerator, and torch finds none: leave it out.")
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    return cfg
+
+
+def train(cfg: Config) -> Runner:
+    """Train, and write the adapter file beside the last checkpoint.
+
+    Returns:
+        The runner, with the trained model.
+    """
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    model = unwrap(runner.model)
+    if get_adaptation(model) is not None and runner.rank == 0:
+        path = save_adapter(model, Path(runner.work_dir) / ADAPTER)
+        runner.logger.info(f"adapter written to {path}")
+    return runner
+
+
+def test(cfg: Config, checkpoint: str) -> dict[str, Any]:
+    """Test a checkpoint of a run, or an adapter file, and write ``result.json`` into the work directory.
+
+    Returns:
+        The result.
+
+    Raises:
+        UserError: The file is missing, broken or foreign.
+    """
+    if not os.path.isfile(checkpoint):
+        raise UserError(f"{checkpoint} does not exist: give a run's epoch_*.pth or its {ADAPTER}.")
+    cfg.resume = False
+    cfg.load_from = None if checkpoint.endswith(".safetensors") else checkpoint
+    runner = Runner.from_cfg(cfg)
+    model = unwrap(runner.model)
+    if cfg.load_from is None:
+        tensors, metadata = read_adapter(checkpoint)
+        model.init_weights()
+        check_methods(model, metadata, checkpoint)
+        write_adapter(model, tensors, metadata, checkpoint)
+    metrics = runner.test()
+    result = run_result(cfg, model, metrics, checkpoint)
+    if runner.rank == 0:
+        write_json(Path(runner.work_dir) / "result.json", result)
+    return result
+
+
+def check_methods(model: nn.Module, metadata: dict[str, Any], where: str) -> None:
+    """Refuse an adapter of other methods than the config's.
+
+    Raises:
+        UserError: They differ.
+    """
+    adaptation = get_adaptation(model)
+    own = [] if adaptation is None else [method.config() for method in adaptation.methods.values()]
+    if own != metadata["methods"]:
+        raise UserError(
+            f"{where} holds {metadata['methods']}, the config has {own}: use the config that it was made by."
+        )

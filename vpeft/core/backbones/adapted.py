@@ -1,0 +1,36 @@
+"""``vpeft.PEFT``: a backbone with methods attached, from an OpenMMLab config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.registry import MODELS as ROOT_MODELS
+from torch import nn
+
+from vpeft.registry import MODELS
+
+
+@MODELS.register_module(name="PEFT")
+def build_adapted(of: str, method: str | Mapping[str, Any] | Sequence[Any], **backbone: Any) -> nn.Module:
+    """Build the backbone ``of`` as without PEFT and attach ``method`` to it.
+
+    In a config that has ``backbone=dict(type='VisionTransformer', ...)`` it is enough to add
+    ``backbone=dict(type='vpeft.PEFT', of='VisionTransformer', method=dict(type='LoRA'))``; the other keys stay.
+    The base's weights are loaded by its ``init_weights`` afterwards, which then gives the PEFT parameters their start.
+
+    Args:
+        of: Type of the backbone, in the config's scope.
+        method: A method's config, or a list of them.
+        **backbone: The backbone's own keys.
+
+    Returns:
+        The backbone.
+    """
+    from vpeft.algorithms.base import build_methods
+    from vpeft.core.adaptation import adapt
+
+    methods = build_methods(method)
+    module = ROOT_MODELS.build({"type": of, **backbone})
+    adapt(module, methods)
+    return module

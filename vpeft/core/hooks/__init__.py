@@ -1,0 +1,8 @@
+"""Hooks for mmengine's Runner."""
+
+from vpeft.core.hooks.epoch_seed import EpochSeedHook
+from vpeft.core.hooks.loss_guard import LossGuardHook
+from vpeft.core.hooks.peft_hook import PEFTHook
+from vpeft.core.hooks.progress import ProgressHook
+
+__all__ = ["EpochSeedHook", "LossGuardHook", "PEFTHook", "ProgressHook"]

@@ -1,0 +1,55 @@
+"""Parameter groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
+from torch import nn
+
+from vpeft.core.adaptation import get_adaptation
+from vpeft.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+#: Existing parameters of several dimensions that are no weights of a map.
+UNDECAYED_ROLES = ("pos_embed", "cls_token", "rel_pos_bias")
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Gives the optimiser what is trained and nothing else, without weight decay where decay has no meaning.
+
+    No decay on vectors (biases, norms, scales and shifts), on modules that say ``weight_decay = False`` (prompts), and
+    on position tables and class tokens. ``paramwise_cfg`` works as in mmengine and goes before these rules.
+    """
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        model = model.module if hasattr(model, "module") else model
+        undecayed = self.undecayed(model)
+        groups: list[dict[str, Any]] = []
+        if self.paramwise_cfg:
+            self.add_params(groups, model)
+        else:
+            groups = [{"params": [p]} for p in model.parameters() if p.requires_grad]
+        merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for group in groups:
+            (param,) = group.pop("params")
+            if id(param) in undecayed:
+                group.setdefault("weight_decay", 0.0)
+            same = merged.setdefault(tuple(sorted(group.items())), {**group, "params": []})
+            same["params"].append(param)
+        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": list(merged.values())})
+        cfg = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
+        return OPTIM_WRAPPERS.build(cfg, default_args={"optimizer": optimizer})
+
+    @staticmethod
+    def undecayed(model: nn.Module) -> set[int]:
+        """Identities of the parameters without weight decay."""
+        found = {id(p) for p in model.parameters() if p.dim() <= 1}
+        for module in model.modules():
+            if not getattr(module, "weight_decay", True):
+                found |= {id(p) for p in module.parameters()}
+        adaptation = get_adaptation(model)
+        if adaptation is not None:
+            found |= {id(p.param) for p in adaptation.host.parameters() if p.role in UNDECAYED_ROLES}
+        return found
