@@ -23,7 +23,7 @@ def torchvision_without_ops() -> None:
     make everything but the compiled ops work. Nothing is done where the plain import succeeds.
     """
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
@@ -93,36 +93,46 @@ def mmengine_safe_load() -> None:
 
 def mmengine_atomic_write() -> None:
     """mmengine 0.10.12: files are written in place, so a kill or a full disk leaves half a checkpoint behind."""
-    import os
-    from pathlib import Path
-
     from mmengine.fileio.backends import LocalBackend
 
-    from vpeft.errors import UserError
+    from vpeft.files import write_atomically
 
-    def replace(filepath: str | Path, data: bytes) -> None:
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise UserError(f"{path} could not be written ({error}); an older file of that name is untouched.") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+    def put(self: LocalBackend, obj: bytes, filepath: str) -> None:
+        write_atomically(filepath, obj)
 
-    def put(self: LocalBackend, obj: bytes, filepath: str | Path) -> None:
-        replace(filepath, obj)
-
-    def put_text(self: LocalBackend, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        replace(filepath, obj.encode(encoding))
+    def put_text(self: LocalBackend, obj: str, filepath: str, encoding: str = "utf-8") -> None:
+        write_atomically(filepath, obj.encode(encoding))
 
     LocalBackend.put, LocalBackend.put_text = put, put_text
 
 
+def mmengine_distributed_on_cpu() -> None:
+    """mmengine 0.10.12: its launcher sets a CUDA device even for gloo on a machine without one."""
+    from mmengine.dist import utils
+
+    original = utils._init_dist_pytorch
+
+    @functools.wraps(original)
+    def init(backend: str, init_backend: str = "torch", **kwargs: Any) -> None:
+        if backend == "gloo" and init_backend == "torch" and not torch.cuda.is_available():
+            torch.distributed.init_process_group(backend=backend, **kwargs)
+        else:
+            original(backend, init_backend=init_backend, **kwargs)
+
+    utils._init_dist_pytorch = init
+
+
+def mmcv_without_ops() -> None:
+    """mmcv 2.3.6 without compiled ops: it warns at import of an attention that only some detectors use."""
+    import warnings
+
+    warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
+
+
 torchvision_without_ops()
+mmcv_without_ops()
 mmengine_non_reentrant_checkpointing()
 mmpretrain_non_reentrant_checkpointing()
 mmengine_safe_load()
+mmengine_distributed_on_cpu()
 mmengine_atomic_write()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import torch
 from mmengine import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vpeft.apis.adapters import detach, merge, plain_state_dict
@@ -17,6 +19,7 @@ from vpeft.core.adaptation import find_adaptation
 from vpeft.core.adapter_file import read_adapter, write_adapter
 from vpeft.core.hooks.peft_hook import check_checkpoint
 from vpeft.errors import UserError
+from vpeft.files import write_atomically
 
 #: Largest differences of outputs, relative to the largest output: merging in float64, and the rounding of the
 #: merged weights to the type in which they are written.
@@ -110,17 +113,10 @@ def _difference(a: Tensor, b: Tensor) -> float:
 
 
 def _write(state: dict[str, Tensor], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        if out.suffix == ".safetensors":
-            from safetensors.torch import save_file
-
-            save_file({k: v.contiguous().clone() for k, v in state.items()}, temporary)
-        else:
-            torch.save({"state_dict": state, "meta": {}}, temporary)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise UserError(f"{out} could not be written ({error}); an older file of that name is untouched.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    if out.suffix == ".safetensors":
+        data = save({key: value.contiguous() for key, value in state.items()})
+    else:
+        buffer = io.BytesIO()
+        torch.save({"state_dict": state, "meta": {}}, buffer)
+        data = buffer.getvalue()
+    write_atomically(out, data)

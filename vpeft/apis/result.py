@@ -14,7 +14,7 @@ from mmengine import Config
 from torch import nn
 
 from vpeft.core.report import parameter_report, ppt
-from vpeft.errors import UserError
+from vpeft.files import write_atomically
 
 PACKAGES = ("torch", "torchvision", "onedl-mmengine", "onedl-mmcv", "onedl-mmpretrain", "timm", "vpeft")
 
@@ -77,16 +77,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     Raises:
         UserError: The file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path} could not be written ({error}); an older file of that name is untouched.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def summary(result: dict[str, Any], work_dir: str) -> str:

@@ -53,6 +53,9 @@ def prepare(
     elif resume:
         cfg.resume = True
         cfg.load_from = find_latest_checkpoint(work_dir) if os.path.isdir(work_dir) else None
+    if launcher != "none" and not torch.cuda.is_available():
+        # The Runner's own wrapper names a device by its number, which a CPU has not.
+        cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
     if amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs an accelerator, and torch finds none: leave it out.")

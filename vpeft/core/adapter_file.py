@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vpeft.core.adaptation import Adaptation, backbone_prefix, find_adaptation
 from vpeft.errors import UserError
+from vpeft.files import write_atomically
 
 FORMAT = "vpeft-adapter-1"
 
@@ -71,20 +72,9 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], head: bool = Tr
     adaptation = find_adaptation(model)
     if adaptation.merged:
         raise UserError("the adapter is merged into the weights: unmerge it before saving (vpeft.unmerge(model)).")
-    path = Path(path)
-    # A copy of each: safetensors refuses tensors that share memory.
-    tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in adapter_state(model, head).items()}
-    metadata = {"vpeft": json.dumps({**adapter_metadata(adaptation), "head": head, "prefix": backbone_prefix(model)})}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata=metadata)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} could not be written ({error}); an older file of that name is untouched.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    tensors = {key: value.detach().cpu().contiguous() for key, value in adapter_state(model, head).items()}
+    metadata = {**adapter_metadata(adaptation), "head": head, "prefix": backbone_prefix(model)}
+    return write_atomically(path, save(tensors, {"vpeft": json.dumps(metadata)}))
 
 
 def read_adapter(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,4 +11,3 @@ param_scheduler = [
 train_cfg = dict(by_epoch=True, max_epochs=40, val_interval=10)
 val_cfg = dict()
 test_cfg = dict()
-default_hooks = dict(checkpoint=dict(interval=10))
