@@ -1,0 +1,3 @@
+"""Imported before the tests of this folder: vpeft mends torchvision, which timm imports."""
+
+import vpeft  # noqa: F401

@@ -1,0 +1,132 @@
+"""Reading weight files of any kind as named tensors, in ways that cannot run code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vpeft.errors import UserError
+
+#: Keys under which training scripts keep the weights beside their optimiser.
+CONTAINERS = ("state_dict", "model")
+_FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+def read_weights(checkpoint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The named tensors of a weight file.
+
+    Args:
+        checkpoint: Path of an ``.npz``, ``.safetensors`` or torch file (any other name), or an address that
+            mmengine's ``CheckpointLoader`` knows, such as ``vpeft://nano_vit``.
+
+    Returns:
+        The tensors by the file's own keys (those below ``state_dict`` or ``model`` where there is such a key), and
+        the keys beside them that are not tensors, each with the reason for leaving it out.
+
+    Raises:
+        UserError: The file is missing, damaged, not a weight file, or holds objects that only running code restores.
+    """
+    if "://" in checkpoint:
+        loaded = _from_address(checkpoint)
+    else:
+        path = Path(checkpoint).expanduser()
+        if not path.is_file():
+            raise UserError(
+                f"no such file, seen from {Path.cwd()}: correct 'checkpoint' in init_cfg, or put the file there."
+            )
+        loaded = _from_file(path)
+    for container in CONTAINERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(container), Mapping):
+            loaded = loaded[container]
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"holds a {type(loaded).__name__}, not weights by name: save model.state_dict().")
+    state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+    if not state:
+        keys = ", ".join(map(str, list(loaded)[:5]))
+        raise UserError(f"holds no tensors by name (its keys: {keys or 'none'}): is it a weight file?")
+    return state, {str(key): "not a tensor" for key in loaded if str(key) not in state}
+
+
+def _from_file(path: Path) -> Any:
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        if path.suffix == ".safetensors":
+            return load_file(path, device="cpu")
+        with torch.serialization.safe_globals(_safe_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused(error) from error
+    except (AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(error) from error
+    except (SafetensorError, zipfile.BadZipFile) as error:
+        raise _damaged(error) from error
+
+
+def _from_address(address: str) -> Any:
+    if address.startswith("vpeft://"):
+        from vpeft.core.backbones import nano  # noqa: F401  (registers the scheme)
+    try:
+        with _weights_only():
+            return CheckpointLoader.load_checkpoint(address, map_location="cpu", logger="silent")
+    except FileNotFoundError as error:
+        raise UserError(f"nothing found at this address ({error}): correct 'checkpoint' in init_cfg.") from error
+    except pickle.UnpicklingError as error:
+        raise _refused(error) from error
+    except (EOFError, ImportError, OSError, RuntimeError) as error:
+        raise UserError(f"could not be loaded ({type(error).__name__}): fetch the file and give its path.") from error
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Within the context torch never unpickles objects: mmengine falls back to doing so where the safe way fails."""
+    before = os.environ.get(_FORCE)
+    os.environ[_FORCE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FORCE]
+        else:
+            os.environ[_FORCE] = before
+
+
+def _safe_globals() -> list[Any]:
+    """What mmengine's own checkpoints hold beside tensors; their ``getattr`` only reads log statistics' names."""
+    return [g for g in get_torch_safe_globals() if g is not getattr] + [(_statistic, "builtins.getattr")]
+
+
+def _statistic(owner: Any, name: str) -> Any:
+    if owner is not HistoryBuffer or name.startswith("_"):
+        raise pickle.UnpicklingError(f"attribute {name!r} of {owner!r}")
+    return getattr(owner, name)
+
+
+def _refused(error: Exception) -> UserError:
+    words = str(error).partition("GLOBAL ")[2].split()
+    if not words:
+        return _damaged(error)
+    return UserError(
+        f"holds objects other than tensors ({words[0]}), and restoring them could run code: where you trust the file, "
+        "save only its weights anew with torch.save(model.state_dict(), path)."
+    )
+
+
+def _damaged(error: Exception) -> UserError:
+    return UserError(
+        f"cut short, or not a weight file ({type(error).__name__}): compare its size or checksum, and fetch it again."
+    )
