@@ -1,0 +1,169 @@
+"""The command-line tools, each in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from vpeft.core.datasets.tasks import TASKS
+
+from vpeft.apis.catalogue import config_parameters
+from vpeft.apis.config import config_files, load_config
+from vpeft.registry import HOSTS, PEFT_METHODS
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = [str(Path(f).relative_to(ROOT)) for f in config_files(ROOT / "configs")]
+
+#: Trained parameters without head of the shipped ViT-B/16 and Swin-B configs (shared specification of the methods).
+PUBLISHED = {
+    "lora_vit": 294912,
+    "adaptformer_vit": 156768,
+    "pfeiffer_vit": 156768,
+    "bitfit_vit": 102912,
+    "lntune_vit": 38400,
+    "ssf_vit": 205824,
+    "vptshallow_vit": 76800,
+    "vptdeep_vit": 92160,
+    "linear_vit": 0,
+    "mona_swin": 3667456,
+}
+
+
+def tool(name, *args, cwd=ROOT):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(ROOT / "tools" / name), *args]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_every_config_builds(path):
+    report = config_parameters(load_config(ROOT / path))
+    assert report.head > 0
+    assert report.frozen > 0 or "full_" in path
+    assert (report.trainable_without_head > 0) == ("linear_" not in path)
+
+
+def test_every_method_has_its_configs():
+    names = {Path(f).stem for f in CONFIGS}
+    used = set()
+    for path in CONFIGS:
+        method = load_config(ROOT / path).model.backbone.method
+        used.add((method["type"], Path(path).parent.name, Path(path).stem.rsplit("_", 1)[1]))
+    wanted = {
+        (m, folder, host) for m in PEFT_METHODS.module_dict for folder in ("vtab", "mini") for host in ("vit", "swin")
+    }
+    assert used >= wanted
+    assert len(names) == len(CONFIGS)
+
+
+@pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
+def test_parameters_of_the_shipped_configs(name, count):
+    assert config_parameters(load_config(ROOT / f"configs/vtab/{name}.py")).trainable_without_head == count
+
+
+def test_params_tool():
+    out = tool("params.py", "configs/vtab/lora_vit.py", "--task", "dtd", "--json")
+    assert out.returncode == 0, out.stderr
+    report = json.loads(out.stdout)
+    assert report["trainable_without_head"] == 294912
+    assert report["head"] == 769 * 47
+    assert report["total"] == 294912 + 769 * 47
+    pyramid = "model.backbone.out_indices=[0,1,2,3]"
+    out = tool("params.py", "configs/vtab/lntune_swin.py", "--json", "--cfg-options", pyramid)
+    assert json.loads(out.stdout)["trainable_without_head"] == 59392
+
+
+@pytest.mark.parametrize(("what", "names"), [("methods", PEFT_METHODS.module_dict), ("hosts", HOSTS.module_dict)])
+def test_list_tool(what, names):
+    rows = json.loads(tool("list.py", what, "--json").stdout)
+    assert {row["name"] for row in rows} == set(names)
+
+
+def test_list_configs_and_unknown_list():
+    rows = json.loads(tool("list.py", "configs", "--json").stdout)
+    assert [row["name"] for row in rows] == CONFIGS
+    out = tool("list.py", "method")
+    assert out.returncode == 2
+    assert "did you mean 'methods'?" in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["configs/vtab/mona_swine.py"], "did you mean 'mona_swin.py'?"),
+        (["configs/vtab/mona_swin.py", "--task", "oxford_pets"], "oxford_iiit_pet"),
+        (["configs/vtab/mona_swin.py", "--cfg-options", "model.backbone.method.type=Monna"], "did you mean 'Mona'?"),
+        (["configs/vtab/lora_vit.py", "--cfg-options", "model.backbone.method.rank=0"], "rank=0"),
+        (["configs/vtab/lora_vit.py", "--cfg-options", "model.backbone.method.rank=769"], "from 1 to 768"),
+        (["configs/vtab/lora_vit.py", "--cfg-options", "model.backbone.method.rnk=8"], "did you mean 'rank'?"),
+    ],
+)
+def test_wrong_use_ends_in_one_line_that_helps(args, message):
+    out = tool("params.py", *args)
+    assert out.returncode == 2
+    (line,) = [line for line in out.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in out.stderr
+
+
+def vtab_folder(root: Path, task: str) -> Path:
+    """A VTAB-1k folder in the public layout with a few images per split."""
+    classes = TASKS[task].num_classes if task in TASKS else 47
+    for split, count in (("train800", 6), ("val200", 3), ("test", 4)):
+        lines = []
+        for i in range(count):
+            file = Path("images") / split / f"{i:06d}.jpg"
+            (root / task / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 30), (i * 20, 90, 200)).save(root / task / file)
+            lines.append(f"{file} {i % classes}")
+        (root / task / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    lines = (root / task / "train800.txt").read_text() + (root / task / "val200.txt").read_text()
+    (root / task / "train800val200.txt").write_text(lines)
+    return root
+
+
+SMALL_SWIN = [
+    "model.backbone.arch={'embed_dims':16,'depths':[1,1],'num_heads':[1,2]}",
+    "model.backbone.out_indices=[1]",
+    "model.backbone.init_cfg=None",
+    "model.backbone.method.bottleneck=8",
+    "model.head.in_channels=32",
+    "train_cfg.max_epochs=1",
+    "train_dataloader.num_workers=0",
+    "train_dataloader.persistent_workers=False",
+    "test_dataloader.num_workers=0",
+    "test_dataloader.persistent_workers=False",
+]
+
+
+@pytest.mark.slow
+def test_mona_on_a_vtab_folder(tmp_path):
+    root = vtab_folder(tmp_path / "vtab-1k", "dtd")
+    options = ["--cfg-options", f"data_root={root}", *SMALL_SWIN]
+    args = ["configs/vtab/mona_swin.py", "--task", "dtd", "--work-dir", str(tmp_path / "run"), *options]
+    out = tool("train.py", *args)
+    assert out.returncode == 0, out.stderr[-3000:]
+    assert (tmp_path / "run" / "adapter.safetensors").exists()
+
+
+def test_missing_vtab_folder_ends_in_one_line(tmp_path):
+    missing = tmp_path / "nowhere"
+    options = ["--cfg-options", f"data_root={missing}", *SMALL_SWIN]
+    out = tool("train.py", "configs/vtab/mona_swin.py", "--work-dir", str(tmp_path / "run"), *options)
+    assert out.returncode == 2
+    (line,) = [line for line in out.stderr.splitlines() if line.startswith("error: ")]
+    assert str(missing) in line
+    assert "Traceback" not in out.stderr
+
+
+def test_missing_pretrained_file_ends_in_one_line(tmp_path):
+    root = vtab_folder(tmp_path / "vtab-1k", "dtd")
+    options = ["--cfg-options", f"data_root={root}", "model.backbone.init_cfg.checkpoint=nowhere/ViT.npz"]
+    args = ["configs/vtab/lora_vit.py", "--task", "dtd", "--work-dir", str(tmp_path / "run"), *options]
+    out = tool("train.py", *args, "train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False")
+    assert out.returncode == 2
+    (line,) = [line for line in out.stderr.splitlines() if line.startswith("error: ")]
+    assert "nowhere/ViT.npz" in line

@@ -1,0 +1,74 @@
+"""The embedded mini-benchmark: tasks in VTAB's three groups, from data that ships with the dependencies or is drawn."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+
+from vpeft.core.datasets.pictures import digits, photos, textures, tissue
+from vpeft.core.datasets.sprites import count, distance, location, orientation
+from vpeft.core.datasets.tasks import check_split, get_task
+from vpeft.registry import DATASETS
+
+#: What makes a task: ``f(split, size, rng) -> images (N, 32, 32, 3) RGB uint8, labels (N,)``.
+MAKERS = {
+    "digits": digits,
+    "photos": photos,
+    "textures": textures,
+    "tissue": tissue,
+    "sprite_location": location,
+    "sprite_orientation": orientation,
+    "sprite_count": count,
+    "sprite_distance": distance,
+}
+_PARTS = {"train800": 0, "val200": 1, "test": 2}
+
+
+@functools.lru_cache(maxsize=32)
+def mini_split(task: str, split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images ``(N, 32, 32, 3)`` in RGB and labels ``(N,)`` of one split, the same on every machine.
+
+    Args:
+        task: Name of a mini task.
+        split: ``train800 | val200 | train800val200 | test``.
+        seed: Seed of the drawing; the benchmark's is 0.
+    """
+    if split == "train800val200":
+        parts = [mini_split(task, part, seed) for part in ("train800", "val200")]
+        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    size = {"train800": 800, "val200": 200, "test": get_task(task, "mini").test_size}[split]
+    number = sorted(MAKERS).index(task)
+    rng = np.random.default_rng([seed, number, _PARTS[split]])
+    images, labels = MAKERS[task](split, size, rng)
+    images.setflags(write=False)
+    return images, labels
+
+
+@DATASETS.register_module()
+class MiniVTAB(BaseDataset):
+    """One embedded task, with the interface of :class:`~vpeft.core.datasets.vtab.VTAB1k`; images are held in memory.
+
+    Args:
+        task: Name of the task.
+        split: ``train800 | val200 | train800val200 | test``.
+        seed: Seed of the drawing.
+        **kwargs: Of mmengine's ``BaseDataset``, such as ``pipeline``.
+    """
+
+    def __init__(self, task: str, split: str = "train800val200", seed: int = 0, **kwargs) -> None:
+        self.task = get_task(task, "mini")
+        check_split(split)
+        self.split, self.seed = split, seed
+        kwargs["metainfo"] = {"task": self.task.name, "split": split, **(kwargs.get("metainfo") or {})}
+        super().__init__(serialize_data=False, **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """The split's samples; ``img`` is BGR, as the pipelines expect."""
+        images, labels = mini_split(self.task.name, self.split, self.seed)
+        return [
+            {"img": np.ascontiguousarray(image[..., ::-1]), "gt_label": int(label), "task": self.task.name}
+            for image, label in zip(images, labels, strict=True)
+        ]
