@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def prepare(
         UserError: The file to resume from is missing, or mixed precision is asked for without an accelerator.
     """
     cfg.work_dir, cfg.launcher = work_dir, launcher
+    # The Runner's own name has a resolution of a second, and runs of one name share their logs.
+    cfg.experiment_name = f"{Path(work_dir).name}_{time.time_ns()}"
     if seed is not None:
         cfg.randomness = {**cfg.get("randomness", {}), "seed": seed}
     if isinstance(resume, str):

@@ -1,3 +1,3 @@
 """Datasets, hosts, the life of an adapter on a host, hooks, optimiser groups."""
 
-from vpeft.core import backbones, hooks, optim  # noqa: F401  (register)
+from vpeft.core import backbones, datasets, hooks, optim  # noqa: F401  (register)

@@ -1,0 +1,95 @@
+"""A table of methods by tasks on the embedded mini-benchmark."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vpeft.apis.config import load_config
+from vpeft.apis.run import ADAPTER, prepare, test, train
+from vpeft.core.datasets.tasks import GROUPS, MINI
+
+Job = tuple[str, str, int, str]
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Train and test one config on one task with one seed; a result that is there already is read.
+
+    Args:
+        job: Config file, task, seed, and the folder of all runs.
+
+    Returns:
+        The result, or ``error`` where the run failed.
+    """
+    import torch
+
+    path, task, seed, out = job
+    work_dir = Path(out) / Path(path).stem / task / str(seed)
+    file = work_dir / "result.json"
+    if not file.is_file():
+        torch.set_num_threads(1)
+        options = {"log_level": "ERROR"}
+        try:
+            train(prepare(load_config(path, task, options), str(work_dir), seed=seed))
+            test(prepare(load_config(path, task, options), str(work_dir), seed=seed), str(work_dir / ADAPTER))
+        except Exception:
+            return {"config": Path(path).name, "task": task, "seed": seed, "error": traceback.format_exc()}
+    return json.loads(file.read_text())
+
+
+def run_table(configs: Sequence[str], tasks: Sequence[str], seeds: Sequence[int], out: str, jobs: int) -> list[dict]:
+    """Run every config on every task with every seed, ``jobs`` at a time, with a line per finished run."""
+    todo = [(c, t, s, out) for c, t, s in itertools.product(configs, tasks, seeds)]
+    results = []
+    # The output is for people who wait; mmengine's own start-up pages go to the log files.
+    with multiprocessing.get_context("spawn").Pool(jobs, initializer=_quiet) as pool:
+        for i, result in enumerate(pool.imap_unordered(run_job, todo), start=1):
+            top1 = result.get("metrics", {}).get("accuracy/top1")
+            shown = f"{top1:6.2f} %" if top1 is not None else "FAILED\n" + result["error"]
+            print(
+                f"[{i}/{len(todo)}] {Path(result['config']).stem} {result['task']} seed {result['seed']}: {shown}",
+                flush=True,
+            )
+            results.append(result)
+    return results
+
+
+def _quiet() -> None:
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for the life of the worker)
+
+
+def markdown(results: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
+    """Mean and standard deviation over seeds per task, and both averages."""
+    cells: dict[str, dict[str, list[float]]] = {}
+    parameters: dict[str, int] = {}
+    for r in results:
+        if "error" not in r:
+            name = Path(r["config"]).stem
+            cells.setdefault(name, {}).setdefault(r["task"], []).append(r["metrics"]["accuracy/top1"])
+            parameters[name] = r["parameters"]["trainable_without_head"]
+    head = ["config", "parameters", *tasks, f"mean of {len(tasks)}", "mean of groups"]
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    rows = []
+    for name, by_task in cells.items():
+        if set(by_task) != set(tasks):
+            continue
+        means = {task: statistics.mean(values) for task, values in by_task.items()}
+        groups = [[means[t] for t in tasks if MINI[t].group == g] for g in GROUPS]
+        overall = statistics.mean(means.values())
+        by_group = statistics.mean(statistics.mean(g) for g in groups if g)
+        seeds = min(len(values) for values in by_task.values())
+        spread = (
+            statistics.stdev(statistics.mean(by_task[t][i] for t in tasks) for i in range(seeds)) if seeds > 1 else 0.0
+        )
+        shown = [f"{means[t]:.1f}" for t in tasks]
+        row = [name, f"{parameters[name]:,}", *shown, f"**{overall:.1f}** ± {spread:.1f}", f"{by_group:.1f}"]
+        rows.append((overall, "| " + " | ".join(row) + " |"))
+    return "\n".join(lines + [row for _, row in sorted(rows)]) + "\n"
