@@ -94,6 +94,18 @@ def test_files_that_would_run_code_are_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "made-by-a-weight-file").exists()
 
 
+class Reaches:
+    """Restoring it would read an attribute of a class that has nothing to do with log statistics."""
+
+    def __reduce__(self):
+        return getattr, (np.ndarray, "tofile")
+
+
+def test_only_log_statistics_are_looked_up_by_name(tmp_path):
+    save_torch({"model": {"a": torch.ones(1)}, "hook": Reaches()}, tmp_path / "a.pth")
+    assert refused(mm_vit(), tmp_path / "a.pth").startswith("cut short, or not a weight file (UnpicklingError)")
+
+
 def test_addresses_are_read_without_running_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_torch({"model": {"a": torch.ones(1)}, "hook": Runs()}, tmp_path / "a.pth")
