@@ -89,13 +89,13 @@ def location(split: str, size: int, rng: np.random.Generator) -> Split:
 
 
 def orientation(split: str, size: int, rng: np.random.Generator) -> Split:
-    """Which of eight directions does the arrow point in? Up to 14 degrees off."""
+    """Which of eight directions does the arrow point in? Up to 9 degrees off."""
 
     def one(label: int, rng: np.random.Generator) -> np.ndarray:
         canvas, base = background(rng)
-        radius = int(rng.integers(16, 30))
+        radius = int(rng.integers(26, 40))
         y, x = rng.integers(radius, GRID - radius, size=2)
-        canvas[pointer_mask(y, x, radius, int(label * 45 + rng.integers(-14, 15)) % 360)] = colour(rng, base)
+        canvas[pointer_mask(y, x, radius, int(label * 45 + rng.integers(-9, 10)) % 360)] = colour(rng, base)
         return canvas
 
     return _draw(one, size, 8, rng)
