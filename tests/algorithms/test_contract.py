@@ -1,0 +1,257 @@
+"""The contract, for every registered method on every registered host.
+
+A method that refuses a host does so with a message that names the host; that counts.
+"""
+
+import copy
+
+import pytest
+import torch
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+from support.hosts import BUILDERS, build, head_names, loss, perturb, tokens, trained
+
+import vpeft
+from vpeft.core.adaptation import get_adaptation
+from vpeft.core.report import parameter_report
+from vpeft.registry import HOSTS, PEFT_METHODS
+
+PAIRS = [(host, method) for host in sorted(HOSTS.module_dict) for method in sorted(PEFT_METHODS.module_dict)]
+pairs = pytest.mark.parametrize(("host", "method"), PAIRS)
+
+
+def attached(host, method, dtype=torch.float64, **kwargs):
+    """A tiny plain host and the same with the method attached."""
+    plain = build(host, dtype, **kwargs)
+    model = copy.deepcopy(plain)
+    torch.manual_seed(11)
+    refusal = None
+    try:
+        vpeft.attach(model, method)
+    except vpeft.UserError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert host in refusal
+        pytest.skip(f"refused, with a message that names the host: {refusal}")
+    return plain, model
+
+
+def images(dtype=torch.float64, size=(32, 32), count=2):
+    return torch.randn(count, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(5))
+
+
+@pairs
+def test_1_start(host, method):
+    plain, model = attached(host, method)
+    same = torch.equal(tokens(plain, images()), tokens(model, images()))
+    assert same == PEFT_METHODS.get(method).identity_at_start
+
+
+@pairs
+def test_2_gradients_and_steps(host, method):
+    _, model = attached(host, method)
+    perturb(model)
+    model.train()
+    own, before = trained(model), {k: p.detach().clone() for k, p in model.named_parameters()}
+    if own:
+        loss(tokens(model, images())).backward()
+        dead = [k for k, p in own.items() if p.grad is None or not p.grad.any()]
+        assert not dead
+    assert [k for k, p in model.named_parameters() if k not in own and p.grad is not None] == []
+    if own:
+        # Heads of timm are trained too, and take no part here.
+        optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+        for step in range(3):
+            optimiser.zero_grad()
+            loss(tokens(model, images(), seed=step)).backward()
+            optimiser.step()
+    for key, param in model.named_parameters():
+        assert torch.equal(param, before[key]) == (key not in own), key
+
+
+@pairs
+def test_3_parameter_formula(host, method):
+    _, model = attached(host, method, torch.float32)
+    adaptation = get_adaptation(model)
+    (built,) = adaptation.methods.values()
+    real = sum(p.numel() for p in trained(model).values())
+    assert built.count(adaptation.host) == real
+    report = parameter_report(model)
+    assert report.trainable_without_head == real
+    assert sum(row[-1] for row in (*report.sites, *report.existing)) == real
+
+
+@pairs
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["f64", "f32"])
+def test_4_merge(host, method, dtype, tolerance):
+    plain, model = attached(host, method, dtype)
+    perturb(model)
+    out = tokens(model, images(dtype))
+    if not PEFT_METHODS.get(method).mergeable:
+        keys = {k: v.clone() for k, v in model.state_dict().items()}
+        with pytest.raises(vpeft.UserError, match="cannot be merged"):
+            vpeft.merge(model)
+        assert all(torch.equal(v, keys[k]) for k, v in model.state_dict().items())
+        return
+    assert vpeft.merge(model) == []
+    scale = out.abs().max()
+    assert (tokens(model, images(dtype)) - out).abs().max() <= tolerance * scale
+    plain.load_state_dict(vpeft.plain_state_dict(model), strict=True)
+    assert (tokens(plain, images(dtype)) - out).abs().max() <= tolerance * scale
+    if get_adaptation(model).merged:
+        with pytest.raises(vpeft.UserError, match="merged already"):
+            vpeft.merge(model)
+        vpeft.unmerge(model)
+        assert torch.equal(tokens(model, images(dtype)), out)
+    with pytest.raises(vpeft.UserError, match="not merged"):
+        vpeft.unmerge(model)
+
+
+@pairs
+def test_5_detach_and_files(host, method, tmp_path):
+    plain, model = attached(host, method, torch.float32)
+    keys, base_out = list(plain.state_dict()), tokens(plain, images(torch.float32))
+    perturb(model)
+    x = images(torch.float32)
+    out = tokens(model, x)
+    with vpeft.disabled(model):
+        assert torch.equal(tokens(model, x), base_out)
+    assert torch.equal(tokens(model, x), out)
+    vpeft.save_adapter(model, tmp_path / "a.safetensors")
+
+    other = copy.deepcopy(plain)
+    torch.manual_seed(99)
+    vpeft.load_adapter(other, tmp_path / "a.safetensors")
+    assert torch.equal(tokens(other, x), out)
+    assert other.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in other.state_dict().items())
+
+    heads = head_names(model)
+    vpeft.detach(model)
+    assert list(model.state_dict()) == keys
+    assert type(model) is type(plain)
+    for key, value in plain.state_dict().items():
+        if not (heads and key.startswith(heads)):
+            assert torch.equal(model.state_dict()[key], value), key
+    assert torch.equal(tokens(model, x), base_out)
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pairs
+def test_6_memory_class(host, method):
+    _, model = attached(host, method)
+    memory = PEFT_METHODS.get(method).memory
+    assert memory in ("M0", "M1", "M2", "M2w")
+    seen = []
+    for block in get_adaptation(model).host.blocks:
+        block.module.register_forward_hook(lambda m, args, out: seen.append(out.requires_grad))
+    tokens(model.train(), images())
+    if memory == "M0":
+        assert not any(seen)
+        assert not any(m.training for b in get_adaptation(model).host.blocks for m in b.module.modules())
+    elif memory == "M1":
+        assert not seen[0]
+        assert seen[-1]
+    else:
+        assert all(seen)
+    dense = [k for k, p in model.named_parameters() if p.requires_grad and k.endswith("qkv.weight")]
+    assert bool(dense) == (memory == "M2w")
+
+
+@pairs
+def test_7_checkpointing(host, method):
+    _, model = attached(host, method, drop_path_rate=0.0)
+    perturb(model)
+    if not trained(model):
+        pytest.skip("nothing of the backbone is trained")
+    again = copy.deepcopy(model)
+    names = {id(m): n for n, m in again.named_modules()}
+    blocks = [names[id(b.module)] for b in get_adaptation(again).host.blocks]
+    turn_on_activation_checkpointing(again, blocks)
+    for m in (model, again):
+        torch.manual_seed(1)
+        loss(tokens(m, images())).backward()
+    for key, param in trained(model).items():
+        grad = trained(again)[key].grad
+        assert grad is not None, key
+        torch.testing.assert_close(grad, param.grad, rtol=1e-9, atol=1e-9)
+
+
+@pairs
+def test_7_autocast(host, method):
+    _, model = attached(host, method, torch.float32)
+    perturb(model)
+    x = images(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = tokens(model.train(), x)
+    assert torch.isfinite(out).all()
+    if trained(model):
+        loss(out.float()).backward()
+        missing = [k for k, p in trained(model).items() if p.grad is None or not torch.isfinite(p.grad).all()]
+        assert not missing
+
+
+SIZES = {
+    "mmpretrain.VisionTransformer": ({}, (48, 40)),
+    "mmpretrain.SwinTransformer": ({"pad_small_map": True}, (44, 24)),
+    "timm.VisionTransformer": ({"dynamic_img_size": True}, (48, 40)),
+    "timm.SwinTransformer": ({"strict_img_size": False}, (48, 40)),
+}
+
+
+@pairs
+def test_7_other_input_size(host, method):
+    options, size = SIZES[host]
+    _, model = attached(host, method, **options)
+    perturb(model)
+    out = tokens(model.train(), images(size=size))
+    assert torch.isfinite(out).all()
+    if trained(model):
+        loss(out).backward()
+        assert [k for k, p in trained(model).items() if p.grad is None or not p.grad.any()] == []
+
+
+@pairs
+def test_no_silent_bypass(host, method):
+    """Every trained tensor by itself changes the output."""
+    _, model = attached(host, method)
+    perturb(model)
+    out = tokens(model, images())
+    for key, param in trained(model).items():
+        kept = param.detach().clone()
+        with torch.no_grad():
+            param.add_(torch.randn_like(param) * 0.5)
+        assert not torch.equal(tokens(model, images()), out), key
+        with torch.no_grad():
+            param.copy_(kept)
+
+
+@pairs
+def test_images_of_a_batch_do_not_mix(host, method):
+    _, model = attached(host, method)
+    perturb(model)
+    x = images(count=3)
+    alone = torch.cat([tokens(model, x[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(tokens(model, x), alone, rtol=1e-9, atol=1e-9)
+
+
+@pairs
+def test_copies_are_independent(host, method):
+    _, model = attached(host, method)
+    perturb(model)
+    out = tokens(model, images())
+    other = copy.deepcopy(model)
+    perturb(other, 0.5)
+    assert torch.equal(tokens(model, images()), out)
+    if trained(other):
+        assert not torch.equal(tokens(other, images()), out)
+
+
+def test_class_attributes_are_stated():
+    from vpeft.algorithms.base import CATEGORIES
+
+    for name, cls in PEFT_METHODS.module_dict.items():
+        assert cls.category in CATEGORIES, name
+        assert cls.paper, name
+        assert cls.__doc__, name
+    assert set(BUILDERS) == set(HOSTS.module_dict)

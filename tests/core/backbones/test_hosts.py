@@ -1,0 +1,128 @@
+"""The re-stated forward is the untouched backbone's, bit for bit; what is not re-stated is refused."""
+
+import copy
+
+import pytest
+import torch
+from mmpretrain.models import ImageClassifier, VisionTransformer
+from support.hosts import BUILDERS, VARIANTS, build, mm_vit, t_vit, tokens
+from torch import nn
+
+import vpeft
+from vpeft.core.backbones.host import find_host
+from vpeft.registry import HOSTS
+
+CASES = [(host, variant) for host in VARIANTS for variant in VARIANTS[host]]
+
+
+def test_every_host_has_builders():
+    assert set(BUILDERS) == set(VARIANTS) == set(HOSTS.module_dict)
+
+
+def gradients(model, images):
+    images = images.clone().requires_grad_()
+    out = tokens(model, images)
+    (out * torch.arange(out.numel()).reshape(out.shape).cos()).sum().backward()
+    grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+    return out.detach(), {**grads, "images": images.grad}
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize(("host", "variant"), CASES)
+def test_untouched_host_is_bit_identical(host, variant, training):
+    options, size = VARIANTS[host][variant]
+    plain = build(host, torch.float32, **options)
+    sited = vpeft.attach(copy.deepcopy(plain), "Full")  # the sites are in use, nothing is placed
+    assert type(sited) is not type(plain)
+    assert isinstance(sited, type(plain))
+    for model in (plain, sited):
+        model.train(training)
+    images = torch.randn(2, 3, *size)
+    out, grads = gradients(plain, images)
+    sited_out, sited_grads = gradients(sited, images)
+    assert torch.equal(out, sited_out)
+    assert grads.keys() == sited_grads.keys()
+    for key in grads:
+        assert torch.equal(grads[key], sited_grads[key]), key
+    if training and "dropout" in variant:
+        assert not torch.equal(out, tokens(plain, images, seed=1))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("host", ["timm.VisionTransformer", "timm.SwinTransformer"])
+def test_fused_and_plain_attention(host, fused):
+    plain = build(host, torch.float32)
+    for module in plain.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = fused
+    sited = vpeft.attach(copy.deepcopy(plain), "Full")
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(tokens(plain, images), tokens(sited, images))
+
+
+@pytest.mark.parametrize("host", BUILDERS)
+def test_map_size_prefix_and_block_order(host):
+    model = build(host, torch.float32)
+    view = find_host(model)
+    assert [b.index for b in view.blocks] == list(range(len(view.blocks)))
+    assert [b.stage for b in view.blocks] == sorted(b.stage for b in view.blocks)
+    for block in view.blocks:
+        assert block.sites["qkv"].module.in_features == block.dim
+        assert block.sites["fc1"].module.out_features == block.hidden
+        assert block.dim % block.heads == 0
+    vpeft.attach(model, "Full")
+    flow = model.peft_adaptation.host.flow
+    model(torch.randn(1, 3, 32, 32))
+    sizes = {"V": (4, 4), "S": (8, 8)}
+    assert flow.hw == sizes[host.split(".")[1][0]]
+    assert flow.prefix == (1 if "Vision" in host else 0)
+
+
+def test_every_parameter_has_a_role():
+    for host in BUILDERS:
+        model = build(host, torch.float32)
+        view = find_host(model)
+        roles = {p.role for p in view.parameters()}
+        assert "other" not in roles
+        names = {p.name for p in view.parameters()}
+        heads = tuple(f"{h}." for h in view.heads())
+        assert names == {k for k, _ in model.named_parameters() if not (heads and k.startswith(heads))}
+    roles = {p.name: p.role for p in find_host(build("mmpretrain.SwinTransformer")).parameters()}
+    assert roles["stages.0.blocks.0.attn.w_msa.relative_position_bias_table"] == "rel_pos_bias"
+    assert roles["stages.0.downsample.norm.weight"] == "norm_weight"
+    roles = {p.name: p.role for p in find_host(build("timm.VisionTransformer", init_values=0.1)).parameters()}
+    assert roles["blocks.0.ls1.gamma"] == "layer_scale"
+    assert roles["pos_embed"] == "pos_embed"
+    assert roles["blocks.1.norm1.bias"] == "norm_bias"
+
+
+def test_a_host_inside_a_model_is_found():
+    head = {"type": "mmpretrain.LinearClsHead", "num_classes": 3, "in_channels": 64}
+    model = ImageClassifier(backbone=mm_vit(out_type="cls_token"), head=head)
+    vpeft.attach(model, "LoRA")
+    trained = {k for k, p in model.named_parameters() if p.requires_grad}
+    assert {k.split(".")[0] for k in trained} == {"backbone", "head"}
+
+
+class Derived(VisionTransformer):
+    """Not the forward that is re-stated, for all we know."""
+
+
+def test_what_is_not_restated_is_refused():
+    with pytest.raises(vpeft.UserError, match=r"derives from mmpretrain.*Hosts: mmpretrain\.SwinTransformer"):
+        vpeft.attach(Derived(arch=vars(mm_vit())["arch_settings"], img_size=32, patch_size=8), "LoRA")
+    with pytest.raises(vpeft.UserError, match="no host found in Linear"):
+        vpeft.attach(nn.Linear(2, 2), "LoRA")
+    model = t_vit()
+
+    class OtherAttention(type(model.blocks[0].attn)):
+        pass
+
+    model.blocks[1].attn.__class__ = OtherAttention
+    with pytest.raises(vpeft.UserError, match=r"blocks\.1\.attn is a .*OtherAttention"):
+        vpeft.attach(model, "LoRA")
+    with pytest.raises(vpeft.UserError, match="patch_drop_rate"):
+        vpeft.attach(t_vit(patch_drop_rate=0.5), "LoRA")
+    masked = vpeft.attach(t_vit(), "LoRA")
+    with pytest.raises(vpeft.UserError, match="attention mask"):
+        masked.forward_features(torch.randn(1, 3, 32, 32), attn_mask=torch.ones(17, 17, dtype=torch.bool))
