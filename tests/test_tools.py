@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from vpeft.core.datasets.tasks import TASKS
 
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.config import config_files, load_config
+from vpeft.core.datasets.tasks import TASKS
 from vpeft.registry import HOSTS, PEFT_METHODS
 
 ROOT = Path(__file__).parents[1]

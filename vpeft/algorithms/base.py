@@ -1,7 +1,7 @@
 """The contract of a method.
 
-A method is a dataclass in one file: its fields are its hyper-parameters, its docstring the paper's equation. Registering
-it in ``PEFT_METHODS`` makes the tests, the configs' check, ``tools/list.py`` and the reports follow.
+A method is a dataclass in one file: its fields are its hyper-parameters, its docstring the paper's equation.
+Registering it in ``PEFT_METHODS`` makes the tests, the configs' check, ``tools/list.py`` and the reports follow.
 """
 
 from __future__ import annotations

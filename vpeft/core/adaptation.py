@@ -60,7 +60,7 @@ class Adaptation:
             raise
         reference = next(host.backbone.parameters())
         for module in self.peft_modules():
-            module.to(device=reference.device, dtype=reference.dtype)
+            module.to(device=reference.device, dtype=reference.dtype).train(host.backbone.training)
         for p in host.parameters():
             train = any(method.trains(p) for method in self.methods.values())
             p.param.requires_grad_(train)

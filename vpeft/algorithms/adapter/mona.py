@@ -17,7 +17,7 @@ KERNELS = (3, 5, 7)
 
 
 class MonaAdapter(nn.Module):
-    """One Mona module on a stream ``(B, prefix + H*W, C)``; prefix tokens have no place on the map and skip the convs."""
+    """One Mona module on a stream ``(B, prefix + H*W, C)``; prefix tokens, off the map, skip the convolutions."""
 
     def __init__(self, dim: int, width: int, drop: float) -> None:
         super().__init__()

@@ -174,6 +174,7 @@ class Host:
             placement: ``before | parallel | after | shortcut``.
             module: Called as ``module(x, flow)``; with ``affine()`` it can be merged.
             name: Its name among the method's modules at this block.
+            block: The block, or None for a site of the backbone itself.
 
         Raises:
             UserError: The host lacks the site, or the site the placement.
