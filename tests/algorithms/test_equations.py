@@ -1,0 +1,330 @@
+"""Every method's equation on mmpretrain's ViT, re-stated in plain torch functions over ``state_dict()``.
+
+Nothing of the package but ``attach`` takes part in the re-statement.
+"""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.hosts import build, perturb, tokens
+
+import vpeft
+from vpeft.registry import PEFT_METHODS
+
+HOST = "mmpretrain.VisionTransformer"
+SIZE = (32, 24)  # not square, so that a transposed map shows
+MAP = (4, 3)
+ALMOST_ONE = 1 - 1e-9
+
+
+def images(count=2):
+    return torch.randn(count, 3, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+
+
+def standardised(x, eps):
+    x = x - x.mean(-1, keepdim=True)
+    return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps)
+
+
+class PlainViT:
+    """Pre-norm ViT. ``keep`` is what DropPath leaves of a branch: 1, or 0 where it drops every image."""
+
+    heads, patch, eps = 4, 8, 1e-6
+
+    def __init__(self, state, keep=1.0, **options):
+        self.state, self.keep, self.options = state, keep, options
+        self.depth = len({k.split(".")[1] for k in state if k.startswith("layers.")})
+
+    def weight(self, key):
+        return self.state[f"{key}.weight"]
+
+    def linear(self, key, x):
+        return x @ self.weight(key).T + self.state[f"{key}.bias"]
+
+    def norm(self, key, x):
+        return standardised(x, self.eps) * self.weight(key) + self.state[f"{key}.bias"]
+
+    def patches(self, x):
+        key = "patch_embed.projection"
+        x = F.conv2d(x, self.weight(key), self.state[f"{key}.bias"], stride=self.patch)
+        return x.flatten(2).transpose(1, 2)
+
+    def attention(self, i, x):
+        batch, count, dim = x.shape
+        qkv = self.linear(f"layers.{i}.attn.qkv", x)
+        q, k, v = (t.view(batch, count, self.heads, -1).transpose(1, 2) for t in qkv.split(dim, -1))
+        weights = (q @ k.mT / math.sqrt(dim // self.heads)).softmax(-1)
+        return self.linear(f"layers.{i}.attn.proj", (weights @ v).transpose(1, 2).reshape(batch, count, dim))
+
+    def mlp(self, i, x):
+        x = F.gelu(self.linear(f"layers.{i}.ffn.layers.0.0", x))
+        return self.linear(f"layers.{i}.ffn.layers.1", x)
+
+    def block(self, i, x):
+        x = x + self.keep * self.attention(i, self.norm(f"layers.{i}.ln1", x))
+        return x + self.keep * self.mlp(i, self.norm(f"layers.{i}.ln2", x))
+
+    def encode(self, x):
+        for i in range(self.depth):
+            x = self.block(i, x)
+        return x
+
+    def __call__(self, x):
+        x = self.patches(x)
+        x = torch.cat([self.state["cls_token"].expand(x.shape[0], -1, -1), x], 1) + self.state["pos_embed"]
+        return self.norm("ln1", self.encode(x)).flatten(1)
+
+
+class PlainPfeiffer(PlainViT):
+    """``x + A(MLP(LN2 x))`` with ``A(y) = y + s (W_up act(W_dn y + b_dn) + b_up)``, inside DropPath."""
+
+    name = "pfeifferadapter"
+
+    def bottleneck(self, i, place, x, act):
+        key = f"layers.{i}.peft.{self.name}.{place}"
+        return self.linear(f"{key}.up", act(self.linear(f"{key}.down", x)))
+
+    def adapter(self, i, place, y):
+        act = {"gelu": F.gelu, "relu": F.relu}[self.options["act"]]
+        return y + self.options["scale"] * self.bottleneck(i, place, y, act)
+
+    def mlp(self, i, x):
+        return self.adapter(i, "mlp", super().mlp(i, x))
+
+
+class PlainHoulsby(PlainPfeiffer):
+    """The same after attention too."""
+
+    name = "houlsbyadapter"
+
+    def attention(self, i, x):
+        return self.adapter(i, "attn", super().attention(i, x))
+
+
+class PlainAdaptFormer(PlainPfeiffer):
+    """``x + DP(MLP(LN2 x)) + s (W_up relu(W_dn x + b_dn) + b_up)``, x before LN2."""
+
+    name = "adaptformer"
+    mlp = PlainViT.mlp
+
+    def block(self, i, x):
+        x = x + self.keep * self.attention(i, self.norm(f"layers.{i}.ln1", x))
+        out = x + self.keep * self.mlp(i, self.norm(f"layers.{i}.ln2", x))
+        return out + self.options["scale"] * self.bottleneck(i, "mlp", x, F.relu)
+
+
+class PlainMona(PlainViT):
+    """On the stream after each residual addition; the class token skips the convolutions."""
+
+    def module(self, key, x):
+        s = self.state
+        normed = standardised(x, 1e-5) * s[f"{key}.norm.weight"] + s[f"{key}.norm.bias"]
+        y = s[f"{key}.gamma1"] * normed + s[f"{key}.gamma2"] * x
+        d = self.linear(f"{key}.down", y)
+        e = torch.cat([d[:, :1], self.filter(key, d[:, 1:], MAP)], 1)
+        return x + self.linear(f"{key}.up", F.gelu(e))
+
+    def filter(self, key, d, hw):
+        d = d.mT.unflatten(2, hw)
+        convs = []
+        for j, k in enumerate((3, 5, 7)):
+            weight, bias = self.weight(f"{key}.depthwise.{j}"), self.state[f"{key}.depthwise.{j}.bias"]
+            convs.append(F.conv2d(d, weight, bias, padding=k // 2, groups=d.shape[1]))
+        e = d + sum(convs) / 3
+        e = e + F.conv2d(e, self.weight(f"{key}.pointwise"), self.state[f"{key}.pointwise.bias"])
+        return e.flatten(2).mT
+
+    def block(self, i, x):
+        x = x + self.keep * self.attention(i, self.norm(f"layers.{i}.ln1", x))
+        x = self.module(f"layers.{i}.peft.mona.attn", x)
+        x = x + self.keep * self.mlp(i, self.norm(f"layers.{i}.ln2", x))
+        return self.module(f"layers.{i}.peft.mona.mlp", x)
+
+
+def lora_weight(state, weight, key, targets, scale):
+    """``W + scale B A`` on the rows of each target; q, k and v are the thirds of the fused matrix."""
+    weight = weight.clone()
+    for target in targets:
+        update = scale * state[f"{key}.up.{target}"] @ state[f"{key}.down.{target}"]
+        if target in ("q", "k", "v"):
+            first = "qkv".index(target) * update.shape[0]
+            weight[first : first + update.shape[0]] += update
+        else:
+            weight += update
+    return weight
+
+
+class PlainLoRA(PlainViT):
+    """``W <- W0 + (alpha / r) B A``."""
+
+    sites = {"attn.qkv": "qkv", "attn.proj": "proj", "ffn.layers.0.0": "fc1", "ffn.layers.1": "fc2"}
+
+    def weight(self, key):
+        weight = super().weight(key)
+        if not key.startswith("layers."):
+            return weight
+        _, i, linear = key.split(".", 2)
+        site = self.sites.get(linear)
+        targets = [t for t in self.options["targets"] if t == site or (site == "qkv" and t in ("q", "k", "v"))]
+        scale = (self.options["alpha"] or self.options["rank"]) / self.options["rank"]
+        return lora_weight(self.state, weight, f"layers.{i}.peft.lora.{site}", targets, scale)
+
+
+class PlainSSF(PlainViT):
+    """``gamma * y + beta`` after the patch embedding, every norm and every linear."""
+
+    sites = {"ln1": "norm1", "ln2": "norm2", **PlainLoRA.sites}
+
+    def scaled(self, key, y):
+        if key.startswith("layers."):
+            _, i, rest = key.split(".", 2)
+            key = f"layers.{i}.peft.ssf.{self.sites[rest]}"
+        else:
+            key = "peft.ssf." + {"patch_embed.projection": "patch_embed", "ln1": "norm_0"}[key]
+        return self.state[f"{key}.gamma"] * y + self.state[f"{key}.beta"]
+
+    def patches(self, x):
+        return self.scaled("patch_embed.projection", super().patches(x))
+
+    def linear(self, key, x):
+        return self.scaled(key, super().linear(key, x))
+
+    def norm(self, key, x):
+        return self.scaled(key, super().norm(key, x))
+
+
+class PlainVPTShallow(PlainViT):
+    """``[CLS; P; patches]`` through all blocks; the prompts leave before the output."""
+
+    def with_prompts(self, i, name, x):
+        prompts = self.weight(f"layers.{i}.peft.{name}.prompts").expand(x.shape[0], -1, -1)
+        return torch.cat([x[:, :1], prompts, x[:, 1:]], 1)
+
+    def without_prompts(self, x):
+        return torch.cat([x[:, :1], x[:, 1 + self.options["prompt_length"] :]], 1)
+
+    def encode(self, x):
+        return self.without_prompts(super().encode(self.with_prompts(0, "vptshallow", x)))
+
+
+class PlainVPTDeep(PlainVPTShallow):
+    """Fresh prompts in every block."""
+
+    encode = PlainViT.encode
+
+    def block(self, i, x):
+        return self.without_prompts(super().block(i, self.with_prompts(i, "vptdeep", x)))
+
+
+LINEARS = ("attn.qkv", "attn.proj", "ffn.layers.0.0", "ffn.layers.1")
+ADAPTER = {"bottleneck": 8, "scale": 0.7, "act": "gelu"}
+ALL = ("q", "k", "v", "proj", "fc1", "fc2")
+#: Method, its options, its re-statement, and whether DropPath acts in training.
+CASES = {
+    "full": ("Full", {}, PlainViT, True),
+    "linear": ("Linear", {}, PlainViT, False),
+    "bitfit": ("BitFit", {}, PlainViT, True),
+    "lntune": ("LNTune", {}, PlainViT, True),
+    "houlsby": ("HoulsbyAdapter", ADAPTER, PlainHoulsby, True),
+    "houlsby-relu": ("HoulsbyAdapter", {**ADAPTER, "act": "relu"}, PlainHoulsby, True),
+    "pfeiffer": ("PfeifferAdapter", ADAPTER, PlainPfeiffer, True),
+    "adaptformer": ("AdaptFormer", {"bottleneck": 8, "scale": 0.3, "drop": 0.0}, PlainAdaptFormer, True),
+    "mona": ("Mona", {"bottleneck": 16, "drop": 0.0}, PlainMona, True),
+    "lora": ("LoRA", {"rank": 4, "alpha": None, "targets": ("q", "v")}, PlainLoRA, True),
+    "lora-all": ("LoRA", {"rank": 4, "alpha": 10, "targets": ALL}, PlainLoRA, True),
+    "lora-joint": ("LoRA", {"rank": 4, "alpha": 2, "targets": ("qkv",)}, PlainLoRA, True),
+    "ssf": ("SSF", {}, PlainSSF, True),
+    "vpt-shallow": ("VPTShallow", {"prompt_length": 5}, PlainVPTShallow, False),
+    "vpt-deep": ("VPTDeep", {"prompt_length": 5}, PlainVPTDeep, False),
+}
+cases = pytest.mark.parametrize("case", CASES)
+
+
+def adapted(case, **changes):
+    name, options, plain, dropping = CASES[case]
+    model = build(HOST, img_size=SIZE)
+    torch.manual_seed(1)
+    vpeft.attach(model, {"type": name, **options, **changes})
+    return perturb(model), options, plain, dropping
+
+
+def close(got, expected):
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_every_method_is_restated():
+    assert {name for name, *_ in CASES.values()} == set(PEFT_METHODS.module_dict)
+
+
+def test_plain_host():
+    model = build(HOST, img_size=SIZE)
+    close(tokens(model, images()), PlainViT(model.state_dict())(images()))
+
+
+@cases
+def test_equation(case):
+    model, options, plain, _ = adapted(case)
+    expected = plain(model.state_dict(), **options)(images())
+    close(tokens(model, images()), expected)
+    if plain is not PlainViT:
+        assert not torch.allclose(expected, PlainViT(model.state_dict())(images()), rtol=1e-3)
+
+
+@cases
+def test_droppath_drops_the_branches_only(case):
+    """What is left in training where DropPath drops every branch: nothing of a module that sits inside it."""
+    model, options, plain, dropping = adapted(case)
+    for module in model.modules():
+        if type(module).__name__ == "DropPath":
+            module.drop_prob = ALMOST_ONE
+    model.train()
+    keep = 0.0 if dropping else 1.0
+    close(tokens(model, images()), plain(model.state_dict(), keep=keep, **options)(images()))
+
+
+#: Keys that are zero to the same effect as a dropout of everything.
+DROPPED = {
+    "houlsby": "up.weight",
+    "pfeiffer": "up.weight",
+    "adaptformer": "up.weight",
+    "mona": "up.weight",
+    "lora": ".up.",
+    "lora-all": ".up.",
+    "vpt-shallow": "prompts.weight",
+    "vpt-deep": "prompts.weight",
+}
+
+
+@pytest.mark.parametrize("case", DROPPED)
+def test_dropout_acts_on_the_code(case):
+    """On the hidden code of adapters (``b_up`` stays), the input of LoRA's A, the prompts of VPT."""
+    model, options, plain, _ = adapted(case, drop=1.0)
+    for module in model.modules():
+        if type(module).__name__ == "DropPath":
+            module.drop_prob = 0.0
+    state = {k: v * 0 if ".peft." in k and DROPPED[case] in k else v for k, v in model.state_dict().items()}
+    close(tokens(model.train(), images()), plain(state, **options)(images()))
+
+
+def own_keys(parts):
+    return {f"layers.{i}.{part}" for i in range(3) for part in parts}
+
+
+TRAINED = {
+    "Linear": set(),
+    "BitFit": own_keys([f"{p}.bias" for p in ("ln1", "ln2", *LINEARS)]) | {"patch_embed.projection.bias", "ln1.bias"},
+    "LNTune": own_keys(["ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias"]) | {"ln1.weight", "ln1.bias"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(PEFT_METHODS.module_dict))
+def test_trained_parameters(name):
+    model = build(HOST)
+    every = {k for k, _ in model.named_parameters()}
+    vpeft.attach(model, name)
+    trained = {k for k, p in model.named_parameters() if p.requires_grad}
+    added = {k for k, _ in model.named_parameters()} - every
+    assert trained == {"Full": every, **TRAINED}.get(name, added)
+    assert bool(added) == (name not in ("Full", *TRAINED))

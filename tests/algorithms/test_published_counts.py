@@ -1,0 +1,175 @@
+"""Figures that the papers and the authors' code state: parameter counts, starts, defaults."""
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from support.hosts import mm_swin, mm_vit
+
+import vpeft
+from vpeft.apis.catalogue import config_parameters
+from vpeft.apis.config import load_config
+from vpeft.registry import PEFT_METHODS
+
+ROOT = Path(__file__).parents[2]
+
+#: Config, options of its method, options of its backbone, trained parameters without the head.
+COUNTS = [
+    ("lora_vit", {"rank": 8}, {}, 294_912),
+    ("adaptformer_vit", {"bottleneck": 8}, {}, 156_768),
+    ("pfeiffer_vit", {"bottleneck": 8}, {}, 156_768),
+    ("houlsby_vit", {"bottleneck": 8}, {}, 313_536),
+    ("bitfit_vit", {}, {}, 102_912),
+    ("lntune_vit", {}, {}, 38_400),
+    ("ssf_vit", {}, {}, 205_824),
+    ("vptshallow_vit", {"prompt_length": 100}, {}, 76_800),
+    ("vptdeep_vit", {"prompt_length": 10}, {}, 92_160),
+    ("mona_vit", {"bottleneck": 64}, {}, 2_684_928),
+    ("linear_vit", {}, {}, 0),
+    ("lntune_swin", {}, {}, 57_600),
+    ("lntune_swin", {}, {"out_indices": [0, 1, 2, 3]}, 59_392),
+    ("mona_swin", {"bottleneck": 64}, {}, 3_667_456),
+    ("bitfit_swin", {}, {}, 200_760),
+    ("ssf_swin", {}, {}, 274_432),
+    ("houlsby_swin", {"bottleneck": 64}, {}, 3_107_328),
+    ("adaptformer_swin", {"bottleneck": 64}, {}, 1_553_664),
+    ("lora_swin", {"rank": 64}, {}, 3_080_192),
+]
+
+
+@pytest.mark.parametrize(("config", "method", "backbone", "count"), COUNTS)
+def test_published_count(config, method, backbone, count):
+    options = {f"model.backbone.method.{k}": v for k, v in method.items()}
+    options |= {f"model.backbone.{k}": v for k, v in backbone.items()}
+    report = config_parameters(load_config(ROOT / f"configs/vtab/{config}.py", options=options))
+    assert report.trainable_without_head == count
+
+
+def test_bitfit_of_swin_without_tables():
+    """The 12 032 x 11 biases of the blocks, those around them, and no table."""
+    tables = (2 * 7 - 1) ** 2 * (2 * 4 + 2 * 8 + 18 * 16 + 2 * 32)
+    path = ROOT / "configs/vtab/bitfit_swin.py"
+    report = config_parameters(load_config(path, options={"model.backbone.method.include_rel_pos_bias": False}))
+    assert report.trainable_without_head == 200_760 - tables
+
+
+# The start ----------------------------------------------------------------------------------------------------------
+
+WIDE = {"embed_dims": 256, "num_layers": 4, "num_heads": 4, "feedforward_channels": 512}
+
+
+def zero(x):
+    assert not x.any()
+
+
+def constant(value):
+    def check(x):
+        assert torch.equal(x, torch.full_like(x, value))
+
+    return check
+
+
+def uniform(bound):
+    def check(x):
+        assert x.abs().max() <= bound * (1 + 1e-6)
+        assert x.abs().max() > 0.95 * bound
+        assert abs(x.mean()) < 5 * bound / math.sqrt(3 * x.numel())
+        assert abs(x.std() * math.sqrt(3) / bound - 1) < 5 / math.sqrt(x.numel())
+
+    return check
+
+
+def normal(std, mean=0.0, cut=None):
+    """Normal; ``cut`` truncates at as many standard deviations (at 2 the rest has 0.8796 of the spread)."""
+
+    def check(x):
+        spread = std * (0.8796 if cut == 2 else 1.0)
+        assert abs(x.mean() - mean) < 5 * spread / math.sqrt(x.numel())
+        assert abs(x.std() / spread - 1) < 5 / math.sqrt(x.numel())
+        assert bool((x - mean).abs().max() <= 2 * std * (1 + 1e-5)) == (cut == 2)
+
+    return check
+
+
+def bottleneck(down, up, bias_down=zero, bias_up=zero):
+    return {"down.weight": down, "up.weight": up, "down.bias": bias_down, "up.bias": bias_up}
+
+
+IDENTITY = bottleneck(uniform(1 / math.sqrt(256)), zero)  # Kaiming with a = sqrt 5: bound 1 / sqrt(fan in)
+XAVIER = uniform(math.sqrt(6 / (256 + 32)))
+PROMPTS = {"prompts.weight": uniform(math.sqrt(6 / (3 * 8 * 8 + 256)))}
+CONVS = {f"depthwise.{j}.{p}": uniform(1 / k) for j, k in enumerate((3, 5, 7)) for p in ("weight", "bias")}
+CONVS |= {f"pointwise.{p}": uniform(1 / math.sqrt(64)) for p in ("weight", "bias")}
+MONA = {"gamma1": constant(1e-6), "gamma2": constant(1.0), "norm.weight": constant(1.0), "norm.bias": zero, **CONVS}
+STARTS = {
+    "houlsby": ({"type": "HoulsbyAdapter", "bottleneck": 32}, IDENTITY),
+    "pfeiffer": ({"type": "PfeifferAdapter", "bottleneck": 32}, IDENTITY),
+    "houlsby-original": (
+        {"type": "HoulsbyAdapter", "bottleneck": 32, "init": "houlsby"},
+        bottleneck(normal(1e-3, cut=2), normal(1e-3, cut=2)),
+    ),
+    "pfeiffer-xavier": (
+        {"type": "PfeifferAdapter", "bottleneck": 32, "init": "xavier"},
+        bottleneck(XAVIER, XAVIER, normal(1e-6), normal(1e-6)),
+    ),
+    "adaptformer": ({"type": "AdaptFormer", "bottleneck": 32}, IDENTITY),
+    "mona": ({"type": "Mona"}, MONA | bottleneck(normal(0.02), normal(0.02))),
+    "lora": (
+        {"type": "LoRA", "rank": 16, "targets": ["q", "v", "fc1"]},
+        {f"down.{t}": uniform(1 / math.sqrt(256)) for t in ("q", "v", "fc1")}
+        | {f"up.{t}": zero for t in ("q", "v", "fc1")},
+    ),
+    "ssf": ({"type": "SSF"}, {"gamma": normal(0.02, 1.0), "beta": normal(0.02)}),
+    "ssf-identity": ({"type": "SSF", "init": "identity"}, {"gamma": constant(1.0), "beta": zero}),
+    "vpt-shallow": ({"type": "VPTShallow"}, PROMPTS),
+    "vpt-deep": ({"type": "VPTDeep"}, PROMPTS),
+}
+
+
+@pytest.mark.parametrize(("start", "initialise"), itertools.product(STARTS, (False, True)))
+def test_start(start, initialise):
+    """Also after ``init_weights``, which must not overwrite it."""
+    config, checks = STARTS[start]
+    model = mm_vit(arch=WIDE)
+    vpeft.attach(model, config)
+    if initialise:
+        model.init_weights()
+    own = {k: p.detach() for k, p in model.named_parameters() if "peft." in k}
+    seen = set()
+    for suffix, check in checks.items():
+        keys = {k for k in own if k.endswith(f".{suffix}")}
+        assert keys, suffix
+        check(torch.cat([own[k].flatten() for k in sorted(keys)]))
+        seen |= keys
+    assert seen == own.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("HoulsbyAdapter", {"scale": 1.0, "act": "gelu", "init": "identity"}),
+        ("PfeifferAdapter", {"bottleneck": 8, "scale": 1.0, "act": "gelu"}),
+        ("AdaptFormer", {"bottleneck": 64, "scale": 0.1, "drop": 0.1}),
+        ("Mona", {"bottleneck": 64, "drop": 0.1}),
+        ("LoRA", {"rank": 8, "alpha": None, "targets": ("q", "v")}),
+        ("SSF", {"init": "official"}),
+        ("VPTShallow", {"drop": 0.0}),
+        ("VPTDeep", {"drop": 0.0}),
+        ("BitFit", {"include_rel_pos_bias": True}),
+    ],
+)
+def test_defaults_are_the_published_ones(name, options):
+    config = PEFT_METHODS.get(name)()
+    assert {k: getattr(config, k) for k in options} == options
+
+
+@pytest.mark.parametrize("name", ["VPTShallow", "VPTDeep"])
+def test_start_of_prompts_in_swin(name):
+    """The authors draw the prompts of all stages from one bound, that of the patch embedding's width."""
+    model = mm_swin()
+    vpeft.attach(model, name)
+    for key, param in model.named_parameters():
+        if "peft." in key:
+            uniform(math.sqrt(6 / (3 * 2 * 2 + 64)))(param.detach())
