@@ -5,6 +5,8 @@ import torch
 
 import vpeft  # noqa: F401  (before any package that it mends)
 
+torch.set_num_threads(1)  # before any fixture: bit-equality holds for one number of threads
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
@@ -20,5 +22,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 import vpeft
 from vpeft.apis.config import load_config, plain_config
 from vpeft.apis.export import export_merged, load_trained
-from vpeft.apis.run import prepare, test, train
+from vpeft.apis.run import prepare, train
+from vpeft.apis.run import test as run_test
 from vpeft.core.adaptation import get_adaptation
 
 ROOT = Path(__file__).parents[2]
@@ -62,8 +63,8 @@ def test_checkpoints_hold_no_frozen_backbone(lora_run):
 
 
 def test_checkpoint_and_adapter_file_give_the_same_result(lora_run, tmp_path):
-    a = test(config("lora_nano_vit", tmp_path / "a"), str(lora_run / "epoch_2.pth"))
-    b = test(config("lora_nano_vit", tmp_path / "b"), str(lora_run / "adapter.safetensors"))
+    a = run_test(config("lora_nano_vit", tmp_path / "a"), str(lora_run / "epoch_2.pth"))
+    b = run_test(config("lora_nano_vit", tmp_path / "b"), str(lora_run / "adapter.safetensors"))
     assert a["metrics"]["accuracy/top1"] == b["metrics"]["accuracy/top1"]
     assert a["metrics"]["accuracy/top1"] > 15  # above chance of ten classes after eight steps
     written = json.loads((tmp_path / "a" / "result.json").read_text())
@@ -159,7 +160,7 @@ def test_two_processes_give_the_loss_curve_of_the_doubled_batch(tmp_path):
 
 def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     cfg = config("lora_nano_vit", tmp_path, **{"train_cfg.max_epochs": 3})
-    cfg.custom_hooks.append({"type": "PoisonHook", "epoch": 1})
+    cfg.custom_hooks.append({"type": "vpeft.PoisonHook", "epoch": 1})
     with pytest.raises(vpeft.UserError, match=r"loss became nan at iteration 6 \(epoch 2\).*epoch_1\.pth"):
         train(cfg)
     assert (tmp_path / "epoch_1.pth").exists()
@@ -219,20 +220,20 @@ def test_wrong_checkpoints_are_refused(lora_run, tmp_path):
     truncated.write_bytes(data[: len(data) // 2])
     torch.save({"state_dict": {"encoder.weight": torch.zeros(2)}}, foreign)
     with pytest.raises(vpeft.UserError, match=r"truncated\.pth is truncated or no checkpoint"):
-        test(config("lora_nano_vit", tmp_path), str(truncated))
+        run_test(config("lora_nano_vit", tmp_path), str(truncated))
     with pytest.raises(vpeft.UserError, match=r"foreign checkpoint: none of its keys \['encoder.weight'\]"):
-        test(config("lora_nano_vit", tmp_path), str(foreign))
+        run_test(config("lora_nano_vit", tmp_path), str(foreign))
     with pytest.raises(vpeft.UserError, match=r"trained with .*LoRA.*this config has .*SSF"):
-        test(config("ssf_nano_vit", tmp_path), str(lora_run / "epoch_2.pth"))
+        run_test(config("ssf_nano_vit", tmp_path), str(lora_run / "epoch_2.pth"))
     with pytest.raises(vpeft.UserError, match="does not exist"):
-        test(config("lora_nano_vit", tmp_path), str(tmp_path / "missing.pth"))
+        run_test(config("lora_nano_vit", tmp_path), str(tmp_path / "missing.pth"))
 
 
 def test_checkpoint_of_another_base_is_refused(lora_run, tmp_path):
     cfg = config("lora_nano_vit", tmp_path)
     cfg.model.backbone.init_cfg = {"type": "TruncNormal", "layer": "Linear", "std": 0.02}
     with pytest.raises(vpeft.UserError, match="other base weights"):
-        test(cfg, str(lora_run / "epoch_2.pth"))
+        run_test(cfg, str(lora_run / "epoch_2.pth"))
 
 
 def test_pickles_that_run_code_are_refused(tmp_path):
@@ -242,7 +243,7 @@ def test_pickles_that_run_code_are_refused(tmp_path):
 
     torch.save({"state_dict": {}, "evil": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(vpeft.UserError, match="only running its code could load"):
-        test(config("lora_nano_vit", tmp_path), str(tmp_path / "evil.pth"))
+        run_test(config("lora_nano_vit", tmp_path), str(tmp_path / "evil.pth"))
     assert not (tmp_path / "ran").exists()
 
 

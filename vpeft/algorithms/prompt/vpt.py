@@ -128,12 +128,12 @@ class VPT(Method):
     def check(self, host: Host) -> None:
         self.need_positive("prompt_length")
 
-    def bound(self, host: Host, dim: int) -> float:
-        """``sqrt(6 / (3 ph pw + D))``: Xavier's bound for a patch embedding."""
-        return math.sqrt(6 / (host.in_channels * math.prod(host.patch_size) + dim))
+    def bound(self, host: Host) -> float:
+        """``sqrt(6 / (3 ph pw + D))``: Xavier's bound for a patch embedding; ``D`` is its width in every stage."""
+        return math.sqrt(6 / (host.in_channels * math.prod(host.patch_size) + host.blocks[0].dim))
 
     def prompts(self, host: Host, block: Block) -> Prompts:
-        return Prompts(self.prompt_length, block.dim, self.bound(host, block.dim), self.drop)
+        return Prompts(self.prompt_length, block.dim, self.bound(host), self.drop)
 
     def place_out(self, host: Host, block: Block) -> None:
         block.place("block", "after", TakeOut(host.method_key, self.prompt_length), "out")

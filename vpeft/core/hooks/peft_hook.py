@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from vpeft.core.adaptation import Adaptation, backbone_prefix, find_adaptation, is_peft_key
@@ -30,7 +30,7 @@ class PEFTHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Load the base in a test run too, where mmengine would leave it random: checkpoints do not hold it."""
-        if runner._train_loop is None:
+        if not isinstance(runner._train_loop, BaseLoop):  # a config or None as long as nothing trains
             unwrap(runner.model).init_weights()
 
     def before_train(self, runner: Runner) -> None:
