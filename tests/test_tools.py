@@ -94,11 +94,12 @@ def test_list_configs_and_unknown_list():
     ("args", "message"),
     [
         (["configs/vtab/mona_swine.py"], "did you mean 'mona_swin.py'?"),
-        (["configs/vtab/mona_swin.py", "--task", "oxford_pets"], "oxford_iiit_pet"),
+        (["configs/vtab/mona_swin.py", "--task", "oxford_pat"], "oxford_iiit_pet"),
         (["configs/vtab/mona_swin.py", "--cfg-options", "model.backbone.method.type=Monna"], "did you mean 'Mona'?"),
         (["configs/vtab/lora_vit.py", "--cfg-options", "model.backbone.method.rank=0"], "rank=0"),
         (["configs/vtab/lora_vit.py", "--cfg-options", "model.backbone.method.rank=769"], "from 1 to 768"),
         (["configs/vtab/lora_vit.py", "--cfg-options", "model.backbone.method.rnk=8"], "did you mean 'rank'?"),
+        (["configs/vtab/lora_vit.py", "--cfg-options", "model.backbone.method={'rank':[8,4]}"], "key by key"),
     ],
 )
 def test_wrong_use_ends_in_one_line_that_helps(args, message):
@@ -125,34 +126,44 @@ def vtab_folder(root: Path, task: str) -> Path:
     return root
 
 
-SMALL_SWIN = [
-    "model.backbone.arch={'embed_dims':16,'depths':[1,1],'num_heads':[1,2]}",
-    "model.backbone.out_indices=[1]",
-    "model.backbone.init_cfg=None",
-    "model.backbone.method.bottleneck=8",
-    "model.head.in_channels=32",
-    "train_cfg.max_epochs=1",
-    "train_dataloader.num_workers=0",
-    "train_dataloader.persistent_workers=False",
-    "test_dataloader.num_workers=0",
-    "test_dataloader.persistent_workers=False",
-]
+SMALL_SWIN = """
+_base_ = ["{root}/configs/vtab/mona_swin.py"]
+data_root = "{data}"
+model = dict(
+    backbone=dict(
+        arch=dict(_delete_=True, embed_dims=16, depths=[1, 1], num_heads=[1, 2]),
+        out_indices=[1],
+        init_cfg=None,
+        method=dict(bottleneck=8),
+    ),
+    head=dict(in_channels=32),
+)
+train_cfg = dict(max_epochs=1)
+train_dataloader = dict(num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+test_dataloader = dict(num_workers=0, persistent_workers=False)
+"""
+
+
+def small_swin(tmp_path: Path, data: Path) -> str:
+    """The shipped config with a tiny backbone."""
+    file = tmp_path / "mona_small_swin.py"
+    file.write_text(SMALL_SWIN.format(root=ROOT, data=data))
+    return str(file)
 
 
 @pytest.mark.slow
 def test_mona_on_a_vtab_folder(tmp_path):
     root = vtab_folder(tmp_path / "vtab-1k", "dtd")
-    options = ["--cfg-options", f"data_root={root}", *SMALL_SWIN]
-    args = ["configs/vtab/mona_swin.py", "--task", "dtd", "--work-dir", str(tmp_path / "run"), *options]
-    out = tool("train.py", *args)
+    out = tool("train.py", small_swin(tmp_path, root), "--task", "dtd", "--work-dir", str(tmp_path / "run"))
     assert out.returncode == 0, out.stderr[-3000:]
     assert (tmp_path / "run" / "adapter.safetensors").exists()
 
 
 def test_missing_vtab_folder_ends_in_one_line(tmp_path):
     missing = tmp_path / "nowhere"
-    options = ["--cfg-options", f"data_root={missing}", *SMALL_SWIN]
-    out = tool("train.py", "configs/vtab/mona_swin.py", "--work-dir", str(tmp_path / "run"), *options)
+    args = ["--work-dir", str(tmp_path / "run"), "--cfg-options", f"data_root={missing}"]
+    out = tool("train.py", "configs/vtab/mona_swin.py", *args)
     assert out.returncode == 2
     (line,) = [line for line in out.stderr.splitlines() if line.startswith("error: ")]
     assert str(missing) in line

@@ -23,6 +23,7 @@ from vpeft.apis.run import test as run_test
 from vpeft.core.adaptation import get_adaptation
 
 ROOT = Path(__file__).parents[2]
+ENV = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums are bit-equal for one number of threads
 FAST = {
     "train_cfg.max_epochs": 2,
     "default_hooks.checkpoint.interval": 1,
@@ -38,9 +39,8 @@ def config(name: str, work_dir: Path, seed: int = 0, resume: bool = False, **opt
 
 
 def tool(name: str, *args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "tools" / name), *args]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=cwd, env=ENV, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_killed_and_resumed_run_is_bit_equal(tmp_path):
     whole = tool("train.py", *args, f"work_dir={tmp_path}/unused", "--work-dir", str(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr[-2000:]
     command = [sys.executable, "tools/train.py", *args, "--work-dir", str(tmp_path / "killed")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 300
     while not (tmp_path / "killed" / "epoch_2.pth").exists():
         assert process.poll() is None, "the run ended before it could be killed"
@@ -146,7 +146,7 @@ def test_two_processes_give_the_loss_curve_of_the_doubled_batch(tmp_path):
     config_file = "configs/mini/lora_nano_vit.py"
     one = tool("train.py", config_file, "--task", "digits", "--work-dir", str(tmp_path / "one"), *options)
     assert one.returncode == 0, one.stderr[-2000:]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PORT": "29611"}
+    env = {**ENV, "PORT": "29611"}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     two = [str(ROOT / "tools/dist_train.sh"), config_file, "2", "--task", "digits", "--work-dir", str(tmp_path / "two")]
     two += [*options, "train_dataloader.batch_size=32"]
