@@ -62,8 +62,9 @@ class MiniVTAB(BaseDataset):
         self.task = get_task(task, "mini")
         check_split(split)
         self.split, self.seed = split, seed
-        kwargs["metainfo"] = {"task": self.task.name, "split": split, **(kwargs.get("metainfo") or {})}
         super().__init__(serialize_data=False, **kwargs)
+        # Given as an argument, a text would be looked for as a file.
+        self._metainfo.update(task=self.task.name, split=split)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """The split's samples; ``img`` is BGR, as the pipelines expect."""

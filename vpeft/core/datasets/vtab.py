@@ -36,8 +36,9 @@ class VTAB1k(BaseDataset):
         self.task = get_task(task, "vtab")
         check_split(split)
         self.split = split
-        kwargs["metainfo"] = {"task": self.task.name, "split": split, **(kwargs.get("metainfo") or {})}
         super().__init__(data_root=data_root, **kwargs)
+        # Given as an argument, a text would be looked for as a file.
+        self._metainfo.update(task=self.task.name, split=split)
 
     def folder(self) -> Path:
         """The task's folder, under its name or an alias."""

@@ -1,0 +1,48 @@
+"""Data: `check ROOT` says what of VTAB-1k is there, `sheet OUT.png` draws samples of the embedded tasks."""
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from vpeft.apis.cli import run_main
+from vpeft.apis.data import check_vtab, contact_sheet
+from vpeft.core.datasets.tasks import SPLITS
+
+
+def check(args: argparse.Namespace) -> int:
+    """Print a table; 1 where nothing is there, or something that is there is broken."""
+    states = check_vtab(args.root, args.decode)
+    table = Table("task", *SPLITS, "state")
+    for state in states:
+        counts = (str(state.counts.get(split, "")) for split in SPLITS)
+        table.add_row(state.task, *counts, state.problem or "ok", style=None if state.present else "dim")
+    Console(soft_wrap=False).print(table)
+    present = [state for state in states if state.present]
+    whole = [state for state in present if state.problem is None]
+    print(f"{len(whole)} of {len(states)} tasks whole, {len(present) - len(whole)} broken")
+    return 0 if whole and len(whole) == len(present) else 1
+
+
+def sheet(args: argparse.Namespace) -> int:
+    """Draw the contact sheet."""
+    print(contact_sheet(args.out))
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("check", help="what of VTAB-1k stands in a folder")
+    one.add_argument("root", help="folder that holds the tasks' folders, such as data/vtab-1k")
+    one.add_argument("--decode", action="store_true", help="read every image too")
+    one.set_defaults(run=check)
+    two = commands.add_parser("sheet", help="contact sheet of the embedded tasks")
+    two.add_argument("out", help="PNG file")
+    two.set_defaults(run=sheet)
+    args = parser.parse_args()
+    return args.run(args)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,118 @@
+"""Looking at data: what of VTAB-1k is there, and what the embedded tasks look like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vpeft.core.datasets.load import LoadImage
+from vpeft.core.datasets.mini import mini_split
+from vpeft.core.datasets.tasks import MINI, SPLITS, VTAB
+from vpeft.core.datasets.vtab import VTAB1k
+from vpeft.errors import UserError
+from vpeft.files import write_atomically
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """What is there of one task.
+
+    Attributes:
+        task: Its name.
+        counts: Images by split, of the lists that could be read.
+        problem: The first thing that is wrong, or None.
+        present: Whether its folder exists.
+    """
+
+    task: str
+    counts: dict[str, int]
+    problem: str | None
+    present: bool
+
+
+def check_vtab(root: str | os.PathLike[str], decode: bool = False) -> list[TaskState]:
+    """What of VTAB-1k stands under ``root``, task by task.
+
+    Args:
+        root: Folder that holds the tasks' folders.
+        decode: Read every image, instead of looking whether its file is there.
+
+    Raises:
+        UserError: ``root`` does not exist.
+    """
+    if not Path(root).is_dir():
+        raise UserError(f"VTAB-1k folder {root} does not exist: unpack VTAB-1k there (docs/data.md).")
+    return [_check_task(str(root), task, decode) for task in VTAB]
+
+
+def _check_task(root: str, task: str, decode: bool) -> TaskState:
+    counts: dict[str, int] = {}
+    try:
+        present = VTAB1k(root, task, lazy_init=True).folder().is_dir()
+    except UserError:
+        return TaskState(task, counts, "no folder", present=False)
+    problem = None
+    for split in SPLITS:
+        try:
+            rows = VTAB1k(root, task, split, lazy_init=True).load_data_list()
+            counts[split] = len(rows)
+            for row in rows:
+                if decode:
+                    LoadImage.read(row["img_path"], task)
+                elif not Path(row["img_path"]).is_file():
+                    raise UserError(f"image {row['img_path']} of {split}.txt does not exist")
+        except UserError as error:
+            problem = problem or str(error)
+    expected = {"train800": 800, "val200": 200, "train800val200": 1000, "test": VTAB[task].test_size}
+    for split, count in counts.items():
+        if problem is None and count != expected[split]:
+            problem = f"{split}.txt lists {count} images, the public one {expected[split]}"
+    return TaskState(task, counts, problem, present)
+
+
+def contact_sheet(path: str | os.PathLike[str], tasks: Sequence[str] | None = None, samples: int = 10) -> Path:
+    """Draw training samples of the embedded tasks, one task per row, with their labels.
+
+    Args:
+        path: The PNG file.
+        tasks: Names of tasks; None means all.
+        samples: Images per task, of as many classes as there are.
+
+    Returns:
+        The path.
+    """
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    chosen = [MINI[name] for name in (tasks or MINI)]
+    figure = Figure(figsize=(1.0 * samples + 2.0, 1.22 * len(chosen)), dpi=80)
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(chosen), samples, squeeze=False)
+    figure.subplots_adjust(left=2.1 / (samples + 2.0), right=0.995, top=0.97, bottom=0.01, wspace=0.06, hspace=0.28)
+    for row, task in zip(grid, chosen, strict=True):
+        images, labels = mini_split(task.name, "train800")
+        for axis, index in zip(row, _spread(labels, samples), strict=True):
+            axis.imshow(images[index], interpolation="nearest")
+            axis.set_title(str(labels[index]), fontsize=8, pad=2)
+            axis.set_axis_off()
+        text = f"{task.name}\n{task.group}, {task.num_classes} classes"
+        row[0].text(-0.15, 0.5, text, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return write_atomically(path, buffer.getvalue())
+
+
+def _spread(labels: np.ndarray, samples: int) -> list[int]:
+    """Indices of the first images of each class, class after class."""
+    classes = np.unique(labels)
+    rounds = -(-samples // len(classes))
+    found = [np.flatnonzero(labels == c)[:rounds] for c in classes]
+    order = sorted((i, c, int(index)) for c, rows in enumerate(found) for i, index in enumerate(rows))
+    picked = [index for _, _, index in order[:samples]]
+    return sorted(picked, key=lambda index: labels[index])
