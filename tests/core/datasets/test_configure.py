@@ -1,0 +1,72 @@
+"""What follows from the choice of a task."""
+
+from pathlib import Path
+
+import pytest
+
+from vpeft.apis.config import load_config
+from vpeft.core.datasets.tasks import MINI, VTAB
+from vpeft.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+VIT, NANO = ROOT / "configs/vtab/lora_vit.py", ROOT / "configs/mini/lora_nano_vit.py"
+
+
+def steps(cfg, loader="train"):
+    return [step["type"] for step in cfg[f"{loader}_dataloader"].dataset.pipeline]
+
+
+@pytest.mark.parametrize("task", [*VTAB.values(), *MINI.values()], ids=lambda task: task.name)
+def test_class_count_and_label_safe_augmentation(task):
+    cfg = load_config(VIT if task.suite == "vtab" else NANO, task.name, {"augmentation": "crop_flip"})
+    assert cfg.model.head.num_classes == task.num_classes
+    assert cfg.data_preprocessor.num_classes == task.num_classes
+    assert {cfg[f"{n}_dataloader"].dataset.task for n in ("train", "test")} == {task.name}
+    assert ("RandomFlip" in steps(cfg)) == task.flip_safe
+    assert "RandomCrop" in steps(cfg)
+    assert not {"RandomFlip", "RandomCrop"} & set(steps(cfg, "test"))
+
+
+def test_tasks_whose_label_a_flip_changes():
+    unsafe = {task.name for task in (*VTAB.values(), *MINI.values()) if not task.flip_safe}
+    assert unsafe == {
+        "svhn",
+        "dsprites_loc",
+        "dsprites_ori",
+        "smallnorb_azi",
+        "digits",
+        "sprite_location",
+        "sprite_orientation",
+    }
+
+
+def test_normalisation_and_size_are_explicit():
+    cfg = load_config(VIT, "dtd", {"normalisation": "imagenet", "image_size": 192})
+    assert cfg.data_preprocessor.mean == [123.675, 116.28, 103.53]
+    assert cfg.model.backbone.img_size == 192
+    (resize,) = [step for step in cfg.test_dataloader.dataset.pipeline if step["type"] == "Resize"]
+    assert tuple(resize["scale"]) == (192, 192)
+
+
+def test_splits():
+    tuned = load_config(VIT, "dtd", {"train_split": "train800", "eval_split": "val200"})
+    assert tuned.train_dataloader.dataset.split == "train800"
+    assert tuned.val_dataloader.dataset.split == "val200"
+    final = load_config(VIT, "dtd", {"train_split": "train800val200"})
+    assert final.train_dataloader.dataset.split == "train800val200"
+    assert final.test_dataloader.dataset.split == "test"
+    assert final.val_dataloader is None  # its images are trained on
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"normalisation": "imagnet"}, "unknown normalisation 'imagnet': did you mean 'imagenet'"),
+        ({"augmentation": "flipp"}, "unknown augmentation 'flipp': did you mean 'flip'"),
+        ({"train_split": "train900"}, "unknown split 'train900': did you mean 'train800'"),
+        ({"suite": "vtap"}, "unknown suite 'vtap': did you mean 'vtab'"),
+    ],
+)
+def test_unknown_choices_name_the_nearest(options, message):
+    with pytest.raises(UserError, match=message):
+        load_config(VIT, "dtd", options)
