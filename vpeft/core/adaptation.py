@@ -35,7 +35,7 @@ class Adaptation:
         self.host = host
         self.methods: dict[str, Method] = {}
         for method in methods:
-            key, number = method.key(), 1
+            key, number = method.key(), 2
             while key in self.methods:
                 key, number = f"{method.key()}_{number}", number + 1
             self.methods[key] = method

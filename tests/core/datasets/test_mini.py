@@ -15,7 +15,7 @@ CHECKSUMS = {
     "digits": "3e3ff79f15022bdc",
     "photos": "a27cccdc53a166e9",
     "textures": "130198395a094225",
-    "tissue": "ef1b9caf76a7c0c9",
+    "tissue": "102734192b70223d",
     "sprite_location": "500de3f26bf0d6af",
     "sprite_orientation": "0ab3438155982625",
     "sprite_count": "824f9ea35ff4a7e6",

@@ -19,6 +19,8 @@ PHOTOS = ("astronaut", "camera", "chelsea", "clock_motion", "coffee", "coins", "
 TEXTURES = ("brick", "grass", "gravel")
 #: Of ten cells so many belong to each split.
 SHARES = {"train800": 5, "val200": 1, "test": 4}
+#: Which cut of the tissue into cells: the first under which every class is found in every split.
+TISSUE_CUT = 1
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -119,7 +121,7 @@ def textures(split: str, size: int, rng: np.random.Generator) -> Split:
 def tissue(split: str, size: int, rng: np.random.Generator) -> Split:
     """How much of the patch is stained brown? Four classes by quartile, from a section stained for a protein."""
     picture = photograph("ihc", False)
-    pool = [patch(picture, 64, SIZE, split, 0, rng) for _ in range(size * 8)]
+    pool = [patch(picture, 64, SIZE, split, TISSUE_CUT, rng) for _ in range(size * 8)]
     stain = np.array([brown(square) for square in pool])
     bounds = _tissue_bounds()
     classes = np.searchsorted(bounds, stain)
@@ -141,5 +143,5 @@ def brown(square: np.ndarray) -> int:
 def _tissue_bounds() -> np.ndarray:
     rng = np.random.default_rng(512)
     picture = photograph("ihc", False)
-    stain = sorted(brown(patch(picture, 64, SIZE, "train800", 0, rng)) for _ in range(2000))
+    stain = sorted(brown(patch(picture, 64, SIZE, "train800", TISSUE_CUT, rng)) for _ in range(2000))
     return np.array([stain[500], stain[1000], stain[1500]])

@@ -1,0 +1,70 @@
+"""Merging: every target, every scale on the way, and refusals that leave the weights alone."""
+
+import copy
+
+import pytest
+import torch
+from support.hosts import BUILDERS, build, perturb, tokens
+
+import vpeft
+
+TARGETS = [["q"], ["k"], ["v"], ["proj"], ["fc1"], ["fc2"], ["qkv"], ["q", "k", "v", "proj", "fc1", "fc2"]]
+VARIANTS = [(host, {}) for host in sorted(BUILDERS)] + [
+    ("mmpretrain.VisionTransformer", {"layer_scale_init_value": 0.1}),
+    ("mmpretrain.VisionTransformer", {"qkv_bias": False}),
+    ("timm.VisionTransformer", {"init_values": 0.1}),
+    ("timm.VisionTransformer", {"qkv_bias": False}),
+]
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def check_merge(host, options, cfg, images) -> None:
+    plain = build(host, **options)
+    model = vpeft.attach(copy.deepcopy(plain), cfg)
+    perturb(model)
+    out, base = tokens(model, images), tokens(plain, images)
+    assert not torch.allclose(out, base, rtol=1e-3)
+    assert vpeft.merge(model) == []
+    torch.testing.assert_close(tokens(model, images), out, rtol=1e-9, atol=1e-9)
+    plain.load_state_dict(vpeft.plain_state_dict(model), strict=True)
+    torch.testing.assert_close(tokens(plain, images), out, rtol=1e-9, atol=1e-9)
+    vpeft.unmerge(model)
+    assert torch.equal(tokens(model, images), out)
+
+
+@pytest.mark.parametrize("targets", TARGETS, ids="-".join)
+@pytest.mark.parametrize(("host", "options"), VARIANTS, ids=str)
+def test_lora(host, options, targets, images):
+    check_merge(host, options, {"type": "LoRA", "rank": 3, "alpha": 5, "targets": targets}, images)
+
+
+@pytest.mark.parametrize(("host", "options"), [v for v in VARIANTS if "qkv_bias" not in v[1]], ids=str)
+def test_ssf(host, options, images):
+    check_merge(host, options, "SSF", images)
+
+
+@pytest.mark.parametrize(("host", "options"), [v for v in VARIANTS if "qkv_bias" in v[1]], ids=str)
+def test_a_shift_without_a_bias_to_go_into_is_refused(host, options, images):
+    model = vpeft.attach(build(host, **options), "SSF")
+    perturb(model)
+    out, state = tokens(model, images), copy.deepcopy(model.state_dict())
+    with pytest.raises(vpeft.UserError, match="shifts the output of site 'qkv', whose module has no bias"):
+        vpeft.merge(model)
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert torch.equal(tokens(model, images), out)
+
+
+def test_not_a_number_is_never_written():
+    model = vpeft.attach(build("timm.VisionTransformer"), "LoRA")
+    perturb(model)
+    key = next(k for k in model.state_dict() if ".peft.lora." in k)
+    with torch.no_grad():
+        model.get_parameter(key)[0, 0] = float("nan")
+    plain = {k: v.clone() for k, v in vpeft.plain_state_dict(model).items()}
+    with pytest.raises(vpeft.UserError, match=r"merging would write NaN or infinity to blocks\.0\.attn\.qkv\.weight"):
+        vpeft.merge(model)
+    assert all(torch.equal(v, plain[k]) for k, v in vpeft.plain_state_dict(model).items())
