@@ -77,6 +77,7 @@ class SiteBlock:
         unit = sites["attn_residual"]
         y = self.site_drop1(sites["attn_branch"].run(self.site_attention, self.site_norm1(x)))
         x = unit.after(x, unit.shortcut(x) + y)
+        del y  # or it would lie in memory throughout the MLP
 
         unit = sites["mlp_residual"]
         y = self.site_drop2(sites["mlp_branch"].run(self.site_mlp, self.site_norm2(x)))
