@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PI
 HEADLESS := $(INSTALL) --force-reinstall --no-deps opencv-python-headless
 
 QUICK_CONFIG := configs/mini/lora_nano_vit.py
-QUICK_TASK := sprite_location
+QUICK_TASK := sprite_count
 QUICK_DIR := work_dirs/quickstart
 
 .PHONY: quickstart test lint clean
@@ -20,15 +20,14 @@ $(VENV)/.runtime: setup.py requirements/runtime.txt requirements/constraints.txt
 	$(BIN)/python -c "import cv2" 2>/dev/null || $(HEADLESS)
 	touch $@
 
-
 $(VENV)/.tests: $(VENV)/.runtime requirements/tests.txt
 	$(INSTALL) -e .[tests]
 	$(BIN)/python -c "import cv2" 2>/dev/null || $(HEADLESS)
 	touch $@
 
-
 quickstart: $(VENV)/.runtime
 	$(BIN)/python tools/train.py $(QUICK_CONFIG) --task $(QUICK_TASK) --work-dir $(QUICK_DIR)
+	$(BIN)/python tools/merge.py $(QUICK_CONFIG) $(QUICK_DIR)/adapter.safetensors $(QUICK_DIR)/merged.safetensors --task $(QUICK_TASK)
 	$(BIN)/python tools/test.py $(QUICK_CONFIG) $(QUICK_DIR)/adapter.safetensors --task $(QUICK_TASK) --work-dir $(QUICK_DIR)
 
 # --slow runs everything; leave it out with `make test PYTEST_FLAGS=` for the quick part.
