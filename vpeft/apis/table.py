@@ -70,7 +70,7 @@ def markdown(results: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
     """Mean and standard deviation over seeds per task, and both averages."""
     cells: dict[str, dict[str, list[float]]] = {}
     parameters: dict[str, int] = {}
-    for r in results:
+    for r in sorted(results, key=lambda r: r["seed"]):  # a mean over tasks is of one seed
         if "error" not in r:
             name = Path(r["config"]).stem
             cells.setdefault(name, {}).setdefault(r["task"], []).append(r["metrics"]["accuracy/top1"])
