@@ -11,6 +11,7 @@ from PIL import Image
 
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.config import config_files, load_config
+from vpeft.apis.data import check_vtab
 from vpeft.core.datasets.tasks import TASKS
 from vpeft.registry import HOSTS, PEFT_METHODS
 
@@ -178,3 +179,20 @@ def test_missing_pretrained_file_ends_in_one_line(tmp_path):
     assert out.returncode == 2
     (line,) = [line for line in out.stderr.splitlines() if line.startswith("error: ")]
     assert "nowhere/ViT.npz" in line
+
+
+def test_data_tool_names_what_is_broken(tmp_path):
+    root = vtab_folder(tmp_path / "vtab-1k", "dtd")
+    out = tool("data.py", "check", str(root))
+    assert out.returncode == 1
+    assert "0 of 19 tasks whole, 1 broken" in out.stdout
+
+    def problem():
+        (state,) = [state for state in check_vtab(root, decode=True) if state.present]
+        assert state.task == "dtd"
+        return state.problem
+
+    assert "lists 6 images, the public one 800" in problem()
+    broken = root / "dtd" / "images" / "test" / "000000.jpg"
+    broken.write_bytes(broken.read_bytes()[:100])
+    assert "000000.jpg" in problem()
