@@ -39,6 +39,12 @@ def images(dtype=torch.float64, size=(32, 32), count=2):
     return torch.randn(count, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(5))
 
 
+def backward(model, x):
+    """Gradients of a few passes, so that no chance of DropPath and dropout hides a tensor's gradient."""
+    for seed in range(3):
+        loss(tokens(model, x, seed=seed)).backward()
+
+
 @pairs
 def test_1_start(host, method):
     plain, model = attached(host, method)
@@ -53,7 +59,7 @@ def test_2_gradients_and_steps(host, method):
     model.train()
     own, before = trained(model), {k: p.detach().clone() for k, p in model.named_parameters()}
     if own:
-        loss(tokens(model, images())).backward()
+        backward(model, images())
         dead = [k for k, p in own.items() if p.grad is None or not p.grad.any()]
         assert not dead
     assert [k for k, p in model.named_parameters() if k not in own and p.grad is not None] == []
@@ -141,21 +147,22 @@ def test_5_detach_and_files(host, method, tmp_path):
 def test_6_memory_class(host, method):
     _, model = attached(host, method)
     memory = PEFT_METHODS.get(method).memory
-    assert memory in ("M0", "M1", "M2", "M2w")
+    assert memory in ("M0", "M1", "M1w", "M2", "M2w")
     seen = []
     for block in get_adaptation(model).host.blocks:
         block.module.register_forward_hook(lambda m, args, out: seen.append(out.requires_grad))
     tokens(model.train(), images())
     if memory == "M0":
         assert not any(seen)
-        assert not any(m.training for b in get_adaptation(model).host.blocks for m in b.module.modules())
-    elif memory == "M1":
+        inside = [item for b in get_adaptation(model).host.blocks for item in b.module.named_modules()]
+        assert not any(m.training for name, m in inside if "peft" not in name.split("."))
+    elif memory.startswith("M1"):
         assert not seen[0]
         assert seen[-1]
     else:
         assert all(seen)
-    dense = [k for k, p in model.named_parameters() if p.requires_grad and k.endswith("qkv.weight")]
-    assert bool(dense) == (memory == "M2w")
+    existing = get_adaptation(model).trained_parameters()
+    assert any(p.block and p.role == "weight" for p in existing) == memory.endswith("w")
 
 
 @pairs
@@ -207,7 +214,7 @@ def test_7_other_input_size(host, method):
     out = tokens(model.train(), images(size=size))
     assert torch.isfinite(out).all()
     if trained(model):
-        loss(out).backward()
+        backward(model, images(size=size))
         assert [k for k, p in trained(model).items() if p.grad is None or not p.grad.any()] == []
 
 

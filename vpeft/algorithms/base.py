@@ -35,7 +35,8 @@ class Method:
         category: The survey's category.
         paper: Title and arXiv number or venue.
         memory: What back-propagation has to visit: ``M0`` nothing of the backbone, ``M1`` its upper part, ``M2`` the
-            activations of all blocks down to the first trained tensor, ``M2w`` also dense weight gradients.
+            activations of all blocks down to the first trained tensor; ``M1w`` and ``M2w`` form dense weight
+            gradients too.
         mergeable: Whether it leaves no trace at inference once merged.
         identity_at_start: Whether the output at the start is the frozen host's.
         base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).

@@ -71,11 +71,15 @@ class Adaptation:
         self.snapshot()
         self.set_mode(host.backbone.training)
 
-    def peft_modules(self) -> Iterator[nn.Module]:
-        """Every module that a method has registered."""
+    def peft_items(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every module that a method has registered, with the method's key."""
         for owner in (self.host.backbone, *(block.module for block in self.host.blocks)):
-            for modules in owner._modules.get(PEFT_KEY, {}).values():
-                yield from modules.values()
+            for key, modules in owner._modules.get(PEFT_KEY, {}).items():
+                yield from ((key, module) for module in modules.values())
+
+    def peft_modules(self) -> Iterator[nn.Module]:
+        """The same without the keys."""
+        return (module for _, module in self.peft_items())
 
     def trained_parameters(self) -> Iterator[HostParam]:
         """The existing parameters of the base that the methods train."""

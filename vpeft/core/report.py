@@ -76,12 +76,18 @@ def parameter_report(model: nn.Module) -> Report:
 def _sites(adaptation: Adaptation, report: Report) -> None:
     rows: dict[tuple[str, str, str], list[int]] = {}
     host = adaptation.host
+    placed: set[int] = set()
     for sites in (host.sites, *(block.sites for block in host.blocks)):
         for site in sites.values():
             for entry in site.entries:
+                placed.add(id(entry.module))
                 size = sum(p.numel() for p in entry.module.parameters())
                 if size:
                     rows.setdefault((site.name, entry.placement, entry.key), []).append(size)
+    for key, module in adaptation.peft_items():
+        size = sum(p.numel() for p in module.parameters())
+        if size and id(module) not in placed:
+            rows.setdefault(("shared", "", key), []).append(size)
     report.sites = [(*key, len(sizes), sum(sizes)) for key, sizes in rows.items()]
 
 

@@ -2,5 +2,6 @@
 
 from vpeft.algorithms.modules.bottleneck import Bottleneck
 from vpeft.algorithms.modules.scale_shift import ScaleShift
+from vpeft.algorithms.modules.stateless import Stateless
 
-__all__ = ["Bottleneck", "ScaleShift"]
+__all__ = ["Bottleneck", "ScaleShift", "Stateless"]

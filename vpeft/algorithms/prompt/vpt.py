@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.algorithms.base import Method
+from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.core.backbones.host import Block, Host
 from vpeft.core.backbones.sites import Flow
 from vpeft.registry import PEFT_METHODS
@@ -35,30 +36,24 @@ class Prompts(nn.Module):
         return insert(x, tokens.to(x.dtype), flow)
 
 
-class CarryIn(nn.Module):
+class CarryIn(Stateless):
     """Puts the prompts that left the block before into the stream, through the patch merging between two stages."""
 
     def __init__(self, key: str, host: Host, merge: int | None) -> None:
         super().__init__()
         self.key, self.host, self.merge = key, host, merge
 
-    def reset_parameters(self) -> None:
-        """It has no parameters."""
-
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         tokens = flow.state[self.key][flow.index - 1]
         return insert(x, tokens if self.merge is None else self.host.merge_tokens(self.merge, tokens), flow)
 
 
-class TakeOut(nn.Module):
+class TakeOut(Stateless):
     """Takes the prompts out of the stream behind a block, and keeps them for whoever comes next."""
 
     def __init__(self, key: str, length: int) -> None:
         super().__init__()
         self.key, self.length = key, length
-
-    def reset_parameters(self) -> None:
-        """It has no parameters."""
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         last = flow.prefix
@@ -67,30 +62,24 @@ class TakeOut(nn.Module):
         return torch.cat((x[:, :first], x[:, last:]), dim=1) if first else x[:, last:]
 
 
-class JoinPool(nn.Module):
+class JoinPool(Stateless):
     """Takes the prompts of the last block along through the output norm ..."""
 
     def __init__(self, key: str, last: int) -> None:
         super().__init__()
         self.key, self.last = key, last
 
-    def reset_parameters(self) -> None:
-        """It has no parameters."""
-
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         tokens = flow.state[self.key][self.last]
         return torch.cat((tokens, x.reshape(x.shape[0], -1, x.shape[-1])), dim=1)
 
 
-class SpreadPool(nn.Module):
+class SpreadPool(Stateless):
     """... and spreads them over the map, so that the head's mean over the map is the mean over map and prompts."""
 
     def __init__(self, length: int, flat: bool) -> None:
         super().__init__()
         self.length, self.flat = length, flat
-
-    def reset_parameters(self) -> None:
-        """It has no parameters."""
 
     def forward(self, y: Tensor, flow: Flow) -> Tensor:
         prompts, tokens = y[:, : self.length], y[:, self.length :]

@@ -1,3 +1,11 @@
 """Methods whose change of the weights can be merged into them."""
 
-from vpeft.algorithms.reparameter import lora, ssf  # noqa: F401  (register)
+from vpeft.algorithms.reparameter import (  # noqa: F401  (register)
+    fact,
+    hydra,
+    kadaptation,
+    krona,
+    lora,
+    rep_adapter,
+    ssf,
+)

@@ -1,3 +1,9 @@
 """Methods that train a chosen part of the existing parameters."""
 
-from vpeft.algorithms.specification import baselines, bitfit, ln_tune  # noqa: F401  (register)
+from vpeft.algorithms.specification import (  # noqa: F401  (register)
+    baselines,
+    bitfit,
+    diff_fit,
+    ln_tune,
+    selective,
+)

@@ -8,6 +8,7 @@ the same operations in the same order as the original.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ class QKV(NamedTuple):
     k: Tensor
     v: Tensor
     x: Tensor
+
+
+Operation = Callable[[Tensor], Tensor]
 
 
 @functools.cache
@@ -68,21 +72,21 @@ class SiteBlock:
         """Queries, keys and values as the methods at the site ``core`` leave them."""
         return self.peft_sites["core"].before(QKV(q, k, v, x))
 
+    def site_unit(self, name: str, norm: Operation, operation: Operation, drop: Operation, x: Tensor) -> Tensor:
+        """A residual unit, ``x <- s(x) + DP(operation(norm x))``, with its sites around it."""
+        branch, unit = self.peft_sites[f"{name}_branch"], self.peft_sites[f"{name}_residual"]
+        n = norm(x)
+        y = branch.dropped(n, branch.run(operation, n), drop)
+        return unit.after(x, unit.shortcut(x) + y)
+
     def site_forward(self, x: Tensor, hw: tuple[int, int] | None = None) -> Tensor:
         """The block on a stream ``(B, prefix + H*W, C)``."""
-        sites, flow = self.peft_sites, self.peft_flow
-        flow.enter(self.peft_index, hw)
-        x = sites["block"].before(x)
-
-        unit = sites["attn_residual"]
-        y = self.site_drop1(sites["attn_branch"].run(self.site_attention, self.site_norm1(x)))
-        x = unit.after(x, unit.shortcut(x) + y)
-        del y  # or it would lie in memory throughout the MLP
-
-        unit = sites["mlp_residual"]
-        y = self.site_drop2(sites["mlp_branch"].run(self.site_mlp, self.site_norm2(x)))
-        x = unit.after(x, unit.shortcut(x) + y)
-        return sites["block"].after(x, x)
+        self.peft_flow.enter(self.peft_index, hw)
+        block = self.peft_sites["block"]
+        start = x = block.before(x)
+        x = self.site_unit("attn", self.site_norm1, self.site_attention, self.site_drop1, x)
+        x = self.site_unit("mlp", self.site_norm2, self.site_mlp, self.site_drop2, x)
+        return block.after(start, x)
 
 
 class SiteBackbone:

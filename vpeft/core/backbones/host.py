@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from vpeft.core.backbones.blocks import SiteBackbone, SiteBlock, site_class
-from vpeft.core.backbones.sites import PLACEMENTS, AfterHook, BeforeHook, Entry, Flow, Site
+from vpeft.core.backbones.sites import BRANCH_PLACEMENTS, PLACEMENTS, AfterHook, BeforeHook, Entry, Flow, Site
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, nearest
 
@@ -160,9 +160,9 @@ class Host:
             sites = block.sites
             scale1, scale2 = self.block_scales(block)
             sites["core"] = Site("core", flow, allowed=("before",))
-            sites["block"] = Site("block", flow, allowed=("before", "after"))
-            sites["attn_branch"] = Site("attn_branch", flow, ("parallel", "after"), fold=(sites["proj"], scale1))
-            sites["mlp_branch"] = Site("mlp_branch", flow, ("parallel", "after"), fold=(sites["fc2"], scale2))
+            sites["block"] = Site("block", flow)
+            sites["attn_branch"] = Site("attn_branch", flow, BRANCH_PLACEMENTS, fold=(sites["proj"], scale1))
+            sites["mlp_branch"] = Site("mlp_branch", flow, BRANCH_PLACEMENTS, fold=(sites["fc2"], scale2))
             for name in ("attn_residual", "mlp_residual"):
                 sites[name] = Site(name, flow, allowed=("parallel", "after", "shortcut"))
 
@@ -171,7 +171,7 @@ class Host:
 
         Args:
             site: Name of the site.
-            placement: ``before | parallel | after | shortcut``.
+            placement: One of :data:`~vpeft.core.backbones.sites.PLACEMENTS`.
             module: Called as ``module(x, flow)``; with ``affine()`` it can be merged.
             name: Its name among the method's modules at this block.
             block: The block, or None for a site of the backbone itself.

@@ -4,8 +4,11 @@ A site is either a module that the backbone really calls (reached by forward hoo
 the block's re-stated forward, :mod:`vpeft.core.backbones.blocks`). Modules are placed
 
 * ``before``: ``x <- f(x, flow)``, then the site's operation;
+* ``around`` (branches only): the operation becomes ``f.around(operation, x, flow)``;
 * ``parallel``: ``y <- y + f(x, flow)`` with the operation's input ``x`` and output ``y``;
 * ``after``: ``y <- f(y, flow)``;
+* ``beside`` (branches only): ``y <- DP(y) + DP(f(x, flow))``, with a DropPath draw of its own;
+* ``late`` (branches only): ``y <- f(DP(y), flow)``;
 * ``shortcut`` (residual sites only): the identity path becomes ``f(x, flow)``.
 
 ``parallel`` and ``after`` modules are applied in the order in which they were placed.
@@ -15,12 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-PLACEMENTS = ("before", "parallel", "after", "shortcut")
+PLACEMENTS = ("before", "around", "parallel", "after", "beside", "late", "shortcut")
+#: What a site that is a module takes, and what a whole branch takes.
+MODULE_PLACEMENTS = ("before", "parallel", "after")
+BRANCH_PLACEMENTS = ("around", "parallel", "after", "beside", "late")
 
 
 class Flow:
@@ -106,38 +113,36 @@ class Site:
 
     name: str
     flow: Flow
-    allowed: tuple[str, ...] = ("before", "parallel", "after")
+    allowed: tuple[str, ...] = MODULE_PLACEMENTS
     channels_first: bool = False
     module: nn.Module | None = field(default=None, repr=False)
     fold: tuple[Site, nn.Module | None] | None = field(default=None, repr=False)
     entries: list[Entry] = field(default_factory=list, repr=False)
 
+    def placed(self, *placements: str) -> list[Entry]:
+        """The entries of ``placements`` that are to run now, in order."""
+        if not self.flow.enabled:
+            return []
+        return [entry for entry in self.entries if entry.active and entry.placement in placements]
+
     def before(self, x: Tensor) -> Tensor:
         """Apply the ``before`` modules to the operation's input."""
-        if self.flow.enabled:
-            for entry in self.entries:
-                if entry.placement == "before" and entry.active:
-                    x = entry.module(x, self.flow)
+        for entry in self.placed("before"):
+            x = entry.module(x, self.flow)
         return x
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Apply the ``shortcut`` modules to the identity path."""
-        if self.flow.enabled:
-            for entry in self.entries:
-                if entry.placement == "shortcut" and entry.active:
-                    x = entry.module(x, self.flow)
+        for entry in self.placed("shortcut"):
+            x = entry.module(x, self.flow)
         return x
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
         """Apply ``parallel`` and ``after`` modules to the operation's output ``y`` of the input ``x``, in order."""
-        if not self.flow.enabled:
-            return y
-        for entry in self.entries:
-            if not entry.active:
-                continue
+        for entry in self.placed("parallel", "after"):
             if entry.placement == "after":
                 y = entry.module(y, self.flow)
-            elif entry.placement == "parallel":
+            else:
                 add_to = getattr(entry.module, "add_to", None)
                 y = add_to(y, x, self.flow) if add_to else y + entry.module(x, self.flow)
         return y
@@ -145,7 +150,18 @@ class Site:
     def run(self, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """``operation`` with everything placed around it."""
         x = self.before(x)
+        for entry in self.placed("around"):
+            operation = partial(entry.module.around, operation, flow=self.flow)
         return self.after(x, operation(x))
+
+    def dropped(self, x: Tensor, y: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+        """A branch's output ``y`` of the input ``x`` through DropPath, with the ``beside`` and ``late`` modules."""
+        y = drop(y)
+        for entry in self.placed("beside"):
+            y = y + drop(entry.module(x, self.flow))
+        for entry in self.placed("late"):
+            y = entry.module(y, self.flow)
+        return y
 
 
 class BeforeHook:

@@ -1,0 +1,105 @@
+"""Prefix tuning, direct and reparametrised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vpeft.algorithms.base import Method
+from vpeft.core.backbones.blocks import QKV
+from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.sites import Flow
+from vpeft.registry import PEFT_METHODS
+
+
+class Prefix(nn.Module):
+    """Puts ``l`` trained keys and values, split into heads, before those of the tokens."""
+
+    weight_decay = False
+
+    def __init__(self, length: int, dim: int) -> None:
+        super().__init__()
+        self.key = nn.Parameter(torch.empty(length, dim))
+        self.value = nn.Parameter(torch.empty(length, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier-uniform."""
+        nn.init.xavier_uniform_(self.key)
+        nn.init.xavier_uniform_(self.value)
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """``P_k`` and ``P_v``, each ``(l, C)``."""
+        return self.key, self.value
+
+    def forward(self, qkv: QKV, flow: Flow) -> QKV:
+        batch, heads, _, width = qkv.k.shape
+
+        def join(rows: Tensor, tokens: Tensor) -> Tensor:
+            rows = rows.to(tokens.dtype).unflatten(1, (heads, width)).transpose(0, 1)
+            return torch.cat((rows.expand(batch, -1, -1, -1), tokens), dim=2)
+
+        key, value = self.rows()
+        return qkv._replace(k=join(key, qkv.k), v=join(value, qkv.v))
+
+
+class ReparametrisedPrefix(Prefix):
+    """``[P_k, P_v] = W_2 tanh(W_1 E + b_1) + b_2`` with E (l, C), W_1 (m, C), W_2 (2 C, m)."""
+
+    def __init__(self, length: int, dim: int, hidden: int) -> None:
+        nn.Module.__init__(self)
+        self.embedding = nn.Embedding(length, dim)
+        self.down = nn.Linear(dim, hidden)
+        self.up = nn.Linear(hidden, 2 * dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """torch's own start of embedding and linears."""
+        for module in (self.embedding, self.down, self.up):
+            module.reset_parameters()
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        return self.up(torch.tanh(self.down(self.embedding.weight))).chunk(2, dim=1)
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class PrefixTuning(Method):
+    """``softmax(Q [P_k; K]^T / sqrt(d)) [P_v; V]``: ``l`` trained keys and values in every block's attention.
+
+    In windowed attention every window gets them; they have no position and so neither bias nor mask. The
+    reparametrised form costs ``3 l C m`` multiplications per block and forward pass, and no more with longer inputs.
+
+    Args:
+        prefix_length: l.
+        reparametrised: Make the prefixes from an embedding by two linears with a tanh between.
+        hidden: Their inner width m.
+    """
+
+    prefix_length: int = 10
+    reparametrised: bool = False
+    hidden: int = 128
+
+    category = "prefix"
+    paper = "Prefix-Tuning: Optimizing Continuous Prompts for Generation, ACL 2021, Section 4"
+    identity_at_start = False
+
+    def check(self, host: Host) -> None:
+        self.need_positive("prefix_length")
+        self.need_positive("hidden")
+
+    def build(self, host: Host) -> None:
+        for block in host.blocks:
+            if self.reparametrised:
+                module = ReparametrisedPrefix(self.prefix_length, block.dim, self.hidden)
+            else:
+                module = Prefix(self.prefix_length, block.dim)
+            block.place("core", "before", module, "prefix")
+
+    def count(self, host: Host) -> int:
+        n, m = self.prefix_length, self.hidden
+        if not self.reparametrised:
+            return sum(2 * n * b.dim for b in host.blocks)
+        return sum(n * b.dim + b.dim * m + m + 2 * m * b.dim + 2 * b.dim for b in host.blocks)

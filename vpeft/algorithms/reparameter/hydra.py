@@ -1,0 +1,88 @@
+"""Hydra."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vpeft.algorithms.base import Method
+from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.sites import Flow
+from vpeft.registry import PEFT_METHODS
+
+
+class LinearBranch(nn.Module):
+    """``s (U Drop(D x + d) + u)``, D (r, in), U (out, r); ``residual`` adds the input."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int, scale: float, drop: float, residual: bool) -> None:
+        super().__init__()
+        self.scale, self.residual = scale, residual
+        self.down = nn.Linear(inputs, rank)
+        self.drop = nn.Dropout(drop)
+        self.up = nn.Linear(rank, outputs)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """D Xavier-uniform, all else zero."""
+        nn.init.xavier_uniform_(self.down.weight)
+        for param in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(param)
+
+    def branch(self, x: Tensor) -> Tensor:
+        return self.up(self.drop(self.down(x)))
+
+    def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
+        """``y`` plus the branch of ``x``."""
+        return y.add(self.branch(x), alpha=self.scale)
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        return self.add_to(x, x, flow) if self.residual else self.branch(x) * self.scale
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """``s U D`` (plus the identity where it is residual) and ``s (U d + u)``."""
+        up = self.scale * self.up.weight.double()
+        matrix = up @ self.down.weight.double()
+        if self.residual:
+            matrix = matrix + matrix.new_ones(len(matrix)).diag()
+        return matrix, up @ self.down.bias.double() + self.scale * self.up.bias.double()
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class Hydra(Method):
+    """On proj and fc2, with ``z = W x + b``: ``z + s (P_u Drop(P_d x + p_d) + p_u) + s (S_u Drop(S_d z + s_d) + s_u)``,
+    a parallel branch on the input and a sequential one on the output, both linear.
+
+    Args:
+        rank: r of both branches.
+        scale: s; per task in the authors' configs.
+        drop: Dropout on the codes.
+    """
+
+    rank: int = 2
+    scale: float = 1.0
+    drop: float = 0.2
+
+    category = "reparameter"
+    paper = "Hydra: Multi-head Low-rank Adaptation for Parameter Efficient Fine-tuning, 2309.06922, Eq. 6"
+    mergeable = True
+
+    def check(self, host: Host) -> None:
+        self.need_width("rank", host)
+
+    def build(self, host: Host) -> None:
+        for block in host.blocks:
+            for name in ("proj", "fc2"):
+                linear = block.sites[name].module
+                inputs, outputs = linear.in_features, linear.out_features
+                sequential = LinearBranch(outputs, outputs, self.rank, self.scale, self.drop, residual=True)
+                parallel = LinearBranch(inputs, outputs, self.rank, self.scale, self.drop, residual=False)
+                # In this order: the sequential branch reads the linear's own output.
+                block.place(name, "after", sequential, f"{name}_sequential")
+                block.place(name, "parallel", parallel, f"{name}_parallel")
+
+    def count(self, host: Host) -> int:
+        r = self.rank
+        # Three branches C -> C, and the parallel one of fc2 from the hidden width.
+        return sum(3 * (2 * b.dim * r + r + b.dim) + (b.hidden + b.dim) * r + r + b.dim for b in host.blocks)

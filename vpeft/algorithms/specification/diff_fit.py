@@ -1,0 +1,61 @@
+"""DiffFit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vpeft.algorithms.base import Method
+from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.backbones.sites import Flow
+from vpeft.registry import PEFT_METHODS
+
+
+class Gamma(nn.Module):
+    """``gamma * y`` per channel, gamma 1 at the start."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Ones."""
+        nn.init.ones_(self.weight)
+
+    def forward(self, y: Tensor, flow: Flow) -> Tensor:
+        return y * self.weight.to(y.dtype)
+
+    def affine(self) -> tuple[Tensor, None]:
+        """Diagonal gamma, no shift."""
+        return self.weight, None
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class DiffFit(Method):
+    """``x <- x + gamma_1 * MHSA(LN1 x)``, ``x <- x + gamma_2 * MLP(LN2 x)`` with gamma per channel; all biases and all
+    norms are trained too. Relative-position tables are no biases and stay frozen.
+    """
+
+    category = "specification"
+    paper = "DiffFit: Unlocking Transferability of Large Diffusion Models via Simple PEFT, ICCV 2023"
+    mergeable = True
+    unverified = "The authors' code was not found; that gamma is a vector rests on two re-implementations."
+
+    def trains(self, param: HostParam) -> bool:
+        return param.role in ("bias", "norm_bias", "norm_weight")
+
+    def build(self, host: Host) -> None:
+        for block in host.blocks:
+            for branch in ("attn", "mlp"):
+                block.place(f"{branch}_branch", "after", Gamma(block.dim), branch)
+
+    def count(self, host: Host) -> int:
+        sites = [site for block in host.blocks for site in block.sites.values()] + list(host.sites.values())
+        modules = [site.module for site in sites if hasattr(site.module, "weight")]
+        biases = sum(m.bias.numel() for m in modules if m.bias is not None)
+        norms = sum(m.weight.numel() for m in modules if m.weight.dim() == 1)
+        return biases + norms + sum(2 * b.dim for b in host.blocks)

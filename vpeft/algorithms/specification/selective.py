@@ -1,0 +1,130 @@
+"""Selective tuning: some blocks, or one kind of layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from vpeft.algorithms.base import Method
+from vpeft.core.backbones.host import PEFT_KEY, Block, Host, HostParam
+from vpeft.errors import UserError
+from vpeft.registry import PEFT_METHODS
+
+
+def size(module: nn.Module) -> int:
+    """Parameters of a module."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def block_size(block: Block) -> int:
+    """Parameters of a block's own: ``12 C^2 + 13 C`` with biases and a hidden width of 4 C, tables on top."""
+    return sum(p.numel() for key, p in block.module.named_parameters() if PEFT_KEY not in key.split("."))
+
+
+@dataclass(kw_only=True)
+class Selective(Method):
+    """Trains the base's own parameters of chosen blocks."""
+
+    category = "specification"
+    paper = "Lessons and Insights from a Unifying Study of PEFT in Visual Recognition, 2409.16434"
+    memory = "M2w"
+    mergeable = True
+
+    def chosen(self, host: Host) -> list[Block]:
+        """The blocks of which something is trained."""
+        raise NotImplementedError
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class PartialK(Selective):
+    """The last ``k`` blocks are trained whole; nothing below them needs a gradient.
+
+    Args:
+        k: How many.
+    """
+
+    k: int = 1
+
+    paper = "How transferable are features in deep neural networks?, NeurIPS 2014 (as Partial-1 in VPT, ECCV 2022)"
+    memory = "M1w"
+
+    def check(self, host: Host) -> None:
+        self.need_positive("k")
+        if self.k >= len(host.blocks):
+            raise UserError(
+                f"PartialK: k={self.k} leaves no frozen block of the {len(host.blocks)} of {host.registered_name()}: "
+                "use Full, or BlockTune(blocks=...)."
+            )
+
+    def trains(self, param: HostParam) -> bool:
+        return param.block is not None and param.block in param.block.host.blocks[-self.k :]
+
+    def count(self, host: Host) -> int:
+        return sum(block_size(block) for block in host.blocks[-self.k :])
+
+
+@dataclass(kw_only=True)
+class BlockChoice(Selective):
+    """Args:
+    blocks: Indices of the blocks, negative ones from the end; None means all.
+    """
+
+    blocks: tuple[int, ...] | None = None
+
+    def check(self, host: Host) -> None:
+        count = len(host.blocks)
+        if self.blocks is not None and (not self.blocks or not all(-count <= i < count for i in self.blocks)):
+            raise UserError(
+                f"{self.registered_name()}: blocks={self.blocks!r} must name blocks of {host.registered_name()}, from "
+                f"{-count} to {count - 1}."
+            )
+
+    def chosen(self, host: Host) -> list[Block]:
+        if self.blocks is None:
+            return list(host.blocks)
+        return [host.blocks[i] for i in sorted({i % len(host.blocks) for i in self.blocks})]
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class BlockTune(BlockChoice):
+    __doc__ = f"The chosen blocks are trained whole.\n\n    {BlockChoice.__doc__}"
+
+    def trains(self, param: HostParam) -> bool:
+        return param.block is not None and param.block in self.chosen(param.block.host)
+
+    def count(self, host: Host) -> int:
+        return sum(block_size(block) for block in self.chosen(host))
+
+
+@dataclass(kw_only=True)
+class LayerTune(BlockChoice):
+    """Trains the linears of one kind of layer of the chosen blocks."""
+
+    sites: ClassVar[tuple[str, ...]]
+
+    def trains(self, param: HostParam) -> bool:
+        if param.block is None or param.block not in self.chosen(param.block.host):
+            return False
+        modules = [param.block.sites[name].module for name in self.sites]
+        return any(param.param is p for module in modules for p in module.parameters())
+
+    def count(self, host: Host) -> int:
+        return sum(size(block.sites[name].module) for block in self.chosen(host) for name in self.sites)
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class AttentionTune(LayerTune):
+    __doc__ = f"The attention's linears (qkv, proj) of the chosen blocks are trained.\n\n    {BlockChoice.__doc__}"
+    sites = ("qkv", "proj")
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class MLPTune(LayerTune):
+    __doc__ = f"The MLP's linears (fc1, fc2) of the chosen blocks are trained.\n\n    {BlockChoice.__doc__}"
+    sites = ("fc1", "fc2")

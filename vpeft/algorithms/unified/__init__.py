@@ -1,0 +1,3 @@
+"""Methods that join several categories."""
+
+from vpeft.algorithms.unified import bapat  # noqa: F401  (register)
