@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.learning import TrainingData
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS, nearest
 
@@ -57,6 +58,9 @@ class Method:
     def trains(self, param: HostParam) -> bool:
         """Whether an existing parameter of the base is trained."""
         return False
+
+    def learn(self, host: Host, data: TrainingData) -> None:
+        """Select from the training data, once before training, what a module's buffer ``learned`` waits for."""
 
     def count(self, host: Host) -> int:
         """Trainable parameters without the head, as the paper's closed formula in the host's widths."""

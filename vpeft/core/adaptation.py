@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, find_host
 from vpeft.core.folding import fold_site
+from vpeft.core.learning import TrainingData, unlearned
 from vpeft.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,6 +102,17 @@ class Adaptation:
         for module in self.peft_modules():
             if not all(param.requires_grad for param in module.parameters()):
                 raise UserError("a PEFT parameter was frozen after attaching: leave frozen_stages at its default.")
+
+    @property
+    def waits_for_data(self) -> bool:
+        """Whether something has yet to be selected from the training data."""
+        return bool(unlearned(self.peft_modules()))
+
+    def learn(self, data: TrainingData) -> None:
+        """Let every method select from the training data what it has to."""
+        for key, method in self.methods.items():
+            self.host.method_key = key
+            method.learn(self.host, data)
 
     def snapshot(self) -> None:
         """Remember the present values of the existing parameters that are trained, as the base's own."""

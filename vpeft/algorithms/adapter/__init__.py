@@ -1,3 +1,12 @@
 """Methods that add bottleneck modules to a block."""
 
-from vpeft.algorithms.adapter import adapter, adaptformer, mona  # noqa: F401  (register)
+from vpeft.algorithms.adapter import (  # noqa: F401  (register)
+    adapter,
+    adaptformer,
+    arc,
+    convpass,
+    lorand,
+    mona,
+    sct,
+    snf,
+)

@@ -4,6 +4,7 @@ from vpeft.algorithms.specification import (  # noqa: F401  (register)
     baselines,
     bitfit,
     diff_fit,
+    gps,
     ln_tune,
     selective,
 )

@@ -69,6 +69,10 @@ class Block:
         """Put ``module`` at ``site``; its parameters get the key ``<block>.peft.<method>.<name>``."""
         self.host.place(site, placement, module, name, block=self)
 
+    def placed(self, method: str) -> nn.ModuleDict:
+        """The modules of a method at this block, by name."""
+        return getattr(self.module, PEFT_KEY)[method]
+
 
 class Host:
     """A backbone with its sites. Made by :func:`find_host`; nothing is changed until :meth:`adopt`.

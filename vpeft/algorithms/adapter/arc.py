@@ -1,0 +1,113 @@
+"""ARC: adapter re-composing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vpeft.algorithms.base import Method
+from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.sites import Flow
+from vpeft.registry import PEFT_METHODS
+
+WHERE = {"block": ("qkv", "fc1"), "attn": ("qkv",)}
+INITS = ("official", "identity")
+
+
+class SharedProjection(nn.Module):
+    """E (C, r) of all blocks of one width and place."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier-uniform."""
+        nn.init.xavier_uniform_(self.weight)
+
+
+class Recomposed(nn.Module):
+    """``h + Drop(h (E * lambda)) E^T + beta`` with a shared E.
+
+    Args:
+        shared: E; referred to, not owned.
+        drop: Dropout on the code.
+        zero: lambda starts at zero, else Xavier-uniform as a row ``(1, r)``.
+    """
+
+    def __init__(self, shared: SharedProjection, drop: float, zero: bool) -> None:
+        super().__init__()
+        self.shared, self.zero = (shared,), zero  # in a tuple, so that torch does not register it a second time
+        dim, width = shared.weight.shape
+        self.scale = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(dim))
+        self.drop = nn.Dropout(drop)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """lambda as ``zero`` says, beta zero."""
+        nn.init.zeros_(self.bias)
+        if self.zero:
+            nn.init.zeros_(self.scale)
+        else:
+            nn.init.xavier_uniform_(self.scale.data.unsqueeze(0))
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        projection = self.shared[0].weight
+        code = self.drop(x @ (projection * self.scale))
+        return x + torch.nn.functional.linear(code, projection, self.bias)
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """``I + E diag(lambda) E^T`` and beta."""
+        projection = self.shared[0].weight.double()
+        matrix = projection * self.scale.double() @ projection.t()
+        return matrix + matrix.new_ones(len(matrix)).diag(), self.bias
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class ARC(Method):
+    """``h <- h + Drop(h (E * lambda_i)) E^T + beta_i`` on the inputs of qkv and fc1; E (C, r) is shared by all blocks,
+    one for attention and one for the MLP (on a host with stages one pair per stage); lambda_i (r) and beta_i (C) are
+    each block's own. Linear. In windowed attention it stands inside the windows, where it sees the padding too.
+
+    Args:
+        bottleneck: Width r of the code.
+        drop: Dropout on the code.
+        where: ``block``, or ``attn`` for attention only.
+        init: ``official`` starts the MLP's lambda Xavier-uniform, so not as the frozen host; ``identity`` at zero.
+    """
+
+    bottleneck: int = 50
+    drop: float = 0.1
+    where: str = "block"
+    init: str = "official"
+
+    category = "adapter"
+    paper = "Efficient Adaptation of Large Vision Transformer via Adapter Re-Composing, NeurIPS 2023, Section 3.2"
+    mergeable = True
+    identity_at_start = False
+
+    def check(self, host: Host) -> None:
+        self.need_width("bottleneck", host)
+        self.need_choice("where", WHERE)
+        self.need_choice("init", INITS)
+
+    def build(self, host: Host) -> None:
+        shared: dict[str, SharedProjection] = {}
+        for block in host.blocks:
+            for site in WHERE[self.where]:
+                name = f"{site}{block.stage}"
+                if name not in shared:
+                    shared[name] = SharedProjection(block.dim, self.bottleneck)
+                    host.keep(shared[name], name)
+                zero = site == "qkv" or self.init == "identity"
+                block.place(site, "before", Recomposed(shared[name], self.drop, zero), site)
+
+    def count(self, host: Host) -> int:
+        r, places = self.bottleneck, len(WHERE[self.where])
+        widths = {b.stage: b.dim for b in host.blocks}
+        return places * (sum(c * r for c in widths.values()) + sum(r + b.dim for b in host.blocks))

@@ -1,0 +1,122 @@
+"""LoRand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpeft.algorithms.base import Method
+from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.sites import Flow
+from vpeft.errors import UserError
+from vpeft.registry import PEFT_METHODS
+
+INITS = ("official", "identity")
+
+
+class Synthesised(nn.Module):
+    """A linear with the matrix ``(sum_i P_i K_i Q_i)^T``, P_i (in, beta), K_i (beta, beta), Q_i (beta, out)."""
+
+    def __init__(self, inputs: int, outputs: int, alpha: int, beta: int) -> None:
+        super().__init__()
+        self.left = nn.Parameter(torch.empty(alpha, inputs, beta))
+        self.kernel = nn.Parameter(torch.empty(alpha, beta, beta))
+        self.right = nn.Parameter(torch.empty(alpha, beta, outputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def reset_parameters(self, zero: bool = False) -> None:
+        """All factors Kaiming-uniform with a = sqrt 5, the bias as a plain linear's; ``zero`` clears Q and bias."""
+        for factors in (self.left, self.kernel, self.right):
+            for factor in factors.data:
+                nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
+        bound = 1 / math.sqrt(self.left.shape[1])
+        nn.init.uniform_(self.bias, -bound, bound)
+        if zero:
+            nn.init.zeros_(self.right)
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # One product with all P side by side, then one with all K Q below one another; the matrix is not needed.
+        first = self.left.transpose(0, 1).flatten(1)
+        second = (self.kernel @ self.right).flatten(0, 1)
+        return F.linear(x @ first, second.t(), self.bias)
+
+
+class LoRandAdapter(nn.Module):
+    """``W_up GELU(W_dn x + b) + b'`` with synthesised matrices; ``residual`` adds x."""
+
+    def __init__(self, dim: int, width: int, alpha: int, beta: int, identity: bool, residual: bool = True) -> None:
+        super().__init__()
+        self.identity, self.residual = identity, residual
+        self.down = Synthesised(dim, width, alpha, beta)
+        self.up = Synthesised(width, dim, alpha, beta)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start both matrices; with ``identity`` the second is zero."""
+        self.down.reset_parameters()
+        self.up.reset_parameters(zero=self.identity)
+
+    def forward(self, x: Tensor, flow: Flow | None = None) -> Tensor:
+        y = self.up(F.gelu(self.down(x)))
+        return x + y if self.residual else y
+
+    @staticmethod
+    def count(dim: int, width: int, alpha: int, beta: int) -> int:
+        """``2 alpha beta (C + C / f) + 2 alpha beta^2 + C / f + C``."""
+        return 2 * alpha * beta * (dim + width) + 2 * alpha * beta**2 + width + dim
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class LoRand(Method):
+    """``A(x) = x + W_up GELU(W_dn x + b) + b'`` on the output of each branch, behind DropPath and before the residual;
+    ``W = (sum_{i=1..alpha} P_i K_i Q_i)^T``, P_i (in, beta), K_i (beta, beta), Q_i (beta, out).
+
+    Args:
+        alpha: Terms of the sum. The paper's "+" has 4.
+        beta: Rank of a term. "++" has alpha 4, beta 16.
+        reduction: f; the hidden width is C / f.
+        init: ``official`` draws all factors, so it does not start as the frozen host; ``identity`` starts the last
+            factor and its bias at zero.
+    """
+
+    alpha: int = 2
+    beta: int = 8
+    reduction: int = 2
+    init: str = "official"
+
+    category = "adapter"
+    paper = "1% VS 100%: Parameter-Efficient Low Rank Adapter for Dense Predictions, CVPR 2023, Section 3.2"
+    identity_at_start = False
+    unverified = (
+        "LoRand's own repository was not found; equation and start follow a later release of the first author. The "
+        "paper may share K between the two matrices (6 144 parameters less on Swin-B)."
+    )
+
+    def check(self, host: Host) -> None:
+        self.need_positive("alpha")
+        self.need_positive("beta")
+        self.need_positive("reduction")
+        self.need_choice("init", INITS)
+        for block in host.blocks:
+            if block.dim % self.reduction:
+                raise UserError(
+                    f"{self.registered_name()}: reduction={self.reduction} does not divide the width {block.dim} of "
+                    f"{host.registered_name()}."
+                )
+
+    def build(self, host: Host) -> None:
+        for block in host.blocks:
+            for branch in ("attn", "mlp"):
+                width = block.dim // self.reduction
+                module = LoRandAdapter(block.dim, width, self.alpha, self.beta, self.init == "identity")
+                block.place(f"{branch}_branch", "late", module, branch)
+
+    def count(self, host: Host) -> int:
+        size = LoRandAdapter.count
+        return sum(2 * size(b.dim, b.dim // self.reduction, self.alpha, self.beta) for b in host.blocks)

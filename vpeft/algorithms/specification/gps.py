@@ -1,0 +1,142 @@
+"""GPS: gradient-based parameter selection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpeft.algorithms.base import Method
+from vpeft.algorithms.losses.supcon import supervised_contrastive_loss, two_views
+from vpeft.core.backbones.host import Block, Host, HostParam
+from vpeft.core.backbones.sites import Flow, Site
+from vpeft.core.learning import TrainingData, mark_learned
+from vpeft.registry import PEFT_METHODS
+
+SELECTIONS = ("contrastive", "cross_entropy")
+
+
+class SparseRows(nn.Module):
+    """``scatter(delta) x``: K trained entries in every row of a linear or a convolution.
+
+    Attributes:
+        delta: ``(rows, K)``, the change of the chosen entries; all the optimiser keeps state for.
+        index: ``(rows, K)``, their columns in the flattened row.
+    """
+
+    weight_decay = False
+
+    def __init__(self, module: nn.Module, entries: int) -> None:
+        super().__init__()
+        rows, columns = module.weight.flatten(1).shape
+        self.shape = module.weight.shape
+        is_conv = isinstance(module, nn.Conv2d)
+        self.conv = {"stride": module.stride, "padding": module.padding} if is_conv else None
+        self.delta = nn.Parameter(torch.empty(rows, entries))
+        first = torch.arange(rows)[:, None] + torch.arange(entries)
+        self.register_buffer("index", first % columns)
+        self.register_buffer("learned", torch.tensor(False))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """No change."""
+        nn.init.zeros_(self.delta)
+
+    def dense(self) -> Tensor:
+        """The change as a matrix ``(rows, columns)``."""
+        return self.delta.new_zeros(self.shape).flatten(1).scatter(1, self.index, self.delta)
+
+    def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
+        """``y`` (..., rows) with the change added; a product per entry instead of a dense one."""
+        if self.conv is not None:
+            return y + F.conv2d(x, self.dense().view(self.shape), **self.conv).movedim(1, -1)
+        for column, delta in zip(self.index.unbind(1), self.delta.unbind(1), strict=True):
+            y = torch.addcmul(y, x.index_select(-1, column).to(y.dtype), delta.to(y.dtype))
+        return y
+
+    def affine(self) -> tuple[Tensor, None]:
+        """The dense change, no shift."""
+        return self.dense(), None
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class GPS(Method):
+    """In every row (output neuron) of every linear and of the patch embedding, the K entries with the largest
+    ``|accumulated gradient|`` of a selection loss over one pass are trained, with all biases of those layers.
+
+    ``W = W0 + scatter(delta)``, delta (rows, K): the same function and the same steps as masking the gradient of W,
+    with optimiser state for delta only. Weight decay must not reach delta: the authors' masked form would decay the entries
+    that are not chosen; here it is left out as they do. Their selection by name also trains LayerScales; here by type.
+
+    Args:
+        entries: K.
+        selection: ``contrastive`` is the supervised contrastive loss of two augmented views of pooled features;
+            ``cross_entropy`` that of the head as it stands.
+        temperature: Of the contrastive loss.
+    """
+
+    entries: int = 1
+    selection: str = "contrastive"
+    temperature: float = 0.07
+
+    category = "specification"
+    paper = "Gradient-based Parameter Selection for Efficient Fine-Tuning, CVPR 2024, Section 3.2"
+    mergeable = True
+
+    def check(self, host: Host) -> None:
+        self.need_choice("selection", SELECTIONS)
+        smallest = min(site.module.weight[0].numel() for _, site, _ in self.layers(host))
+        self.need_width("entries", host, [smallest])
+
+    def trains(self, param: HostParam) -> bool:
+        return param.role == "bias"
+
+    @staticmethod
+    def layers(host: Host) -> Iterator[tuple[str, Site, Block | None]]:
+        """Name, site and block (or None) of every linear and convolution."""
+        for name, site in host.sites.items():
+            if site.module.weight.dim() > 1:
+                yield name.replace(".", "_"), site, None
+        for block in host.blocks:
+            for name in ("qkv", "proj", "fc1", "fc2"):
+                yield name, block.sites[name], block
+
+    def build(self, host: Host) -> None:
+        for name, site, block in self.layers(host):
+            host.place(site.name, "parallel", SparseRows(site.module, self.entries), name, block)
+
+    def learn(self, host: Host, data: TrainingData) -> None:
+        layers = list(self.layers(host))
+        weights = [site.module.weight for _, site, _ in layers]
+        for weight in weights:
+            weight.requires_grad_(True)
+        total = [torch.zeros_like(weight) for weight in weights]
+        generator = torch.Generator().manual_seed(0)
+        mode = host.backbone.training
+        host.backbone.train()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for images, labels in data:
+                if self.selection == "contrastive":
+                    views = two_views(images, generator)
+                    features = [F.normalize(data.features(view), dim=1) for view in views]
+                    loss = supervised_contrastive_loss(torch.stack(features, 1), labels, self.temperature)
+                else:
+                    loss = F.cross_entropy(data.logits(images), labels)
+                for sum_, grad in zip(total, torch.autograd.grad(loss, weights), strict=True):
+                    sum_.add_(grad)
+        host.backbone.train(mode)
+        for weight, gradient, (_, site, _) in zip(weights, total, layers, strict=True):
+            weight.requires_grad_(False)
+            module = next(e.module for e in site.entries if e.key == host.method_key)
+            module.index.copy_(gradient.flatten(1).abs().topk(self.entries, dim=1).indices.sort(dim=1).values)
+            mark_learned(module)
+
+    def count(self, host: Host) -> int:
+        modules = [site.module for _, site, _ in self.layers(host)]
+        biases = sum(m.bias.numel() for m in modules if m.bias is not None)
+        return self.entries * sum(m.weight.shape[0] for m in modules) + biases

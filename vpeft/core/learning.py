@@ -1,0 +1,112 @@
+"""What a method may look at before training: the training images, once, through the frozen model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.sites import Entry, Flow, Site
+from vpeft.errors import UserError
+
+
+@dataclass
+class TrainingData:
+    """The training set for one pass.
+
+    Attributes:
+        batches: Pairs of preprocessed images ``(B, 3, H, W)`` and labels ``(B,)``, in a fixed order, without random
+            augmentation.
+        features: Images to pooled features ``(B, D)`` in front of the head, with gradient.
+        logits: Images to class scores ``(B, classes)``, with gradient.
+    """
+
+    batches: Iterable[tuple[Tensor, Tensor]]
+    features: Callable[[Tensor], Tensor]
+    logits: Callable[[Tensor], Tensor]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches, with a progress line where the error stream is a terminal."""
+        console = Console(stderr=True)
+        return iter(track(self.batches, "selecting", console=console, disable=not console.is_terminal))
+
+
+def training_data(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> TrainingData:
+    """The data of a classifier of mmpretrain or timm, or of a bare backbone."""
+    return TrainingData(batches, lambda x: pooled_features(model, x), lambda x: class_scores(model, x))
+
+
+def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
+    """Features ``(B, D)`` in front of the head."""
+    if hasattr(model, "extract_feat"):
+        out = model.extract_feat(images)
+    elif hasattr(model, "forward_head"):
+        out = model.forward_head(model.forward_features(images), pre_logits=True)
+    else:
+        out = model(images)
+    out = out[-1] if isinstance(out, (tuple, list)) else out
+    return out if out.dim() == 2 else out.flatten(2).mean(2) if out.dim() == 4 else out.mean(1)
+
+
+def class_scores(model: nn.Module, images: Tensor) -> Tensor:
+    """Class scores ``(B, classes)``.
+
+    Raises:
+        UserError: The model has no classification head.
+    """
+    if hasattr(model, "with_head") and model.with_head:
+        return model(images, mode="tensor")
+    if hasattr(model, "forward_head"):
+        return model(images)
+    raise UserError(f"{type(model).__name__} has no classification head whose scores could be read.")
+
+
+class Recorder(nn.Module):
+    """Shows every tensor that passes a site to ``look(x, flow)``."""
+
+    def __init__(self, look: Callable[[Tensor, Flow], None]) -> None:
+        super().__init__()
+        self.look = look
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        self.look(x, flow)
+        return x
+
+
+@contextmanager
+def recording(host: Host, looks: Iterable[tuple[Site, Callable[[Tensor, Flow], None]]]) -> Iterator[None]:
+    """Within the context, show what leaves some sites of the frozen host; everything placed is switched off.
+
+    A site that is a module must have something placed ``after`` or ``parallel`` (or nothing hooks it).
+    """
+    every = [site for sites in (host.sites, *(b.sites for b in host.blocks)) for site in sites.values()]
+    kept = [(entry, entry.active) for site in every for entry in site.entries]
+    added = [(site, Entry("after", Recorder(look), "recorder")) for site, look in looks]
+    for entry, _ in kept:
+        entry.active = False
+    for site, entry in added:
+        site.entries.insert(0, entry)
+    try:
+        yield
+    finally:
+        for site, entry in added:
+            site.entries.remove(entry)
+        for entry, active in kept:
+            entry.active = active
+
+
+def unlearned(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """The modules that wait for their selection: they have a buffer ``learned`` that is False."""
+    found = [(m, getattr(m, "learned", None)) for m in modules]
+    return [m for m, learned in found if isinstance(learned, Tensor) and not bool(learned)]
+
+
+def mark_learned(module: nn.Module) -> None:
+    """Note in the module's buffer that its selection was made."""
+    module.learned.copy_(torch.ones_like(module.learned))
