@@ -57,8 +57,8 @@ class ConvBypass(nn.Module):
 @dataclass(kw_only=True)
 class Convpass(Method):
     """``x <- x + DP(MHSA(n1)) + s DP(B_1(n1))``, ``x <- x + DP(MLP(n2)) + s DP(B_2(n2))`` with n the outputs of
-    the norms, ``B(z) = W_up Drop(q(Conv3x3(q(W_dn z + b)))) + b'`` and ``q(z) = z sigmoid(1.702 z)``. A class token passes the
-    convolution as a map of one pixel.
+    the norms, ``B(z) = W_up Drop(q(Conv3x3(q(W_dn z + b)))) + b'`` and ``q(z) = z sigmoid(1.702 z)``. A class token
+    passes the convolution as a map of one pixel.
 
     Args:
         bottleneck: Width r of the code.

@@ -75,8 +75,8 @@ class Salient(nn.Module):
 @dataclass(kw_only=True)
 class SCT(Method):
     """``x[S] <- x[S] + s (A x[S] + b)`` on k salient channels S of the stream behind attention's residual, A (k, k),
-    one module per block. For S the frozen model sees the training set once: n_{c,j} is the L2 norm of channel j over all
-    patch tokens of all images of class c; S are the k channels with the largest mean of n over the classes.
+    one module per block. For S the frozen model sees the training set once: n_{c,j} is the L2 norm of channel j over
+    all patch tokens of all images of class c; S are the k channels with the largest mean of n over the classes.
 
     Args:
         channels: k; None means 96, an eighth of ViT-B's width, or half the narrowest width where that is less.

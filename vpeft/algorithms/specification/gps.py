@@ -69,8 +69,9 @@ class GPS(Method):
     ``|accumulated gradient|`` of a selection loss over one pass are trained, with all biases of those layers.
 
     ``W = W0 + scatter(delta)``, delta (rows, K): the same function and the same steps as masking the gradient of W,
-    with optimiser state for delta only. Weight decay must not reach delta: the authors' masked form would decay the entries
-    that are not chosen; here it is left out as they do. Their selection by name also trains LayerScales; here by type.
+    with optimiser state for delta only. Weight decay must not reach delta: the authors' masked form would decay the
+    entries that are not chosen; here it is left out as they do. Their selection by name also trains LayerScales; here
+    by type.
 
     Args:
         entries: K.
