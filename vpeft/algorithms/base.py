@@ -103,6 +103,32 @@ class Method:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{self.registered_name()}: {field}={value!r} must be a whole number of at least 1.")
 
+    def need_divisor(self, field: str, host: Host) -> None:
+        """A reduction or a count of parts must divide every block's width."""
+        value = getattr(self, field)
+        for block in host.blocks:
+            if block.dim % value:
+                raise UserError(
+                    f"{self.registered_name()}: {field}={value} does not divide the width {block.dim} of "
+                    f"{host.registered_name()}."
+                )
+
+    def need_output_norm(self, host: Host) -> None:
+        """The read-out of a side network takes the place of what an output norm reads or gives."""
+        if not host.output_norms:
+            raise UserError(f"{self.registered_name()}: this {host.registered_name()} has no output norm to read at.")
+
+    def need_one_width(self, host: Host) -> None:
+        """A side network of one width needs a host of one width, with an output norm on its tokens alone."""
+        name = self.registered_name()
+        if len({block.dim for block in host.blocks}) > 1:
+            raise UserError(
+                f"{name} is defined for a backbone of one width; {host.registered_name()} has stages. Use it on a ViT, "
+                "or take a side method for stages (DTL, E3VA)."
+            )
+        if "norm.0" not in host.modules:
+            raise UserError(f"{name}: this {host.registered_name()} has no output norm to read at.")
+
     def need_choice(self, field: str, choices: Iterable[str]) -> None:
         """A named option must be one of ``choices``; a sequence of them must not be empty or repeat one."""
         value = getattr(self, field)

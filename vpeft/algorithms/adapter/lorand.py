@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from vpeft.algorithms.base import Method
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
-from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 INITS = ("official", "identity")
@@ -103,12 +102,7 @@ class LoRand(Method):
         self.need_positive("beta")
         self.need_positive("reduction")
         self.need_choice("init", INITS)
-        for block in host.blocks:
-            if block.dim % self.reduction:
-                raise UserError(
-                    f"{self.registered_name()}: reduction={self.reduction} does not divide the width {block.dim} of "
-                    f"{host.registered_name()}."
-                )
+        self.need_divisor("reduction", host)
 
     def build(self, host: Host) -> None:
         for block in host.blocks:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from vpeft.algorithms.base import Method
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
-from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 INITS = ("identity", "official")
@@ -108,12 +107,7 @@ class KAdaptation(Method):
     def check(self, host: Host) -> None:
         self.need_positive("terms")
         self.need_choice("init", INITS)
-        for block in host.blocks:
-            if block.dim % self.terms:
-                raise UserError(
-                    f"KAdaptation: terms={self.terms} does not divide the width {block.dim} of "
-                    f"{host.registered_name()}."
-                )
+        self.need_divisor("terms", host)
 
     def build(self, host: Host) -> None:
         shared = SharedRules(self.terms)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from vpeft.algorithms.base import Method
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
-from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 THIRDS = "qkv"
@@ -74,11 +73,7 @@ class KronA(Method):
     def check(self, host: Host) -> None:
         self.need_positive("size")
         self.need_choice("targets", THIRDS)
-        for block in host.blocks:
-            if block.dim % self.size:
-                raise UserError(
-                    f"KronA: size={self.size} does not divide the width {block.dim} of {host.registered_name()}."
-                )
+        self.need_divisor("size", host)
 
     def build(self, host: Host) -> None:
         for block in host.blocks:

@@ -80,11 +80,9 @@ class RepAdapter(Method):
         self.need_width("bottleneck", host)
         self.need_choice("where", SITES)
         self.need_positive("groups")
-        for what, width in [("bottleneck", self.bottleneck), *(("block width", b.dim) for b in host.blocks)]:
-            if width % self.groups:
-                raise UserError(
-                    f"RepAdapter: groups={self.groups} does not divide the {what} {width} on {host.registered_name()}."
-                )
+        self.need_divisor("groups", host)
+        if self.bottleneck % self.groups:
+            raise UserError(f"RepAdapter: groups={self.groups} does not divide bottleneck={self.bottleneck}.")
 
     def build(self, host: Host) -> None:
         for block in host.blocks:

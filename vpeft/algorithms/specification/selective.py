@@ -107,10 +107,7 @@ class LayerTune(BlockChoice):
     sites: ClassVar[tuple[str, ...]]
 
     def trains(self, param: HostParam) -> bool:
-        if param.block is None or param.block not in self.chosen(param.block.host):
-            return False
-        modules = [param.block.sites[name].module for name in self.sites]
-        return any(param.param is p for module in modules for p in module.parameters())
+        return param.site in self.sites and param.block in self.chosen(param.block.host)
 
     def count(self, host: Host) -> int:
         return sum(size(block.sites[name].module) for block in self.chosen(host) for name in self.sites)

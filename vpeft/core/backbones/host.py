@@ -34,12 +34,14 @@ class HostParam:
         role: ``weight | bias | norm_weight | norm_bias | layer_scale | rel_pos_bias | pos_embed | cls_token | other``,
             by the type of its module, never by its name.
         block: The block that holds it, or None.
+        site: The site whose module holds it, or None.
     """
 
     name: str
     param: nn.Parameter
     role: str
     block: Block | None
+    site: str | None
 
 
 @dataclass
@@ -146,6 +148,17 @@ class Host:
             tokens = self.modules[f"merge{stage}.norm"](tokens)
         return self.modules[f"merge{stage}.reduction"](tokens)
 
+    def merge_map(self, stage: int, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
+        """A map's tokens ``(B, H*W, C)`` through the patch merging that leads to ``stage``."""
+        raise NotImplementedError(f"{type(self).__name__} has no patch merging")
+
+    def last_block(self, norm: str) -> Block:
+        """The block whose output the output norm ``norm`` reads."""
+        return self.blocks[-1]
+
+    def resize_head(self, width: int) -> None:
+        """Give the head that the backbone holds inside (:meth:`heads`) inputs of ``width``; a new start for it."""
+
     def heads(self) -> list[str]:
         """Names of the submodules that are the task's head, not the backbone (timm keeps it inside)."""
         return []
@@ -251,6 +264,8 @@ class Host:
         """Every parameter of the base with its role; PEFT parameters and the head are left out."""
         owners = {id(block.module): block for block in self.blocks}
         head = {id(m) for name in self.heads() for m in self.backbone.get_submodule(name).modules()}
+        every = (self.sites, *(block.sites for block in self.blocks))
+        sites = {id(site.module): name for named in every for name, site in named.items() if site.module is not None}
 
         def walk(module: nn.Module, prefix: str, block: Block | None) -> Iterator[HostParam]:
             if id(module) in head:
@@ -259,7 +274,7 @@ class Host:
             for name, param in module._parameters.items():
                 if param is not None:
                     role = self.special.get(prefix + name) or self._role(module, name)
-                    yield HostParam(prefix + name, param, role, block)
+                    yield HostParam(prefix + name, param, role, block, sites.get(id(module)))
             for name, child in module._modules.items():
                 if child is not None and name != PEFT_KEY:
                     yield from walk(child, f"{prefix}{name}.", block)

@@ -152,6 +152,13 @@ class MMPretrainSwin(Host):
     def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, int]]) -> tuple[int, int]:
         return embedded[1]
 
+    def merge_map(self, stage: int, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
+        return self.backbone.stages[stage - 1].downsample(tokens, hw)[0]
+
+    def last_block(self, norm: str) -> Block:
+        stage = int(norm.removeprefix("norm."))
+        return [block for block in self.blocks if block.stage == stage][-1]
+
     def merge_tokens(self, stage: int, tokens: Tensor) -> Tensor:
         # mmcv's merging unfolds: the four neighbours of a channel stand next to one another.
         merging = self.backbone.stages[stage - 1].downsample

@@ -1,0 +1,3 @@
+"""Methods with a small network beside the backbone."""
+
+from vpeft.algorithms.side import dtl, e3va, last, lst  # noqa: F401  (register)

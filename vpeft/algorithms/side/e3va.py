@@ -1,0 +1,124 @@
+"""E3VA: a parallel adapter highway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vpeft.algorithms.adapter.lorand import LoRandAdapter
+from vpeft.algorithms.base import Method
+from vpeft.algorithms.modules.stateless import Stateless
+from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.backbones.sites import Flow
+from vpeft.registry import PEFT_METHODS
+
+
+class Highway(LoRandAdapter):
+    """``H <- H + (y + Delta(y))`` with a branch's output y; the stream itself goes on untouched.
+
+    Args:
+        key: Where H is kept: the highway as it leaves the branch of a block.
+        branch: ``attn`` or ``mlp``.
+    """
+
+    def __init__(self, key: str, branch: str, dim: int, width: int, alpha: int, beta: int) -> None:
+        super().__init__(dim, width, alpha, beta, identity=True, residual=True)
+        self.key, self.branch = key, branch
+
+    def forward(self, y: Tensor, flow: Flow) -> Tensor:
+        source = "enter" if self.branch == "attn" else "attn"
+        highway = flow.state[f"{self.key}.{source}"][flow.index]
+        flow.state.setdefault(f"{self.key}.{self.branch}", {})[flow.index] = highway + super().forward(y)
+        return y
+
+
+class Enter(Stateless):
+    """Brings the highway into a block: the embedded tokens, or what left the block before, merged between stages."""
+
+    def __init__(self, key: str, host: Host, merge: int | None) -> None:
+        super().__init__()
+        self.key, self.host, self.merge = key, host, merge
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        sizes = flow.state.setdefault(f"{self.key}.size", {})
+        sizes[flow.index] = flow.hw
+        highway = x
+        if flow.index:
+            highway = flow.state[f"{self.key}.mlp"][flow.index - 1]
+            if self.merge is not None:
+                highway = self.host.merge_map(self.merge, highway, sizes[flow.index - 1])
+        flow.state.setdefault(f"{self.key}.enter", {})[flow.index] = highway
+        return x
+
+
+class Leave(Stateless):
+    """Gives the highway to an output norm instead of the stream."""
+
+    def __init__(self, key: str, block: int) -> None:
+        super().__init__()
+        self.key, self.block = key, block
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        return flow.state[f"{self.key}.mlp"][self.block].view(x.shape)
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class E3VA(Method):
+    """A highway H beside the frozen backbone: it starts as the patch embedding, and in every block
+    ``H <- H + (a + Delta_1(a))``, ``H <- H + (f + Delta_2(f))`` with the outputs a, f of the frozen branches and
+    LoRand's bottleneck Delta without its skip; between stages it passes the frozen patch merging, and the output norms
+    read H.
+
+    Args:
+        alpha: Terms of each synthesised matrix.
+        beta: Rank of a term.
+        reduction: The hidden width is C over this.
+        train_norms: Train the output norms too, as for dense heads.
+    """
+
+    alpha: int = 2
+    beta: int = 8
+    reduction: int = 2
+    train_norms: bool = False
+
+    category = "side"
+    paper = (
+        "Parameter-efficient is not sufficient: Exploring Parameter, Memory, and Time Efficient Adapter Tuning for "
+        "Dense Predictions, 2306.09729"
+    )
+    memory = "M0"
+    base_eval = True
+    unverified = (
+        "A reconstruction from abstract, first page and a figure's caption; no code is public. The bottleneck is "
+        "LoRand's because the published counts fit it; that Delta starts at zero is our choice."
+    )
+
+    def check(self, host: Host) -> None:
+        self.need_positive("alpha")
+        self.need_positive("beta")
+        self.need_positive("reduction")
+        self.need_divisor("reduction", host)
+        self.need_output_norm(host)
+
+    def trains(self, param: HostParam) -> bool:
+        return self.train_norms and param.site is not None and param.site.startswith("norm.")
+
+    def build(self, host: Host) -> None:
+        key, stage = host.method_key, host.blocks[0].stage
+        for block in host.blocks:
+            merge = block.stage if block.stage != stage else None
+            stage = block.stage
+            block.place("block", "before", Enter(key, host, merge), "enter")
+            for branch in ("attn", "mlp"):
+                width = block.dim // self.reduction
+                module = Highway(key, branch, block.dim, width, self.alpha, self.beta)
+                block.place(f"{branch}_branch", "late", module, branch)
+        for name in host.output_norms:
+            host.place(name, "before", Leave(key, host.last_block(name).index), name.replace(".", "_"))
+
+    def count(self, host: Host) -> int:
+        size = LoRandAdapter.count
+        norms = sum(2 * host.modules[name].weight.numel() for name in host.output_norms) if self.train_norms else 0
+        return norms + sum(2 * size(b.dim, b.dim // self.reduction, self.alpha, self.beta) for b in host.blocks)
