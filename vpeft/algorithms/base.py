@@ -11,6 +11,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from torch import Tensor
+
+from vpeft.core.auxiliary import TrainingPass
 from vpeft.core.backbones.host import Host, HostParam
 from vpeft.core.learning import TrainingData
 from vpeft.errors import UserError
@@ -61,6 +64,14 @@ class Method:
 
     def learn(self, host: Host, data: TrainingData) -> None:
         """Select from the training data, once before training, what a module's buffer ``learned`` waits for."""
+
+    def losses(self, host: Host, training: TrainingPass) -> dict[str, Tensor]:
+        """Losses by name that are added to the task's, from the pass that has just run."""
+        return {}
+
+    def out_width(self, host: Host) -> int | None:
+        """Width of the features that the head gets, where it is not the host's own."""
+        return None
 
     def count(self, host: Host) -> int:
         """Trainable parameters without the head, as the paper's closed formula in the host's widths."""

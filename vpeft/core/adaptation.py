@@ -56,6 +56,8 @@ class Adaptation:
                 host.method_key = key
                 method.check(host)
                 method.build(host)
+                if method.out_width(host) is not None:
+                    host.resize_head(method.out_width(host))
         except Exception:
             host.release()  # a method that cannot be attached leaves the model as it was
             raise

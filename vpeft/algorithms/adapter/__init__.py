@@ -5,6 +5,7 @@ from vpeft.algorithms.adapter import (  # noqa: F401  (register)
     adaptformer,
     arc,
     convpass,
+    dyt,
     lorand,
     mona,
     sct,

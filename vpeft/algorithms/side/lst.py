@@ -19,7 +19,7 @@ INITS = ("magnitude", "random")
 
 
 class Ladder(nn.Module):
-    """The side network: ``Dn_0(h_0)``; per block ``mu_i s + (1 - mu_i) Dn_i(h_i)`` and ``SideBlock_i(s)``; ``Up(LN s)``.
+    """The side net: ``Dn_0(h_0)``; per block ``mu_i s + (1 - mu_i) Dn_i(h_i)`` and ``SideBlock_i(s)``; ``Up(LN s)``.
 
     Args:
         host: The host; pruned copies of its blocks start the side blocks.

@@ -230,7 +230,11 @@ class Host:
             block.module.peft_sites = block.sites
             block.module.__class__ = site_class(type(block.module), self.block_mixin)
         self.backbone.__class__ = site_class(type(self.backbone), SiteBackbone)
-        self.hooks = [self.backbone.patch_embed.register_forward_hook(_Begin(self))]
+        embedding = self.backbone.patch_embed
+        self.hooks = [
+            embedding.register_forward_pre_hook(_Begin(self)),
+            embedding.register_forward_hook(_Embedded(self)),
+        ]
         for sites in (self.sites, *(block.sites for block in self.blocks)):
             for site in sites.values():
                 self._hook(site)
@@ -311,13 +315,19 @@ class Host:
 
 
 class _Begin:
-    """Hook of the patch embedding, with which every forward pass begins however it is called."""
+    """Pre-hook of the patch embedding, with which every forward pass begins however it is called."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self.host.flow.begin(self.host.prefix)
+
+
+class _Embedded(_Begin):
+    """Hook of the patch embedding: the size of the first map is known."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.host.flow.hw = self.host.map_size(args[0], output)
 
 

@@ -105,5 +105,15 @@ class TimmViT(Host):
     def map_size(self, inputs: Tensor, embedded: Tensor) -> tuple[int, int]:
         return self.backbone.patch_embed.dynamic_feat_size(torch.Size(inputs.shape[-2:]))
 
+    def resize_head(self, width: int) -> None:
+        plain = self.backbone.head
+        if isinstance(plain, nn.Linear) and plain.in_features != width:
+            self.plain_head = plain
+            self.backbone.head = nn.Linear(width, plain.out_features).to(plain.weight)
+
+    def release(self) -> None:
+        super().release()
+        self.backbone.head = self.__dict__.pop("plain_head", self.backbone.head)
+
     def heads(self) -> list[str]:
         return ["head"]

@@ -1,0 +1,118 @@
+"""DyT: dynamic tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vpeft.algorithms.adapter.adaptformer import AdaptFormer
+from vpeft.algorithms.losses.dyt import DyTLoss
+from vpeft.algorithms.modules.stateless import Stateless
+from vpeft.core.auxiliary import TrainingPass
+from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.sites import Flow
+from vpeft.registry import PEFT_METHODS
+
+
+class Dispatcher(nn.Module):
+    """Decides per token of the map: ``m = [sigmoid((w^T x + c + G1 - G2) / tau) > 1/2]``, with the straight-through
+    gradient of the sigmoid; G are Gumbel noises, in training only. Tokens off the map always pass.
+    """
+
+    def __init__(self, key: str, dim: int, temperature: float) -> None:
+        super().__init__()
+        self.key, self.temperature = key, temperature
+        self.score = nn.Linear(dim, 1)
+        self.complete = False
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Truncated normal of std 0.02, no bias."""
+        nn.init.trunc_normal_(self.score.weight, std=0.02)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        """Keeps the mask ``(B, tokens)`` in the flow, None where everything passes; x goes on untouched."""
+        mask = None
+        if not self.complete:
+            score = self.score(x[:, flow.prefix :]).squeeze(-1).float()
+            if self.training:
+                noise = -torch.empty_like(score).exponential_().log() + torch.empty_like(score).exponential_().log()
+                score = score + noise
+            soft = torch.sigmoid(score / self.temperature)
+            mask = (soft > 0.5).to(soft.dtype) + (soft - soft.detach())
+            mask = torch.cat((mask.new_ones(len(mask), flow.prefix), mask), dim=1).to(x.dtype)
+        flow.state.setdefault(self.key, {})[flow.index] = mask
+        return x
+
+
+class Skip(Stateless):
+    """Lets only the chosen tokens through the MLP: without a graph the others are not computed."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+
+    def around(self, operation: Callable[[Tensor], Tensor], x: Tensor, flow: Flow) -> Tensor:
+        mask = flow.state[self.key][flow.index]
+        if mask is None:
+            return operation(x)
+        if torch.is_grad_enabled():
+            return operation(x) * mask.unsqueeze(-1)
+        chosen = mask > 0.5
+        rows = operation(x[chosen])
+        return rows.new_zeros(x.shape).masked_scatter_(chosen.unsqueeze(-1), rows)
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class DyT(AdaptFormer):
+    __doc__ = f"""AdaptFormer's block in which a dispatcher decides per token who passes the MLP:
+    ``x <- x + m DP(MLP(LN2 x)) + s Adapter(x)``, ``m = [sigmoid((w^T x + c + G1 - G2) / tau) > 1/2]``
+    (straight-through; Gumbel noise in training only; class tokens always pass). At inference the tokens with m = 0 are
+    not computed.
+
+    Training adds, in a second pass with m = 1, the complete model's loss, and
+    :class:`~vpeft.algorithms.losses.dyt.DyTLoss`.
+
+    Args:
+        temperature: tau.
+        target: Share of the tokens that is to pass.
+
+    AdaptFormer: {AdaptFormer.__doc__}"""
+
+    bottleneck: int = 8
+    scale: float = 1.0
+    drop: float = 0.0
+    temperature: float = 5.0
+    target: float = 0.5
+
+    category = "adapter"
+    paper = "Dynamic Tuning Towards Parameter and Inference Efficiency for ViT Adaptation, NeurIPS 2024, Section 3"
+    identity_at_start = False
+    unverified = "Scale s and learning rate are set per dataset outside the authors' parser; the values here are ours."
+
+    def build(self, host: Host) -> None:
+        super().build(host)
+        for block in host.blocks:
+            block.place("norm2", "before", Dispatcher(host.method_key, block.dim, self.temperature), "dispatcher")
+            block.place("mlp_branch", "around", Skip(host.method_key), "skip")
+
+    def losses(self, host: Host, training: TrainingPass) -> dict[str, Tensor]:
+        dispatchers = [block.placed(host.method_key)["dispatcher"] for block in host.blocks]
+        masks = [host.flow.state[host.method_key][b.index][:, host.prefix :] for b in host.blocks]
+        for module in dispatchers:
+            module.complete = True
+        try:
+            losses, scores = training.again()
+        finally:
+            for module in dispatchers:
+                module.complete = False
+        complete = sum(value.mean() for name, value in losses.items() if "loss" in name)
+        return {"loss_complete": complete, **DyTLoss(self.target)(masks, training.scores, scores)}
+
+    def count(self, host: Host) -> int:
+        return super().count(host) + sum(b.dim + 1 for b in host.blocks)

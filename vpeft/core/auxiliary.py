@@ -1,0 +1,77 @@
+"""Losses that methods add to the task's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from vpeft.core.adaptation import Adaptation, backbone_prefix, find_adaptation
+from vpeft.errors import UserError
+
+
+@dataclass
+class TrainingPass:
+    """The pass of which a method's losses are taken.
+
+    Attributes:
+        scores: What the head's last linear gave, with gradient.
+        again: Runs the same batch once more; returns the task's losses and the scores of that pass.
+    """
+
+    scores: Tensor
+    again: Callable[[], tuple[dict[str, Tensor], Tensor]]
+
+
+class LossWithMethods:
+    """A model's ``loss`` with the losses of its methods; an object, so that it survives ``deepcopy``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.seen = model, []
+        last_linear(model).register_forward_hook(self.look)
+
+    def look(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self.seen = [output]
+
+    def once(self, *args, **kwargs) -> tuple[dict[str, Tensor], Tensor]:
+        """The task's losses, and the scores."""
+        losses = type(self.model).loss(self.model, *args, **kwargs)
+        return losses, self.seen.pop()
+
+    def __call__(self, *args, **kwargs) -> dict[str, Tensor]:
+        losses, scores = self.once(*args, **kwargs)
+        adaptation = find_adaptation(self.model)
+        for key, method in adaptation.methods.items():
+            adaptation.host.method_key = key
+            losses.update(method.losses(adaptation.host, TrainingPass(scores, lambda: self.once(*args, **kwargs))))
+        return losses
+
+
+def add_losses(model: nn.Module) -> None:
+    """Let ``model.loss`` return the methods' losses too; nothing is changed where no method has any."""
+    if adds_losses(find_adaptation(model)) and not isinstance(getattr(model, "loss", None), LossWithMethods):
+        if not hasattr(type(model), "loss"):
+            raise UserError(f"{type(model).__name__} has no loss() that a method's own losses could be added to.")
+        model.loss = LossWithMethods(model)
+
+
+def adds_losses(adaptation: Adaptation) -> bool:
+    """Whether one of the methods states losses."""
+    from vpeft.algorithms.base import Method
+
+    return any(type(method).losses is not Method.losses for method in adaptation.methods.values())
+
+
+def last_linear(model: nn.Module) -> nn.Module:
+    """The last linear outside the adapted backbone: that which gives the scores.
+
+    Raises:
+        UserError: There is none.
+    """
+    prefix = backbone_prefix(model)
+    found = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and not name.startswith(prefix)]
+    if not prefix or not found:
+        raise UserError(f"{type(model).__name__} has no linear head outside its backbone, which a method's loss reads.")
+    return found[-1]
