@@ -3,7 +3,7 @@
 from vpeft import compat  # isort: skip  # noqa: F401  must come before any package that it mends
 
 from vpeft import algorithms, core  # noqa: F401  (register)
-from vpeft.apis import attach, detach, disabled, load_adapter, merge, plain_state_dict, save_adapter, unmerge
+from vpeft.apis import attach, detach, disabled, learn, load_adapter, merge, plain_state_dict, save_adapter, unmerge
 from vpeft.errors import UserError
 
 __version__ = "0.1.0"
@@ -13,6 +13,7 @@ __all__ = [
     "attach",
     "detach",
     "disabled",
+    "learn",
     "load_adapter",
     "merge",
     "plain_state_dict",

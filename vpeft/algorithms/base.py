@@ -42,6 +42,7 @@ class Method:
             activations of all blocks down to the first trained tensor; ``M1w`` and ``M2w`` form dense weight
             gradients too.
         mergeable: Whether it leaves no trace at inference once merged.
+        partly_mergeable: Whether some of its modules merge and the others stay in place.
         identity_at_start: Whether the output at the start is the frozen host's.
         base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).
         unverified: What of it could not be checked against the authors' own words, or None.
@@ -51,6 +52,7 @@ class Method:
     paper: ClassVar[str]
     memory: ClassVar[str] = "M2"
     mergeable: ClassVar[bool] = False
+    partly_mergeable: ClassVar[bool] = False
     identity_at_start: ClassVar[bool] = True
     base_eval: ClassVar[bool] = False
     unverified: ClassVar[str | None] = None

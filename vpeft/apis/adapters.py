@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from vpeft.algorithms.base import Method, build_methods
 from vpeft.core.adaptation import adapt, find_adaptation, get_adaptation, is_peft_key
 from vpeft.core.adapter_file import read_adapter, save_adapter, write_adapter
+from vpeft.core.learning import training_data
 from vpeft.errors import UserError
 
 __all__ = [
     "attach",
     "detach",
     "disabled",
+    "learn",
     "load_adapter",
     "merge",
     "plain_state_dict",
@@ -55,6 +57,19 @@ def detach(model: nn.Module, restore: bool = True) -> nn.Module:
         restore: Give the base its own weights back, bit-equal. False keeps merged and trained weights.
     """
     find_adaptation(model).detach(restore)
+    return model
+
+
+def learn(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
+    """Let the methods select from training data what they have to before training (SCT, GPS), in place.
+
+    ``tools/train.py`` does it by itself. Without it such a method trains the first channels or entries.
+
+    Args:
+        model: A model with a method attached.
+        batches: Pairs of images ``(B, 3, H, W)``, preprocessed, without augmentation, and labels ``(B,)``.
+    """
+    find_adaptation(model).learn(training_data(model, batches))
     return model
 
 

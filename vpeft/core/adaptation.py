@@ -213,8 +213,7 @@ class Adaptation:
                 raise UserError("the adapter is merged already: unmerge it first.")
             if all(method.mergeable for method in self.methods.values()):
                 return []
-        mergeable = [key for key, method in self.methods.items() if method.mergeable]
-        if not mergeable:
+        if not any(method.mergeable or method.partly_mergeable for method in self.methods.values()):
             names = ", ".join(type(method).__name__ for method in self.methods.values())
             raise UserError(f"{names} cannot be merged into the weights: its function is not affine in its input.")
         new: dict[int, Tensor] = {}

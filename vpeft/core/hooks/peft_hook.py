@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from typing import Any
 
+import torch
+from mmengine import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop, Runner
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
 
 from vpeft.core.adaptation import Adaptation, backbone_prefix, find_adaptation, is_peft_key
 from vpeft.core.adapter_file import adapter_metadata, check_base
+from vpeft.core.auxiliary import add_losses
+from vpeft.core.learning import training_data
 from vpeft.core.report import parameter_report, render
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
@@ -34,9 +43,14 @@ class PEFTHook(Hook):
             unwrap(runner.model).init_weights()
 
     def before_train(self, runner: Runner) -> None:
-        """Report, and check that something is trained."""
+        """Report, check that something is trained, and select from the data what a method has to."""
         model = unwrap(runner.model)
-        find_adaptation(model).check_trained()
+        adaptation = find_adaptation(model)
+        adaptation.check_trained()
+        add_losses(model)
+        if adaptation.waits_for_data:
+            runner.logger.info("selecting from the training data, one pass without augmentation")
+            adaptation.learn(training_data(model, selection_batches(runner.cfg, model)))
         report = parameter_report(model)
         runner.logger.info("\n" + render(report))
         if report.total == 0:
@@ -62,6 +76,24 @@ class PEFTHook(Hook):
         """Refuse a checkpoint of other methods or of another base."""
         model = unwrap(runner.model)
         check_checkpoint(model, checkpoint, str(getattr(runner, "_load_from", None) or "the checkpoint"))
+
+
+def selection_batches(cfg: Config, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """Preprocessed images and labels of the training set, once, in a fixed random order, read as in testing."""
+    dataset = copy.deepcopy(cfg.train_dataloader.dataset)
+    inner = dataset
+    while "dataset" in inner:
+        inner = inner.dataset
+    inner.pipeline = cfg.test_dataloader.dataset.pipeline
+    data = DATASETS.build(dataset)
+    order = RandomSampler(data, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(data, cfg.train_dataloader.batch_size, sampler=order, collate_fn=pseudo_collate)
+    for batch in loader:
+        batch = model.data_preprocessor(batch, False)
+        labels = [getattr(sample, "gt_label", None) for sample in batch["data_samples"]]
+        if any(label is None for label in labels):
+            raise UserError("a method selects by class, and the training samples of this config have no class labels.")
+        yield batch["inputs"], torch.cat(labels)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

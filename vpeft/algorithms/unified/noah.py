@@ -1,0 +1,172 @@
+"""NOAH: prompts, LoRA and adapters of searched sizes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpeft.algorithms.adapter.convpass import quick_gelu
+from vpeft.algorithms.base import Method
+from vpeft.algorithms.modules.stateless import Stateless
+from vpeft.algorithms.prompt.vpt import insert
+from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.sites import Flow
+from vpeft.errors import UserError
+from vpeft.registry import PEFT_METHODS
+
+#: The three kinds of modules and the field that holds their sizes.
+KINDS = {"prompt": "prompts", "lora": "ranks", "adapter": "widths"}
+
+
+class Elastic(nn.Module):
+    """A module of ``size`` of which the first ``active`` rows, ranks or units are used: all, but in a supernet."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = self.active = size
+
+
+class ElasticPrompts(Elastic):
+    """Fresh prompts for one block, behind the prefix."""
+
+    weight_decay = False
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__(size)
+        self.weight = nn.Parameter(torch.empty(size, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier-uniform."""
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        tokens = self.weight[: self.active].expand(x.shape[0], -1, -1)
+        return insert(x, tokens.to(x.dtype), flow)
+
+
+class DropPrompts(Stateless):
+    """Throws the prompts away behind their block."""
+
+    def __init__(self, prompts: ElasticPrompts) -> None:
+        super().__init__()
+        self.prompts = (prompts,)  # in a tuple, so that torch does not register it a second time
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        last = flow.prefix
+        flow.prefix = first = last - self.prompts[0].active
+        return torch.cat((x[:, :first], x[:, last:]), dim=1)
+
+
+class ElasticLoRA(Elastic):
+    """``B A Drop(x)`` on q, k and v jointly: A (r, C), B (3 C, r)."""
+
+    def __init__(self, size: int, dim: int, drop: float) -> None:
+        super().__init__(size)
+        self.drop = nn.Dropout(drop)
+        self.down = nn.Parameter(torch.empty(size, dim))
+        self.up = nn.Parameter(torch.empty(3 * dim, size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """A Kaiming-uniform with a = sqrt 5, B zero."""
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        nn.init.zeros_(self.up)
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        return F.linear(F.linear(self.drop(x), self.down[: self.active]), self.up[:, : self.active])
+
+    def affine(self) -> tuple[Tensor, None]:
+        """The dense update, no shift."""
+        return self.up[:, : self.active].double() @ self.down[: self.active].double(), None
+
+
+class ElasticAdapter(Elastic):
+    """``y + W_up Drop(q(W_dn y + b_dn)) + b_up``; the identity where no unit is active."""
+
+    def __init__(self, size: int, dim: int, drop: float) -> None:
+        super().__init__(size)
+        self.down = nn.Linear(dim, size)
+        self.drop = nn.Dropout(drop)
+        self.up = nn.Linear(size, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights Xavier-uniform, biases normal of std 1e-6."""
+        for linear in (self.down, self.up):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.normal_(linear.bias, std=1e-6)
+
+    def forward(self, y: Tensor, flow: Flow) -> Tensor:
+        if not self.active:
+            return y
+        hidden = F.linear(y, self.down.weight[: self.active], self.down.bias[: self.active])
+        return y + F.linear(self.drop(quick_gelu(hidden)), self.up.weight[:, : self.active], self.up.bias)
+
+
+@PEFT_METHODS.register_module()
+@dataclass(kw_only=True)
+class NOAH(Method):
+    """A subnet: in block i, ``p_i`` fresh prompts in the stream, joint LoRA of rank ``r_i`` on q, k, v, and behind
+    DropPath an adapter of width ``a_i`` on the MLP's output. A size of 0 leaves the module out. The sizes are found by
+    :mod:`vpeft.apis.noah` (supernet, evolutionary search); the authors' subnets for VTAB-1k are in
+    ``configs/_base_/per_task/noah.py``.
+
+    The authors append prompts at the end of the sequence; attention does not see the order. Their prompts and position
+    table before the first block, thrown away before they are used, are left out.
+
+    Args:
+        prompts: p of every block, or one number for all.
+        ranks: r.
+        widths: a.
+        drop: Dropout on LoRA's input and on the adapter's code.
+    """
+
+    prompts: int | tuple[int, ...] = 5
+    ranks: int | tuple[int, ...] = 5
+    widths: int | tuple[int, ...] = 5
+    drop: float = 0.1
+
+    category = "unified"
+    paper = "Neural Prompt Search, 2206.04673, Section 3"
+    partly_mergeable = True
+    identity_at_start = False
+
+    def sizes(self, kind: str, host: Host) -> tuple[int, ...]:
+        """Sizes of one kind of module, block by block."""
+        value = getattr(self, KINDS[kind])
+        return (value,) * len(host.blocks) if isinstance(value, int) else tuple(value)
+
+    def check(self, host: Host) -> None:
+        for kind, field in KINDS.items():
+            sizes = self.sizes(kind, host)
+            whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes)
+            if len(sizes) != len(host.blocks) or not whole:
+                raise UserError(
+                    f"NOAH: {field}={getattr(self, field)!r} must be a whole number of at least 0, or one for each of "
+                    f"the {len(host.blocks)} blocks of {host.registered_name()}."
+                )
+        if not any(any(self.sizes(kind, host)) for kind in KINDS):
+            raise UserError("NOAH: every size is 0, so nothing would be trained.")
+
+    def build(self, host: Host) -> None:
+        for i, block in enumerate(host.blocks):
+            prompts, rank, width = (self.sizes(kind, host)[i] for kind in KINDS)
+            if prompts:
+                module = ElasticPrompts(prompts, block.dim)
+                block.place("block", "before", module, "prompt")
+                block.place("block", "after", DropPrompts(module), "drop_prompts")
+            if rank:
+                block.place("qkv", "parallel", ElasticLoRA(rank, block.dim, self.drop), "lora")
+            if width:
+                block.place("mlp_branch", "late", ElasticAdapter(width, block.dim, self.drop), "adapter")
+
+    def count(self, host: Host) -> int:
+        total = 0
+        for block, p, r, a in zip(host.blocks, *(self.sizes(kind, host) for kind in KINDS), strict=True):
+            total += p * block.dim + 4 * block.dim * r + (2 * a * block.dim + a + block.dim if a else 0)
+        return total
