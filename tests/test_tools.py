@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.hosts import build
 
+import vpeft
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.config import config_files, load_config
 from vpeft.apis.data import check_vtab
-from vpeft.core.datasets.tasks import TASKS
+from vpeft.core.datasets.tasks import TASKS, VTAB
 from vpeft.registry import HOSTS, PEFT_METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +32,30 @@ PUBLISHED = {
     "vptdeep_vit": 92160,
     "linear_vit": 0,
     "mona_swin": 3667456,
+    "fact_tt_vit": 61440,
+    "fact_tk_vit": 86528,
+    "repadapter_vit": 239808,
+    "hydra_vit": 239712,
+    "sct_vit": 111744,
+    "lst_vit": 2376492,
+    "prefix_vit": 184320,
+    "difffit_vit": 140544,
+    "arc_vit": 96432,
+    "convpass_vit": 327552,
+    "gps_vit": 167424,
+    "hst_vit": 764840,
+    "last_vit": 618048,
+    "snf_vit": 73752,
+    "dtl_vit": 36864,
+    "dtlplus_vit": 43776,
+    "bapat_vit": 2093184,
+    "krona_vit": 38400,
+    "kadaptation_vit": 50176,
+    "dyt_vit": 165996,
+    "utuning_vit": 184320,
+    "lorand_swin": 1203456,
+    "e3va_swin": 1203456,
+    "partial1_swin": 12601632,
 }
 
 
@@ -47,16 +73,45 @@ def test_every_config_builds(path):
     assert (report.trainable_without_head > 0) == ("linear_" not in path)
 
 
+@pytest.mark.parametrize("path", [p for p in CONFIGS if load_config(ROOT / p).get("per_task")])
+def test_the_authors_values_of_every_task_build(path):
+    tasks = [task for task in load_config(ROOT / path).per_task if task != "columns"]
+    assert tasks == list(VTAB)
+    plain = load_config(ROOT / path, "dsprites_loc")
+    tuned = load_config(ROOT / path, "dsprites_loc", {"authors_values": True})
+    assert tuned.pretty_text.replace("authors_values = True", "authors_values = False") != plain.pretty_text
+    assert config_parameters(tuned).head == config_parameters(plain).head
+    by_hand = {"authors_values": True, "optim_wrapper.optimizer.lr": 0.123}
+    assert load_config(ROOT / path, "dsprites_loc", by_hand).optim_wrapper.optimizer.lr == 0.123
+
+
+@pytest.mark.parametrize(("name", "mean"), [("fact_tt", 39_734), ("fact_tk", 68_985), ("noah", 360_134)])
+def test_mean_of_the_released_sizes(name, mean):
+    """The tables hold what the authors released: their mean counts are the published ones."""
+    path = ROOT / f"configs/vtab/{name}_vit.py"
+    counts = [config_parameters(load_config(path, t, {"authors_values": True})) for t in VTAB]
+    assert round(sum(c.trainable_without_head for c in counts) / len(counts)) == mean
+
+
+def attaches(host, method):
+    try:
+        vpeft.attach(build(host), method)
+    except vpeft.UserError:
+        return False
+    return True
+
+
 def test_every_method_has_its_configs():
     names = {Path(f).stem for f in CONFIGS}
     used = set()
     for path in CONFIGS:
         method = load_config(ROOT / path).model.backbone.method
         used.add((method["type"], Path(path).parent.name, Path(path).stem.rsplit("_", 1)[1]))
-    wanted = {
-        (m, folder, host) for m in PEFT_METHODS.module_dict for folder in ("vtab", "mini") for host in ("vit", "swin")
-    }
-    assert used >= wanted
+    hosts = {"vit": "mmpretrain.VisionTransformer", "swin": "mmpretrain.SwinTransformer"}
+    refused = {(m, host) for m in PEFT_METHODS.module_dict for host, name in hosts.items() if not attaches(name, m)}
+    assert refused == {("LST", "swin"), ("LAST", "swin"), ("HST", "swin")}
+    pairs = {(m, host) for m in PEFT_METHODS.module_dict for host in hosts} - refused
+    assert used >= {(m, folder, host) for m, host in pairs for folder in ("vtab", "mini")}
     assert len(names) == len(CONFIGS)
 
 

@@ -4,6 +4,7 @@ _base_ = [
     "../_base_/datasets/vtab1k.py",
     "../_base_/schedules/vtab.py",
     "../_base_/default_runtime.py",
+    "../_base_/per_task/ssf.py",
 ]
 model = dict(backbone=dict(type="vpeft.PEFT", of="VisionTransformer", method=dict(type="SSF")))
 optim_wrapper = dict(optimizer=dict(lr=0.005, weight_decay=5e-05))

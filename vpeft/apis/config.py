@@ -44,8 +44,11 @@ def load_config(
     if options:
         cfg.merge_from_dict(dict(options))
     if cfg.get("suite"):
-        from vpeft.core.datasets.configure import configure_task
+        from vpeft.core.datasets.configure import configure_task, use_authors_values
 
+        if cfg.get("authors_values"):
+            use_authors_values(cfg, task)
+            cfg.merge_from_dict(dict(options or {}))  # what is asked for by hand goes before the table
         configure_task(cfg, task)
     elif task is not None:
         raise UserError(f"config {path} has no task to choose (no `suite` field): leave --task {task} out.")

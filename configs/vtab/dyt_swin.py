@@ -1,0 +1,10 @@
+# DyT on Swin-B, VTAB-1k.
+_base_ = [
+    "../_base_/models/swin_base.py",
+    "../_base_/datasets/vtab1k.py",
+    "../_base_/schedules/vtab.py",
+    "../_base_/default_runtime.py",
+]
+model = dict(
+    backbone=dict(type="vpeft.PEFT", of="SwinTransformer", method=dict(type="DyT", bottleneck=8), drop_path_rate=0.0)
+)
