@@ -77,12 +77,12 @@ def test_every_config_builds(path):
 def test_the_authors_values_of_every_task_build(path):
     tasks = [task for task in load_config(ROOT / path).per_task if task != "columns"]
     assert tasks == list(VTAB)
-    plain = load_config(ROOT / path, "dsprites_loc")
-    tuned = load_config(ROOT / path, "dsprites_loc", {"authors_values": True})
+    plain = load_config(ROOT / path, "kitti")
+    tuned = load_config(ROOT / path, "kitti", {"authors_values": True})
     assert tuned.pretty_text.replace("authors_values = True", "authors_values = False") != plain.pretty_text
     assert config_parameters(tuned).head == config_parameters(plain).head
     by_hand = {"authors_values": True, "optim_wrapper.optimizer.lr": 0.123}
-    assert load_config(ROOT / path, "dsprites_loc", by_hand).optim_wrapper.optimizer.lr == 0.123
+    assert load_config(ROOT / path, "kitti", by_hand).optim_wrapper.optimizer.lr == 0.123
 
 
 @pytest.mark.parametrize(("name", "mean"), [("fact_tt", 39_734), ("fact_tk", 68_985), ("noah", 360_134)])

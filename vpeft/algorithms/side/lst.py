@@ -36,7 +36,7 @@ class Ladder(nn.Module):
         self.down = nn.ModuleList(nn.Linear(width, dim) for _ in range(len(host.blocks) + 1))
         self.gate = nn.Parameter(torch.empty(len(host.blocks)))
         self.blocks = nn.ModuleList(PlainBlock(dim, heads, qkv_bias=True) for _ in host.blocks)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)  # as in the side blocks and in ViT
         self.up = nn.Linear(dim, width)
         self.reset_parameters()
 
