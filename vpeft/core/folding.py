@@ -13,6 +13,8 @@ Everything is computed in float64.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -65,17 +67,24 @@ def fold_site(site: Site, new: dict[int, Tensor]) -> list[Entry]:
 
 
 def _foldable(site: Site) -> list[Entry]:
-    """Entries next to the operation, up to the first that is not affine."""
+    """Entries next to the operation up to the first that is not affine: those behind it, then those before it.
+
+    What stands before it is seen by every ``parallel`` module too, so it folds last, and only where no such module
+    stays in place.
+    """
     active = [e for e in site.entries if e.active]
-    befores = [e for e in reversed(active) if e.placement == "before"]
-    rest = [e for e in active if e.placement in ("parallel", "after")]
-    found = []
-    for entries in (befores, rest):
-        for entry in entries:
-            if not hasattr(entry.module, "affine") or (site.module is None and entry.placement != "after"):
-                break
-            found.append(entry)
+    behind = [e for e in active if e.placement in ("parallel", "after")]
+    found = _affine_run(site, behind)
+    if not any(e.placement == "parallel" for e in behind[len(found) :]):
+        found = found + _affine_run(site, [e for e in reversed(active) if e.placement == "before"])
     return found
+
+
+def _affine_run(site: Site, entries: list[Entry]) -> list[Entry]:
+    def folds(entry: Entry) -> bool:
+        return hasattr(entry.module, "affine") and (site.module is not None or entry.placement == "after")
+
+    return list(itertools.takewhile(folds, entries))
 
 
 def _value(param: Tensor | None, new: dict[int, Tensor]) -> Tensor | None:

@@ -89,8 +89,11 @@ class SpreadPool(Stateless):
 
 
 def insert(x: Tensor, tokens: Tensor, flow: Flow) -> Tensor:
-    """Put ``tokens`` behind the stream's prefix, to which they count from now on."""
-    first = flow.prefix
+    """Put ``tokens`` behind the stream's own prefix, to which they count from now on.
+
+    Those of a method placed later stand in front, so each method takes its own out at the end of the prefix.
+    """
+    first = flow.own_prefix
     flow.prefix += tokens.shape[1]
     return torch.cat((x[:, :first], tokens, x[:, first:]), dim=1)
 
