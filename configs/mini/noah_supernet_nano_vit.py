@@ -1,0 +1,33 @@
+# NOAH's supernet on the nano ViT, embedded tasks: for tools/noah.py, which searches and trains a subnet.
+_base_ = [
+    "../_base_/models/nano_vit.py",
+    "../_base_/datasets/mini.py",
+    "../_base_/schedules/mini.py",
+    "../_base_/default_runtime.py",
+]
+train_split = "train800"  # val200 is what the search looks at
+model = dict(
+    backbone=dict(
+        type="vpeft.PEFT", of="VisionTransformer", method=dict(type="NOAH", prompts=4, ranks=4, widths=4, drop=0.1)
+    )
+)
+optim_wrapper = dict(optimizer=dict(lr=0.005))
+custom_hooks = [
+    dict(type="vpeft.PEFTHook"),
+    dict(type="vpeft.EpochSeedHook"),
+    dict(type="vpeft.LossGuardHook"),
+    dict(type="vpeft.ProgressHook"),
+    dict(type="vpeft.SupernetHook", choices=[1, 2, 4]),
+]
+noah = dict(
+    subnet_config="noah_nano_vit.py",
+    choices=[1, 2, 4],
+    limit=6000,
+    epochs=4,
+    population=12,
+    parents=4,
+    mutations=5,
+    crossovers=5,
+    depth_prob=0.4,
+    size_prob=0.2,
+)

@@ -1,0 +1,21 @@
+"""NOAH: train a supernet, search a subnet, train and test it; run again, it goes on where it was left."""
+
+import argparse
+
+from vpeft.apis.cli import add_config_arguments, run_main
+from vpeft.apis.noah import noah
+from vpeft.apis.result import summary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    parser.add_argument("--work-dir", default="work_dirs/noah", help="supernet/, search/, subnet.py and subnet/")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all stages")
+    args = parser.parse_args()
+    result = noah(args.config, args.task, args.work_dir, args.seed, args.cfg_options)
+    print(summary(result, f"{args.work_dir}/subnet"))
+
+
+if __name__ == "__main__":
+    run_main(main)
