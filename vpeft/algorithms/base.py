@@ -42,6 +42,7 @@ class Method:
             activations of all blocks down to the first trained tensor; ``M1w`` and ``M2w`` form dense weight
             gradients too.
         mergeable: Whether it leaves no trace at inference once merged.
+        merges_with: The hyper-parameters with which a method merges that else does not.
         partly_mergeable: Whether some of its modules merge and the others stay in place.
         identity_at_start: Whether the output at the start is the frozen host's.
         base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).
@@ -52,6 +53,7 @@ class Method:
     paper: ClassVar[str]
     memory: ClassVar[str] = "M2"
     mergeable: ClassVar[bool] = False
+    merges_with: ClassVar[str] = ""
     partly_mergeable: ClassVar[bool] = False
     identity_at_start: ClassVar[bool] = True
     base_eval: ClassVar[bool] = False

@@ -87,7 +87,7 @@ class ARC(Method):
     init: str = "official"
 
     category = "adapter"
-    paper = "Efficient Adaptation of Large Vision Transformer via Adapter Re-Composing, NeurIPS 2023, Section 3.2"
+    paper = "Efficient Adaptation of Large Vision Transformer via Adapter Re-Composing, NeurIPS 2023"
     mergeable = True
     identity_at_start = False
 

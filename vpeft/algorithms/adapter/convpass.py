@@ -75,7 +75,7 @@ class Convpass(Method):
     where: str = "block"
 
     category = "adapter"
-    paper = "Convolutional Bypasses Are Better Vision Transformer Adapters, 2207.07039, Section 3.2"
+    paper = "Convolutional Bypasses Are Better Vision Transformer Adapters, 2207.07039"
 
     def check(self, host: Host) -> None:
         self.need_width("bottleneck", host)

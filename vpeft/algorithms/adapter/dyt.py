@@ -91,7 +91,7 @@ class DyT(AdaptFormer):
     target: float = 0.5
 
     category = "adapter"
-    paper = "Dynamic Tuning Towards Parameter and Inference Efficiency for ViT Adaptation, NeurIPS 2024, Section 3"
+    paper = "Dynamic Tuning Towards Parameter and Inference Efficiency for ViT Adaptation, NeurIPS 2024"
     identity_at_start = False
     unverified = "Scale s and learning rate are set per dataset outside the authors' parser; the values here are ours."
 

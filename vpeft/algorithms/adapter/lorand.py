@@ -90,7 +90,7 @@ class LoRand(Method):
     init: str = "official"
 
     category = "adapter"
-    paper = "1% VS 100%: Parameter-Efficient Low Rank Adapter for Dense Predictions, CVPR 2023, Section 3.2"
+    paper = "1% VS 100%: Parameter-Efficient Low Rank Adapter for Dense Predictions, CVPR 2023"
     identity_at_start = False
     unverified = (
         "LoRand's own repository was not found; equation and start follow a later release of the first author. The "

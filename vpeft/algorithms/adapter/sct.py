@@ -92,7 +92,8 @@ class SCT(Method):
     variant: str = "attn"
 
     category = "adapter"
-    paper = "SCT: A Simple Baseline for Parameter-Efficient Fine-Tuning via Salient Channels, IJCV 2023, Section 3.2"
+    paper = "SCT: A Simple Baseline for Parameter-Efficient Fine-Tuning via Salient Channels, IJCV 2023"
+    merges_with = "variant mlp or qkv"
     identity_at_start = False
 
     #: Variant to site and placement of the module, and the site whose output is looked at.

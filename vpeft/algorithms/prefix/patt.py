@@ -63,7 +63,7 @@ class PATT(Method):
     init: str = "official"
 
     category = "prefix"
-    paper = "Towards a Unified View on Visual Parameter-Efficient Transfer Learning (V-PETL), 2210.00788, Section 3.3"
+    paper = "Towards a Unified View on Visual Parameter-Efficient Transfer Learning (V-PETL), 2210.00788"
     identity_at_start = False
     unverified = "The authors' ViT variant is not released: its inner width is fitted to the published count."
 

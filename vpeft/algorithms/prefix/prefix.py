@@ -83,7 +83,7 @@ class PrefixTuning(Method):
     hidden: int = 128
 
     category = "prefix"
-    paper = "Prefix-Tuning: Optimizing Continuous Prompts for Generation, ACL 2021, Section 4"
+    paper = "Prefix-Tuning: Optimizing Continuous Prompts for Generation, ACL 2021"
     identity_at_start = False
 
     def check(self, host: Host) -> None:

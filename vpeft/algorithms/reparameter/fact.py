@@ -162,7 +162,7 @@ class FacT(Method):
 @dataclass(kw_only=True)
 class FacTTT(FacT):
     __doc__ = f"Tensor train: every S_j (r, r) is learnt itself. {FacT.__doc__}"
-    paper = "FacT: Factor-Tuning for Lightweight Adaptation on Vision Transformer, AAAI 2023, Section 3.2 (FacT-TT)"
+    paper = "FacT: Factor-Tuning for Lightweight Adaptation on Vision Transformer, AAAI 2023 (FacT-TT)"
 
     def build(self, host: Host) -> None:
         for stage, blocks in enumerate(self.stages(host)):
@@ -182,7 +182,7 @@ class FacTTT(FacT):
 class FacTTK(FacT):
     __doc__ = f"""Tucker: a shared core C (r, r, r) and a third factor P (r, slices) make every S_j: ``C x_3 P_j``.
     {FacT.__doc__}"""
-    paper = "FacT: Factor-Tuning for Lightweight Adaptation on Vision Transformer, AAAI 2023, Section 3.2 (FacT-TK)"
+    paper = "FacT: Factor-Tuning for Lightweight Adaptation on Vision Transformer, AAAI 2023 (FacT-TK)"
 
     rank: int = 32
 

@@ -65,7 +65,7 @@ class Hydra(Method):
     drop: float = 0.2
 
     category = "reparameter"
-    paper = "Hydra: Multi-head Low-rank Adaptation for Parameter Efficient Fine-tuning, 2309.06922, Eq. 6"
+    paper = "Hydra: Multi-head Low-rank Adaptation for Parameter Efficient Fine-tuning, 2309.06922"
     mergeable = True
 
     def check(self, host: Host) -> None:

@@ -100,7 +100,7 @@ class KAdaptation(Method):
     init: str = "identity"
 
     category = "reparameter"
-    paper = "Parameter-efficient Model Adaptation for Vision Transformers, AAAI 2023, Section 3.2"
+    paper = "Parameter-efficient Model Adaptation for Vision Transformers, AAAI 2023"
     mergeable = True
     unverified = "Made for few-shot tuning of CLIP; the authors state no setting for VTAB-1k."
 

@@ -66,7 +66,7 @@ class KronA(Method):
     targets: tuple[str, ...] = ("q", "v")
 
     category = "reparameter"
-    paper = "KronA: Parameter Efficient Tuning with Kronecker Adapter, 2212.10650, Section 3"
+    paper = "KronA: Parameter Efficient Tuning with Kronecker Adapter, 2212.10650"
     mergeable = True
     unverified = "A language-model method: sizes and scale for vision are ours, the authors' code was not found."
 

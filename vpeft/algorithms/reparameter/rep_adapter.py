@@ -73,7 +73,7 @@ class RepAdapter(Method):
     where: str = "block"
 
     category = "reparameter"
-    paper = "Towards Efficient Visual Adaption via Structural Re-parameterization, 2302.08106, Section 3.3"
+    paper = "Towards Efficient Visual Adaption via Structural Re-parameterization, 2302.08106"
     mergeable = True
 
     def check(self, host: Host) -> None:

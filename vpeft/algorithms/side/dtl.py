@@ -101,7 +101,7 @@ class DTL(Method):
     read_out: str = "host"
 
     category = "side"
-    paper = "DTL: Disentangled Transfer Learning for Visual Recognition, AAAI 2024, Section 3"
+    paper = "DTL: Disentangled Transfer Learning for Visual Recognition, AAAI 2024"
     memory = "M1"
     convolution = False
 

@@ -166,7 +166,7 @@ class HST(Method):
     drop_path: float = 0.0
 
     category = "side"
-    paper = "Hierarchical Side-Tuning for Vision Transformers, 2310.05393, Section 3"
+    paper = "Hierarchical Side-Tuning for Vision Transformers, 2310.05393"
     identity_at_start = False
     unverified = "The count of the authors' released code is 0.765 M, 2 % below the published 0.78 M; unexplained."
 

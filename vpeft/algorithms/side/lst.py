@@ -152,7 +152,7 @@ class LST(Method):
     init: str = "magnitude"
 
     category = "side"
-    paper = "LST: Ladder Side-Tuning for Parameter and Memory Efficient Transfer Learning, NeurIPS 2022, Section 3"
+    paper = "LST: Ladder Side-Tuning for Parameter and Memory Efficient Transfer Learning, NeurIPS 2022"
     memory = "M0"
     identity_at_start = False
     base_eval = True

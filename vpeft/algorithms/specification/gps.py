@@ -85,7 +85,7 @@ class GPS(Method):
     temperature: float = 0.07
 
     category = "specification"
-    paper = "Gradient-based Parameter Selection for Efficient Fine-Tuning, CVPR 2024, Section 3.2"
+    paper = "Gradient-based Parameter Selection for Efficient Fine-Tuning, CVPR 2024"
     mergeable = True
 
     def check(self, host: Host) -> None:

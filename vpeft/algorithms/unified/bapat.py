@@ -29,7 +29,7 @@ class BAPAT(PATT):
     drop: float = 0.1
 
     category = "unified"
-    paper = "Towards a Unified View on Visual Parameter-Efficient Transfer Learning (V-PETL), 2210.00788, Section 3.4"
+    paper = "Towards a Unified View on Visual Parameter-Efficient Transfer Learning (V-PETL), 2210.00788"
 
     def check(self, host: Host) -> None:
         super().check(host)

@@ -132,7 +132,7 @@ class NOAH(Method):
     drop: float = 0.1
 
     category = "unified"
-    paper = "Neural Prompt Search, 2206.04673, Section 3"
+    paper = "Neural Prompt Search, 2206.04673"
     partly_mergeable = True
     identity_at_start = False
 

@@ -130,6 +130,7 @@ class UTuning(Method):
 
     category = "unified"
     paper = "Rethinking Efficient Tuning Methods from a Unified Perspective (U-Tuning), 2303.00690"
+    merges_with = "linear adapter beside a linear"
     identity_at_start = False
     unverified = (
         "The authors' U-Tuner class is not public: the equations are the paper's as summarised, and which combination "

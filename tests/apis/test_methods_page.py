@@ -1,0 +1,44 @@
+"""The page of methods."""
+
+from pathlib import Path
+
+import pytest
+
+from vpeft.algorithms.base import build_method
+from vpeft.apis.methods_page import BACKBONES, COUNTED, _agrees, count_on, methods_page
+from vpeft.errors import UserError
+from vpeft.registry import HOSTS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_host_has_a_backbone():
+    assert set(BACKBONES) == set(HOSTS.module_dict)
+
+
+def test_counts_on_the_three_backbones():
+    """The closed formulas at the three hosts' widths, written out."""
+    assert [count_on(cfg, build_method("LNTune")) for cfg in COUNTED.values()] == [38_400, 59_392, 89_088]
+    partial = [count_on(cfg, build_method("PartialK")) for cfg in COUNTED.values()]
+    assert partial == [12 * 768**2 + 13 * 768, 12 * 1024**2 + 13 * 1024 + 169 * 32, 12 * 1536**2 + 13 * 1536 + 169 * 48]
+    lorand = build_method("LoRand")
+    assert [count_on(COUNTED[name], lorand) for name in ("Swin-B", "Swin-L")] == [
+        1_203_456,
+        2 * (49.5 * 18_048 + 24 * 2 * 2 * 64),
+    ]
+    with pytest.raises(UserError, match="has stages"):
+        count_on(COUNTED["Swin-L"], build_method("LST"))
+
+
+@pytest.mark.parametrize(
+    ("count", "printed", "mark"),
+    [(156_768, "0.16", " ="), (239_808, "0.22", ""), (1, "", ""), (3_107_328, "3.11", " =")],
+)
+def test_agreement_is_that_of_the_rounded_figure(count, printed, mark):
+    assert _agrees(count, printed) == mark
+
+
+@pytest.mark.slow
+def test_the_page_is_up_to_date(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert methods_page() == (ROOT / "docs" / "methods.md").read_text(), "run tools/methods_page.py"

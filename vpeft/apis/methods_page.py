@@ -1,0 +1,145 @@
+"""The page of methods: which method works on which host, and how many parameters it has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from vpeft.algorithms.base import Method, build_method
+from vpeft.apis.config import config_files, load_config
+from vpeft.core.adaptation import adapt
+from vpeft.core.meta import meta_build
+from vpeft.errors import UserError
+from vpeft.registry import HOSTS, MODELS, PEFT_METHODS
+
+PUBLISHED = Path(__file__).parent / "published.json"
+SWIN = {"type": "SwinTransformer", "img_size": 224, "out_indices": [0, 1, 2, 3], "_scope_": "mmpretrain"}
+#: A backbone of each host for the matrix, and the three that parameters are counted on.
+BACKBONES: dict[str, dict[str, Any]] = {
+    "mmpretrain.VisionTransformer": {"type": "VisionTransformer", "arch": "base", "_scope_": "mmpretrain"},
+    "mmpretrain.SwinTransformer": {**SWIN, "arch": "base"},
+    "timm.VisionTransformer": {"timm": "vit_base_patch16_224"},
+    "timm.SwinTransformer": {"timm": "swin_base_patch4_window7_224"},
+}
+COUNTED = {
+    "ViT-B/16": BACKBONES["mmpretrain.VisionTransformer"],
+    "Swin-B": {**SWIN, "arch": "base"},
+    "Swin-L": {**SWIN, "arch": "large"},
+}
+
+
+def count_on(backbone: Mapping[str, Any], method: Method) -> int:
+    """Parameters of a method on a backbone by its formula; nothing is allocated.
+
+    Raises:
+        UserError: The host refuses the method.
+    """
+    options = dict(backbone)
+    with meta_build():
+        if "timm" in options:
+            import timm
+
+            model = timm.create_model(options["timm"])
+        else:
+            model = MODELS.build(options)
+        adaptation = adapt(model, [method])
+    return method.count(adaptation.host)
+
+
+def shipped_options(root: str = "configs") -> dict[tuple[str, str], dict[str, Any]]:
+    """The method's config in ``configs/vtab/<name>_{vit,swin}.py``, by method and host."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in config_files(Path(root) / "vtab"):
+        method = dict(load_config(path).model.backbone.method)
+        if "supernet" not in path:
+            found[(method.pop("type"), Path(path).stem.rsplit("_", 1)[1])] = method
+    return found
+
+
+def methods_page(root: str = "configs") -> str:
+    """The page, as Markdown."""
+    options = shipped_options(root)
+    published = json.loads(PUBLISHED.read_text())
+    order = sorted(PEFT_METHODS.module_dict, key=lambda n: (PEFT_METHODS.get(n).category, n.lower()))
+    refusals: list[str] = []
+    lines = [
+        "# Methods",
+        "",
+        "Written by `tools/methods_page.py`, which attaches every method to every host; do not edit by hand.",
+        "",
+        "## Where they work",
+        "",
+        "Memory: what back-propagation visits. M0 nothing of the backbone, M1 its upper part, M2 the activations of",
+        "all blocks; with w also dense weight gradients. A star marks what could not be checked against the authors'",
+        "own code or paper; see below.",
+        "",
+        _row("method", "category", "memory", "merges", *sorted(HOSTS.module_dict)),
+        _row(*["---"] * (4 + len(HOSTS.module_dict))),
+    ]
+    for name in order:
+        cls, cells = PEFT_METHODS.get(name), []
+        for host in sorted(HOSTS.module_dict):
+            kind = "vit" if "Vision" in host else "swin"
+            try:
+                count_on(BACKBONES[host], build_method({"type": name, **options.get((name, kind), {})}))
+                cells.append("works")
+            except UserError as error:
+                refusals.append(f"- {name} on {host}: {error}")
+                cells.append("refused")
+        star = "*" if cls.unverified else ""
+        lines.append(_row(f"{name}{star}", cls.category, cls.memory, merges(cls), *cells))
+    lines += ["", "Refused, in the words of the error:", "", *refusals, "", *_counts(order, options, published)]
+    lines += ["", "## Not verified", ""]
+    lines += [f"- **{n}**: {PEFT_METHODS.get(n).unverified}" for n in order if PEFT_METHODS.get(n).unverified]
+    lines += ["", "## Papers", "", *(f"- **{name}**: {PEFT_METHODS.get(name).paper}" for name in order)]
+    return "\n".join(lines) + "\n"
+
+
+def merges(cls: type[Method]) -> str:
+    """Whether a method leaves no trace at inference."""
+    if cls.mergeable:
+        return "yes"
+    return "partly" if cls.partly_mergeable else cls.merges_with or "no"
+
+
+def _counts(order: list[str], options: Mapping, published: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "## Parameters",
+        "",
+        "Trained parameters without the head in millions, by each method's formula, with the hyper-parameters of",
+        "`configs/vtab/` (those in the note where the published row has others; Swin with its four output norms, as",
+        f"for dense tasks), beside the published figure; = marks agreement. Source: {published['source']}.",
+        "",
+        _row("method", *(f"{name} | published" for name in COUNTED), "note"),
+        _row(*["---"] * 8),
+    ]
+    for name in order:
+        entry = published["methods"].get(name, {})
+        cells, others = [], set()
+        for i, cfg in enumerate(COUNTED.values()):
+            kind = "swin" if i else "vit"
+            changed = entry.get(f"{kind}_options", {})
+            others |= {f"{kind}: {k} {v}" for k, v in changed.items()}
+            printed = entry.get(kind, "") if kind == "vit" else (entry.get("swin") or ["", ""])[i - 1]
+            try:
+                count = count_on(cfg, build_method({"type": name, **options.get((name, kind), {}), **changed}))
+                cells += [f"{count / 1e6:.4f}", printed + _agrees(count, printed)]
+            except UserError:
+                cells += ["", printed]
+        note = " ".join([*(f"({other})" for other in sorted(others)), entry.get("note", "")]).strip()
+        lines.append(_row(name, *cells, note))
+    return lines
+
+
+def _agrees(count: int, printed: str) -> str:
+    """A mark where the count, rounded as the published figure, is that figure."""
+    if not printed:
+        return ""
+    return " =" if round(Decimal(count) / 10**6, -Decimal(printed).as_tuple().exponent) == Decimal(printed) else ""
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
