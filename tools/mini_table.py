@@ -16,10 +16,11 @@ def main() -> int:
     parser.add_argument(
         "--out", default="work_dirs/mini_table", help="folder of the runs; finished runs are not run again"
     )
+    parser.add_argument("--cost", help="result of benchmarks/train_step.py, for step time and memory beside full")
     args = parser.parse_args()
     tasks = [get_task(task, "mini").name for task in args.tasks]
     results = run_table(args.configs, tasks, args.seeds, args.out, args.jobs)
-    print("\n" + markdown(results, tasks))
+    print("\n" + markdown(results, tasks, args.cost))
     return int(any("error" in result for result in results))
 
 

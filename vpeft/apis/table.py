@@ -16,6 +16,7 @@ from typing import Any
 from vpeft.apis.config import load_config
 from vpeft.apis.run import ADAPTER, prepare, test, train
 from vpeft.core.datasets.tasks import GROUPS, MINI
+from vpeft.core.report import ppt
 
 Job = tuple[str, str, int, str]
 
@@ -66,16 +67,27 @@ def _quiet() -> None:
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for the life of the worker)
 
 
-def markdown(results: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
-    """Mean and standard deviation over seeds per task, and both averages."""
+def markdown(
+    results: Sequence[dict[str, Any]], tasks: Sequence[str], cost: str | os.PathLike[str] | None = None
+) -> str:
+    """Mean and standard deviation over seeds per task, both averages, and PPT of the mean over tasks.
+
+    Args:
+        results: Results of :func:`run_table`.
+        tasks: Columns; a config that lacks a result for one is left out.
+        cost: A result file of ``benchmarks/train_step.py``: adds step time and peak activation memory relative to full
+            fine-tuning.
+    """
     cells: dict[str, dict[str, list[float]]] = {}
-    parameters: dict[str, int] = {}
+    about: dict[str, dict[str, Any]] = {}
     for r in sorted(results, key=lambda r: r["seed"]):  # a mean over tasks is of one seed
         if "error" not in r:
             name = Path(r["config"]).stem
             cells.setdefault(name, {}).setdefault(r["task"], []).append(r["metrics"]["accuracy/top1"])
-            parameters[name] = r["parameters"]["trainable_without_head"]
-    head = ["config", "parameters", *tasks, f"mean of {len(tasks)}", "mean of groups"]
+            about[name] = r
+    ratios = {} if cost is None else cost_of_full(json.loads(Path(cost).read_text()))
+    head = ["config", "parameters", *tasks, f"mean of {len(tasks)}", "mean of groups", "PPT"]
+    head += ["step time / full", "memory / full"] if cost else []
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     rows = []
     for name, by_task in cells.items():
@@ -89,7 +101,23 @@ def markdown(results: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str:
         spread = (
             statistics.stdev(statistics.mean(by_task[t][i] for t in tasks) for i in range(seeds)) if seeds > 1 else 0.0
         )
-        shown = [f"{means[t]:.1f}" for t in tasks]
-        row = [name, f"{parameters[name]:,}", *shown, f"**{overall:.1f}** ± {spread:.1f}", f"{by_group:.1f}"]
+        parameters = about[name]["parameters"]["trainable_without_head"]
+        row = [name, f"{parameters:,}", *(f"{means[t]:.1f}" for t in tasks)]
+        row += [f"**{overall:.1f}** ± {spread:.1f}", f"{by_group:.1f}", f"{ppt(overall / 100, parameters):.3f}"]
+        if cost:
+            row += ratios.get(about[name]["methods"][0]["type"], ("", ""))
         rows.append((overall, "| " + " | ".join(row) + " |"))
     return "\n".join(lines + [row for _, row in sorted(rows)]) + "\n"
+
+
+def cost_of_full(benchmark: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Step time and peak activation memory of every method, relative to ``Full`` in the same benchmark."""
+    entries = {e["name"]: e for e in benchmark["entries"] if e["trainable"] is not None}
+    full = entries["Full"]
+    return {
+        name: (
+            f"{e['time_ratio']['median'] / full['time_ratio']['median']:.2f}",
+            f"{e['peak_bytes'] / full['peak_bytes']:.2f}",
+        )
+        for name, e in entries.items()
+    }
