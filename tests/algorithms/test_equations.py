@@ -282,3 +282,20 @@ def test_trained_parameters(name):
     added = {k for k, _ in model.named_parameters()} - every
     assert trained == {"Full": every, **TRAINED}.get(name, added | TRAINED_TOO.get(name, set()))
     assert bool(added) == (name not in ("Full", *TRAINED))
+
+
+def test_reparametrised_prefixes_are_constants_at_inference():
+    """Made once without a graph, and anew when a parameter has changed."""
+    model, *_ = adapted("prefix-reparametrised")
+    module = model.layers[0].peft.prefixtuning.prefix
+    made = []
+    make, module.make = module.make, lambda: made.append(1) or make()
+    with torch.no_grad():
+        first = tokens(model, images())
+        assert torch.equal(tokens(model, images()), first)
+        assert len(made) == 1
+        module.up.bias.add_(1.0)
+        assert not torch.equal(tokens(model, images()), first)
+    assert len(made) == 2
+    close(tokens(model, images()), plain_attention.PlainReparametrisedPrefix(model.state_dict())(images()))
+    assert len(made) == 3

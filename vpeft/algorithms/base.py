@@ -45,6 +45,7 @@ class Method:
         merges_with: The hyper-parameters with which a method merges that else does not.
         partly_mergeable: Whether some of its modules merge and the others stay in place.
         identity_at_start: Whether the output at the start is the frozen host's.
+        adds_losses: Whether it states :meth:`losses`.
         base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).
         unverified: What of it could not be checked against the authors' own words, or None.
     """
@@ -56,6 +57,7 @@ class Method:
     merges_with: ClassVar[str] = ""
     partly_mergeable: ClassVar[bool] = False
     identity_at_start: ClassVar[bool] = True
+    adds_losses: ClassVar[bool] = False
     base_eval: ClassVar[bool] = False
     unverified: ClassVar[str | None] = None
 
@@ -70,8 +72,8 @@ class Method:
         """Select from the training data, once before training, what a module's buffer ``learned`` waits for."""
 
     def losses(self, host: Host, training: TrainingPass) -> dict[str, Tensor]:
-        """Losses by name that are added to the task's, from the pass that has just run."""
-        return {}
+        """Losses by name that are added to the task's, from the pass that has just run (``adds_losses``)."""
+        raise NotImplementedError
 
     def out_width(self, host: Host) -> int | None:
         """Width of the features that the head gets, where it is not the host's own."""

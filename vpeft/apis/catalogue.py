@@ -23,6 +23,7 @@ def methods() -> list[dict[str, Any]]:
             "category": cls.category,
             "memory": cls.memory,
             "mergeable": cls.mergeable,
+            "merges_with": cls.merges_with,
             "identity_at_start": cls.identity_at_start,
             "hyper_parameters": {f.name: f.default for f in dataclasses.fields(cls)},
             "paper": cls.paper,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import Adaptation, backbone_prefix, find_adaptation
+from vpeft.core.adaptation import backbone_prefix, find_adaptation
 from vpeft.errors import UserError
 
 
@@ -44,6 +44,8 @@ class LossWithMethods:
         losses, scores = self.once(*args, **kwargs)
         adaptation = find_adaptation(self.model)
         for key, method in adaptation.methods.items():
+            if not method.adds_losses:
+                continue
             adaptation.host.method_key = key
             losses.update(method.losses(adaptation.host, TrainingPass(scores, lambda: self.once(*args, **kwargs))))
         return losses
@@ -51,17 +53,12 @@ class LossWithMethods:
 
 def add_losses(model: nn.Module) -> None:
     """Let ``model.loss`` return the methods' losses too; nothing is changed where no method has any."""
-    if adds_losses(find_adaptation(model)) and not isinstance(getattr(model, "loss", None), LossWithMethods):
+    if any(method.adds_losses for method in find_adaptation(model).methods.values()) and not isinstance(
+        getattr(model, "loss", None), LossWithMethods
+    ):
         if not hasattr(type(model), "loss"):
             raise UserError(f"{type(model).__name__} has no loss() that a method's own losses could be added to.")
         model.loss = LossWithMethods(model)
-
-
-def adds_losses(adaptation: Adaptation) -> bool:
-    """Whether one of the methods states losses."""
-    from vpeft.algorithms.base import Method
-
-    return any(type(method).losses is not Method.losses for method in adaptation.methods.values())
 
 
 def last_linear(model: nn.Module) -> nn.Module:

@@ -53,6 +53,7 @@ class ReparametrisedPrefix(Prefix):
         self.embedding = nn.Embedding(length, dim)
         self.down = nn.Linear(dim, hidden)
         self.up = nn.Linear(hidden, 2 * dim)
+        self.folded: tuple[list, tuple[Tensor, Tensor]] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -61,6 +62,17 @@ class ReparametrisedPrefix(Prefix):
             module.reset_parameters()
 
     def rows(self) -> tuple[Tensor, Tensor]:
+        """Made anew while a graph is recorded; without one made once, until a parameter changes."""
+        if torch.is_grad_enabled():
+            return self.make()
+        autocast = torch.is_autocast_enabled(self.down.weight.device.type)
+        state = [autocast, *((p.data_ptr(), p._version) for p in self.parameters())]
+        if self.folded is None or self.folded[0] != state:
+            self.folded = (state, self.make())
+        return self.folded[1]
+
+    def make(self) -> tuple[Tensor, Tensor]:
+        """``P_k`` and ``P_v`` from the embedding."""
         return self.up(torch.tanh(self.down(self.embedding.weight))).chunk(2, dim=1)
 
 
@@ -70,7 +82,7 @@ class PrefixTuning(Method):
     """``softmax(Q [P_k; K]^T / sqrt(d)) [P_v; V]``: ``l`` trained keys and values in every block's attention.
 
     In windowed attention every window gets them; they have no position and so neither bias nor mask. The
-    reparametrised form costs ``3 l C m`` multiplications per block and forward pass, and no more with longer inputs.
+    reparametrised form is folded into constants where no graph is recorded.
 
     Args:
         prefix_length: l.
