@@ -53,12 +53,12 @@ class LossWithMethods:
 
 def add_losses(model: nn.Module) -> None:
     """Let ``model.loss`` return the methods' losses too; nothing is changed where no method has any."""
-    if any(method.adds_losses for method in find_adaptation(model).methods.values()) and not isinstance(
-        getattr(model, "loss", None), LossWithMethods
-    ):
-        if not hasattr(type(model), "loss"):
-            raise UserError(f"{type(model).__name__} has no loss() that a method's own losses could be added to.")
-        model.loss = LossWithMethods(model)
+    wanted = any(method.adds_losses for method in find_adaptation(model).methods.values())
+    if not wanted or isinstance(getattr(model, "loss", None), LossWithMethods):
+        return
+    if not hasattr(type(model), "loss"):
+        raise UserError(f"{type(model).__name__} has no loss() that a method's own losses could be added to.")
+    model.loss = LossWithMethods(model)
 
 
 def last_linear(model: nn.Module) -> nn.Module:

@@ -76,7 +76,8 @@ class DyT(AdaptFormer):
     not computed.
 
     Training adds, in a second pass with m = 1, the complete model's loss, and
-    :class:`~vpeft.algorithms.losses.dyt.DyTLoss`.
+    :class:`~vpeft.algorithms.losses.dyt.DyTLoss`. Two passes and activation checkpointing do not go together: torch
+    stops where a block that is run again would let other tokens through.
 
     Args:
         temperature: tau.
