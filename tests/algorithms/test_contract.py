@@ -268,4 +268,6 @@ def test_class_attributes_are_stated():
         assert cls.category in CATEGORIES, name
         assert cls.paper, name
         assert cls.__doc__, name
+        assert ("Not verified" in cls.__doc__) == bool(cls.unverified), name
+        assert not cls.unverified or cls.unverified in cls.__doc__, name
     assert set(BUILDERS) == set(HOSTS.module_dict)

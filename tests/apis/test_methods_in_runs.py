@@ -41,6 +41,16 @@ def test_a_run_selects_once_and_a_resumed_run_does_not_again(name, tmp_path, cap
     assert result["parameters"]["trainable_without_head"] > 0
 
 
+def test_a_list_of_methods_is_one_run_and_one_adapter(tmp_path):
+    both = [{"type": "LoRA", "rank": 4}, {"type": "VPTDeep", "prompt_length": 2}]
+    cfg = config("lora_nano_vit", tmp_path, **{"model.backbone.method": both})
+    runner = train(cfg)
+    report = run_test(config("lora_nano_vit", tmp_path, **{"model.backbone.method": both}), f"{tmp_path}/epoch_2.pth")
+    assert [m["type"] for m in report["methods"]] == ["LoRA", "VPTDeep"]
+    assert list(find_adaptation(runner.model).methods) == ["lora", "vptdeep"]
+    assert report["parameters"]["trainable_without_head"] == 6 * (4 * 64 * 4 + 2 * 64)
+
+
 @HOOKS.register_module()
 class KeepLossesHook(Hook):
     """Keeps the names of every iteration's losses."""

@@ -61,6 +61,12 @@ class Method:
     base_eval: ClassVar[bool] = False
     unverified: ClassVar[str | None] = None
 
+    def __init_subclass__(cls, **kwargs) -> None:
+        """Put the mark of what is not verified into the docstring."""
+        super().__init_subclass__(**kwargs)
+        if cls.unverified and cls.__doc__ and cls.unverified not in cls.__doc__:
+            cls.__doc__ = f"{cls.__doc__.rstrip()}\n\n    **Not verified.** {cls.unverified}\n    "
+
     def build(self, host: Host) -> None:
         """Make the modules and place them at the host's sites."""
 
