@@ -112,6 +112,7 @@ STARTS = {
     "snf": ({"type": "SNF", "steps": 16}, {**PLANAR, "direction": uniform(0.01)}),
     "snf-identity": ({"type": "SNF", "steps": 16, "init": "identity"}, {**PLANAR, "direction": zero}),
     "sct": ({"type": "SCT"}, {"mix.x.weight": normal(0.02), "mix.x.bias": zero}),
+    "sct-identity": ({"type": "SCT", "init": "identity"}, {"mix.x.weight": zero, "mix.x.bias": zero}),
     "dyt": (
         {"type": "DyT", "bottleneck": 32},
         {f"mlp.{k}": v for k, v in ADAPTER.items()} | {"score.weight": normal(0.02), "score.bias": zero},
@@ -164,7 +165,10 @@ def test_start(start, initialise):
 @pytest.mark.parametrize(
     "config",
     [
-        *({"type": name, "init": "identity"} for name in ("PATT", "BAPAT", "ARC", "LoRand", "SNF", "SSF")),
+        *(
+            {"type": name, "init": "identity"}
+            for name in ("PATT", "BAPAT", "ARC", "LoRand", "SNF", "SSF", "SCT", "Mona")
+        ),
         {"type": "UTuning", "kind": "adapter"},
         {"type": "DTL", "read_out": "host"},
         {"type": "E3VA", "train_norms": True},
@@ -183,7 +187,7 @@ def test_every_init_option_is_one_of_those_above():
     tried = {config["type"] for config, _ in STARTS.values() if "init" in config}
     own = {n for n, cls in PEFT_METHODS.module_dict.items() if "init" in getattr(cls, "__dataclass_fields__", {})}
     # Those of the first twelve stand in test_published_counts.
-    assert own - tried == {"HoulsbyAdapter", "PfeifferAdapter", "SSF", "BAPAT", "LST"}
+    assert own - tried == {"HoulsbyAdapter", "PfeifferAdapter", "SSF", "Mona", "BAPAT", "LST"}
 
 
 def test_the_ladder_starts_as_a_cut_down_backbone():

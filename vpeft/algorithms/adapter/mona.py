@@ -14,13 +14,15 @@ from vpeft.core.backbones.sites import Flow
 from vpeft.registry import PEFT_METHODS
 
 KERNELS = (3, 5, 7)
+INITS = ("official", "identity")
 
 
 class MonaAdapter(nn.Module):
     """One Mona module on a stream ``(B, prefix + H*W, C)``; prefix tokens, off the map, skip the convolutions."""
 
-    def __init__(self, dim: int, width: int, drop: float) -> None:
+    def __init__(self, dim: int, width: int, drop: float, init: str) -> None:
         super().__init__()
+        self.init = init
         self.norm = nn.LayerNorm(dim)
         self.gamma1 = nn.Parameter(torch.empty(dim))
         self.gamma2 = nn.Parameter(torch.empty(dim))
@@ -32,7 +34,9 @@ class MonaAdapter(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """gamma1 1e-6, gamma2 1; linears truncated normal of std 0.02 with zero bias; the rest torch's default."""
+        """gamma1 1e-6, gamma2 1; linears truncated normal of std 0.02 with zero bias (W_up zero with ``identity``); the
+        rest torch's default.
+        """
         for module in (self.norm, *self.depthwise, self.pointwise):
             module.reset_parameters()
         nn.init.constant_(self.gamma1, 1e-6)
@@ -40,6 +44,8 @@ class MonaAdapter(nn.Module):
         for linear in (self.down, self.up):
             nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
+        if self.init == "identity":
+            nn.init.zeros_(self.up.weight)
 
     def filter(self, x: Tensor) -> Tensor:
         """``e = d + (DW3 + DW5 + DW7)(d) / 3``, ``e + PW(e)`` on a map ``(B, width, H, W)``.
@@ -72,10 +78,12 @@ class Mona(Method):
     Args:
         bottleneck: Width of the filtered code, the same in all stages.
         drop: Dropout on the code.
+        init: ``official`` does not start as the frozen host; ``identity`` does, with W_up zero.
     """
 
     bottleneck: int = 64
     drop: float = 0.1
+    init: str = "official"
 
     category = "adapter"
     paper = "5%>100%: Breaking Performance Shackles of Full Fine-Tuning on Visual Recognition Tasks, CVPR 2025"
@@ -83,11 +91,12 @@ class Mona(Method):
 
     def check(self, host: Host) -> None:
         self.need_positive("bottleneck")
+        self.need_choice("init", INITS)
 
     def build(self, host: Host) -> None:
         for block in host.blocks:
             for branch in ("attn", "mlp"):
-                module = MonaAdapter(block.dim, self.bottleneck, self.drop)
+                module = MonaAdapter(block.dim, self.bottleneck, self.drop, self.init)
                 block.place(f"{branch}_residual", "after", module, branch)
 
     def count(self, host: Host) -> int:

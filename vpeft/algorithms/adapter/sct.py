@@ -16,6 +16,7 @@ from vpeft.core.learning import TrainingData, mark_learned, recording
 from vpeft.registry import PEFT_METHODS
 
 FORMS = ("add", "scale")
+INITS = ("official", "identity")
 
 
 class Salient(nn.Module):
@@ -28,10 +29,14 @@ class Salient(nn.Module):
         width: All channels of the tensor.
         scale: s.
         form: ``add`` or ``scale``.
+        init: ``official`` or ``identity``.
     """
 
-    def __init__(self, dim: int, channels: int, offsets: dict[str, int], width: int, scale: float, form: str) -> None:
+    def __init__(
+        self, dim: int, channels: int, offsets: dict[str, int], width: int, scale: float, form: str, init: str
+    ) -> None:
         super().__init__()
+        self.init = init
         self.dim, self.offsets, self.width = dim, offsets, width
         self.identity, self.scale = (1.0, scale) if form == "add" else (scale, 1.0)
         self.mix = nn.ModuleDict({part: nn.Linear(channels, channels) for part in offsets})
@@ -41,9 +46,12 @@ class Salient(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """A truncated normal of std 0.02, b zero."""
+        """A truncated normal of std 0.02 (zero with ``identity``), b zero."""
         for linear in self.mix.values():
-            nn.init.trunc_normal_(linear.weight, std=0.02)
+            if self.init == "identity":
+                nn.init.zeros_(linear.weight)
+            else:
+                nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
 
     def index(self, part: str) -> Tensor:
@@ -84,12 +92,16 @@ class SCT(Method):
         form: ``add`` as above; ``scale`` is ``x[S] <- s x[S] + (A x[S] + b)``, which some tasks of the authors use.
         variant: ``attn`` as above, S from the same place; ``mlp`` on the MLP's output before the residual, S from the
             block's output; ``qkv`` on q and v, with an A and S for each, S from the output of qkv. The last two merge.
+        init: ``official`` draws A, so it does not start as the frozen host; ``identity`` starts A at zero (with the
+        form
+            ``scale`` that is the frozen host for s = 1 only).
     """
 
     channels: int | None = None
     scale: float = 1.0
     form: str = "add"
     variant: str = "attn"
+    init: str = "official"
 
     category = "adapter"
     paper = "SCT: A Simple Baseline for Parameter-Efficient Fine-Tuning via Salient Channels, IJCV 2023"
@@ -109,6 +121,7 @@ class SCT(Method):
     def check(self, host: Host) -> None:
         self.need_choice("variant", self.PLACES)
         self.need_choice("form", FORMS)
+        self.need_choice("init", INITS)
         if self.channels is not None:
             self.need_width("channels", host)
 
@@ -121,7 +134,7 @@ class SCT(Method):
             fused = self.variant == "qkv"
             offsets = {"q": 0, "v": 2 * block.dim} if fused else {"x": 0}
             width = 3 * block.dim if fused else block.dim
-            module = Salient(block.dim, self.size(host), offsets, width, self.scale, self.form)
+            module = Salient(block.dim, self.size(host), offsets, width, self.scale, self.form, self.init)
             block.place(self.PLACES[self.variant][0], "after", module, "salient")
 
     def learn(self, host: Host, data: TrainingData) -> None:
