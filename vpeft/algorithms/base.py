@@ -31,6 +31,10 @@ CATEGORIES = (
 )
 
 
+#: Starts of methods that by their paper do not start as the frozen host.
+STARTS = ("official", "identity")
+
+
 @dataclasses.dataclass(kw_only=True)
 class Method:
     """Base of every method. A subclass states the class attributes and :meth:`build`, :meth:`trains`, :meth:`count`.
@@ -79,7 +83,7 @@ class Method:
 
     def losses(self, host: Host, training: TrainingPass) -> dict[str, Tensor]:
         """Losses by name that are added to the task's, from the pass that has just run (``adds_losses``)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} says adds_losses and states no losses(host, training).")
 
     def out_width(self, host: Host) -> int | None:
         """Width of the features that the head gets, where it is not the host's own."""
@@ -87,7 +91,7 @@ class Method:
 
     def count(self, host: Host) -> int:
         """Trainable parameters without the head, as the paper's closed formula in the host's widths."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} states no count(host): the closed formula of its parameters.")
 
     def check(self, host: Host) -> None:
         """Raise a :class:`UserError` where the hyper-parameters do not fit the host."""
@@ -136,9 +140,9 @@ class Method:
                     f"{host.registered_name()}."
                 )
 
-    def need_output_norm(self, host: Host) -> None:
-        """The read-out of a side network takes the place of what an output norm reads or gives."""
-        if not host.output_norms:
+    def need_output_norm(self, host: Host, name: str | None = None) -> None:
+        """A read-out takes the place of what an output norm (``name``, or any) reads or gives."""
+        if name not in host.modules if name else not host.output_norms:
             raise UserError(f"{self.registered_name()}: this {host.registered_name()} has no output norm to read at.")
 
     def need_one_width(self, host: Host) -> None:
@@ -149,8 +153,7 @@ class Method:
                 f"{name} is defined for a backbone of one width; {host.registered_name()} has stages. Use it on a ViT, "
                 "or take a side method for stages (DTL, E3VA)."
             )
-        if "norm.0" not in host.modules:
-            raise UserError(f"{name}: this {host.registered_name()} has no output norm to read at.")
+        self.need_output_norm(host, "norm.0")
 
     def need_choice(self, field: str, choices: Iterable[str]) -> None:
         """A named option must be one of ``choices``; a sequence of them must not be empty or repeat one."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, find_host
 from vpeft.core.folding import fold_site
-from vpeft.core.learning import TrainingData, unlearned
+from vpeft.core.learning import TrainingData
 from vpeft.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class Adaptation:
                 host.method_key = key
                 method.check(host)
                 method.build(host)
-                if method.out_width(host) is not None:
-                    host.resize_head(method.out_width(host))
+                if (width := method.out_width(host)) is not None:
+                    host.resize_head(width)
         except Exception:
             host.release()  # a method that cannot be attached leaves the model as it was
             raise
@@ -107,8 +107,8 @@ class Adaptation:
 
     @property
     def waits_for_data(self) -> bool:
-        """Whether something has yet to be selected from the training data."""
-        return bool(unlearned(self.peft_modules()))
+        """Whether something has yet to be selected from the training data: a module's buffer ``learned`` is False."""
+        return any(not module.learned for module in self.peft_modules() if hasattr(module, "learned"))
 
     def learn(self, data: TrainingData) -> None:
         """Let every method select from the training data what it has to."""

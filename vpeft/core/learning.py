@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
@@ -81,7 +80,7 @@ class Recorder(nn.Module):
 
 @contextmanager
 def recording(host: Host, looks: Iterable[tuple[Site, Callable[[Tensor, Flow], None]]]) -> Iterator[None]:
-    """Within the context, show what leaves some sites of the frozen host; everything placed is switched off.
+    """Within the context, everything placed is switched off, and what leaves some sites of the frozen host is shown.
 
     A site that is a module must have something placed ``after`` or ``parallel`` (or nothing hooks it).
     """
@@ -99,14 +98,3 @@ def recording(host: Host, looks: Iterable[tuple[Site, Callable[[Tensor, Flow], N
             site.entries.remove(entry)
         for entry, active in kept:
             entry.active = active
-
-
-def unlearned(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    """The modules that wait for their selection: they have a buffer ``learned`` that is False."""
-    found = [(m, getattr(m, "learned", None)) for m in modules]
-    return [m for m, learned in found if isinstance(learned, Tensor) and not bool(learned)]
-
-
-def mark_learned(module: nn.Module) -> None:
-    """Note in the module's buffer that its selection was made."""
-    module.learned.copy_(torch.ones_like(module.learned))

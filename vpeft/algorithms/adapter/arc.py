@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method
+from vpeft.algorithms.base import STARTS, Method
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
 from vpeft.registry import PEFT_METHODS
 
 WHERE = {"block": ("qkv", "fc1"), "attn": ("qkv",)}
-INITS = ("official", "identity")
 
 
 class SharedProjection(nn.Module):
@@ -94,7 +93,7 @@ class ARC(Method):
     def check(self, host: Host) -> None:
         self.need_width("bottleneck", host)
         self.need_choice("where", WHERE)
-        self.need_choice("init", INITS)
+        self.need_choice("init", STARTS)
 
     def build(self, host: Host) -> None:
         shared: dict[str, SharedProjection] = {}

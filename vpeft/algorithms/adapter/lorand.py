@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method
+from vpeft.algorithms.base import STARTS, Method
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
 from vpeft.registry import PEFT_METHODS
-
-INITS = ("official", "identity")
 
 
 class Synthesised(nn.Module):
@@ -101,7 +99,7 @@ class LoRand(Method):
         self.need_positive("alpha")
         self.need_positive("beta")
         self.need_positive("reduction")
-        self.need_choice("init", INITS)
+        self.need_choice("init", STARTS)
         self.need_divisor("reduction", host)
 
     def build(self, host: Host) -> None:

@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method
+from vpeft.algorithms.base import STARTS, Method
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
 from vpeft.registry import PEFT_METHODS
 
 KERNELS = (3, 5, 7)
-INITS = ("official", "identity")
 
 
 class MonaAdapter(nn.Module):
@@ -91,7 +90,7 @@ class Mona(Method):
 
     def check(self, host: Host) -> None:
         self.need_positive("bottleneck")
-        self.need_choice("init", INITS)
+        self.need_choice("init", STARTS)
 
     def build(self, host: Host) -> None:
         for block in host.blocks:

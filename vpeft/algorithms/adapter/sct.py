@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method
-from vpeft.core.backbones.host import Block, Host
+from vpeft.algorithms.base import STARTS, Method
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
-from vpeft.core.learning import TrainingData, mark_learned, recording
+from vpeft.core.learning import TrainingData, recording
 from vpeft.registry import PEFT_METHODS
 
 FORMS = ("add", "scale")
-INITS = ("official", "identity")
 
 
 class Salient(nn.Module):
@@ -92,9 +92,8 @@ class SCT(Method):
         form: ``add`` as above; ``scale`` is ``x[S] <- s x[S] + (A x[S] + b)``, which some tasks of the authors use.
         variant: ``attn`` as above, S from the same place; ``mlp`` on the MLP's output before the residual, S from the
             block's output; ``qkv`` on q and v, with an A and S for each, S from the output of qkv. The last two merge.
-        init: ``official`` draws A, so it does not start as the frozen host; ``identity`` starts A at zero (with the
-        form
-            ``scale`` that is the frozen host for s = 1 only).
+        init: ``official`` draws A, so it does not start as the frozen host; ``identity`` starts A at zero (which with
+            the form ``scale`` is the frozen host for s = 1 only).
     """
 
     channels: int | None = None
@@ -121,7 +120,7 @@ class SCT(Method):
     def check(self, host: Host) -> None:
         self.need_choice("variant", self.PLACES)
         self.need_choice("form", FORMS)
-        self.need_choice("init", INITS)
+        self.need_choice("init", STARTS)
         if self.channels is not None:
             self.need_width("channels", host)
 
@@ -138,23 +137,24 @@ class SCT(Method):
             block.place(self.PLACES[self.variant][0], "after", module, "salient")
 
     def learn(self, host: Host, data: TrainingData) -> None:
+        seen: dict[int, Tensor] = {}
         sums: dict[int, Tensor] = {}
-        labels: Tensor
 
-        def look(block: Block) -> Callable[[Tensor, Flow], None]:
-            def add(x: Tensor, flow: Flow) -> None:
-                x = x[:, host.prefix :].reshape(len(labels), -1, x.shape[-1])
-                energy = x.double().square().sum(1)
-                old = sums.setdefault(block.index, energy.new_zeros(0, energy.shape[-1]))
-                classes = max(len(old), int(labels.max()) + 1)
-                old = torch.cat((old, old.new_zeros(classes - len(old), energy.shape[-1])))
-                sums[block.index] = old.index_add(0, labels.to(old.device), energy)
+        def look(index: int) -> Callable[[Tensor, Flow], None]:
+            def keep(x: Tensor, flow: Flow) -> None:
+                seen[index] = x[:, host.prefix :].double().square().sum(1)  # by image, or by window
 
-            return add
+            return keep
 
-        with torch.no_grad(), recording(host, [(b.sites[self.PLACES[self.variant][1]], look(b)) for b in host.blocks]):
-            for images, labels in data:  # noqa: B007  (look reads the labels)
+        looks = [(block.sites[self.PLACES[self.variant][1]], look(block.index)) for block in host.blocks]
+        with torch.no_grad(), recording(host, looks):
+            for images, labels in data:
                 data.features(images)
+                for index, energy in seen.items():
+                    energy = energy.unflatten(0, (len(labels), -1)).sum(1)
+                    old = sums.get(index, energy[:0])
+                    old = F.pad(old, (0, 0, 0, max(0, int(labels.max()) + 1 - len(old))))
+                    sums[index] = old.index_add(0, labels.to(old.device), energy)
         for block in host.blocks:
             norms = sums[block.index].sqrt()
             score = norms[norms.sum(1) > 0].mean(0)
@@ -162,7 +162,7 @@ class SCT(Method):
             for part, offset in module.offsets.items():
                 top = score[offset : offset + module.dim].topk(self.size(host)).indices
                 getattr(module, f"index_{part}").copy_(top.sort().values)
-            mark_learned(module)
+            module.learned.fill_(True)
 
     def count(self, host: Host) -> int:
         k, parts = self.size(host), 2 if self.variant == "qkv" else 1

@@ -8,13 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method
+from vpeft.algorithms.base import STARTS, Method
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
-
-INITS = ("official", "identity")
 
 
 class ShortcutFlow(nn.Module):
@@ -77,7 +75,7 @@ class SNF(Method):
     )
 
     def check(self, host: Host) -> None:
-        self.need_choice("init", INITS)
+        self.need_choice("init", STARTS)
         if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 0:
             raise UserError(f"SNF: steps={self.steps!r} must be a whole number of at least 0.")
 

@@ -12,7 +12,7 @@ from vpeft.registry import MODELS
 class DyTLoss(nn.Module):
     """``2 (mean m - target)^2 + KL(dynamic || complete)``, the complete model's scores detached.
 
-    Dynamic Tuning, NeurIPS 2024, Section 3.3. The cross entropies of both models are the head's own.
+    Dynamic Tuning, NeurIPS 2024. The cross entropies of both models are the head's own.
 
     Args:
         target: Share of the tokens that is to pass the MLPs.

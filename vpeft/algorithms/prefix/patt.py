@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method
+from vpeft.algorithms.base import STARTS, Method
 from vpeft.core.backbones.blocks import QKV
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
 from vpeft.registry import PEFT_METHODS
 
 MODES = ("kv", "qv", "qk", "qkv")
-INITS = ("official", "identity")
 
 
 class ParallelAttention(nn.Module):
@@ -70,7 +69,7 @@ class PATT(Method):
     def check(self, host: Host) -> None:
         self.need_positive("hidden")
         self.need_choice("mode", MODES)
-        self.need_choice("init", INITS)
+        self.need_choice("init", STARTS)
 
     def build(self, host: Host) -> None:
         for block in host.blocks:

@@ -63,7 +63,7 @@ class Slices(nn.Module):
 
     def inner(self) -> Tensor:
         """``S`` of every slice, ``(slices, r, r)``: rows are the code's outputs."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} states no S: override inner().")
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         (shared,) = self.shared

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method
+from vpeft.algorithms.base import STARTS, Method
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
 from vpeft.registry import PEFT_METHODS
-
-INITS = ("identity", "official")
 
 
 class SharedRules(nn.Module):
@@ -106,7 +104,7 @@ class KAdaptation(Method):
 
     def check(self, host: Host) -> None:
         self.need_positive("terms")
-        self.need_choice("init", INITS)
+        self.need_choice("init", STARTS)
         self.need_divisor("terms", host)
 
     def build(self, host: Host) -> None:

@@ -13,7 +13,7 @@ from vpeft.algorithms.base import Method
 from vpeft.algorithms.losses.supcon import supervised_contrastive_loss, two_views
 from vpeft.core.backbones.host import Block, Host, HostParam
 from vpeft.core.backbones.sites import Flow, Site
-from vpeft.core.learning import TrainingData, mark_learned
+from vpeft.core.learning import TrainingData, recording
 from vpeft.registry import PEFT_METHODS
 
 SELECTIONS = ("contrastive", "cross_entropy")
@@ -113,29 +113,35 @@ class GPS(Method):
     def learn(self, host: Host, data: TrainingData) -> None:
         layers = list(self.layers(host))
         weights = [site.module.weight for _, site, _ in layers]
-        for weight in weights:
-            weight.requires_grad_(True)
         total = [torch.zeros_like(weight) for weight in weights]
-        generator = torch.Generator().manual_seed(0)
         mode = host.backbone.training
-        host.backbone.train()
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            for images, labels in data:
-                if self.selection == "contrastive":
-                    views = two_views(images, generator)
-                    features = [F.normalize(data.features(view), dim=1) for view in views]
-                    loss = supervised_contrastive_loss(torch.stack(features, 1), labels, self.temperature)
-                else:
-                    loss = F.cross_entropy(data.logits(images), labels)
-                for sum_, grad in zip(total, torch.autograd.grad(loss, weights), strict=True):
-                    sum_.add_(grad)
-        host.backbone.train(mode)
-        for weight, gradient, (_, site, _) in zip(weights, total, layers, strict=True):
-            weight.requires_grad_(False)
+        try:
+            for weight in weights:
+                weight.requires_grad_(True)
+            host.backbone.train()
+            with torch.random.fork_rng(), recording(host, ()):
+                torch.manual_seed(0)
+                for loss in self.selection_losses(data):
+                    for sum_, grad in zip(total, torch.autograd.grad(loss, weights), strict=True):
+                        sum_.add_(grad)
+        finally:
+            host.backbone.train(mode)
+            for weight in weights:
+                weight.requires_grad_(False)
+        for gradient, (_, site, _) in zip(total, layers, strict=True):
             module = next(e.module for e in site.entries if e.key == host.method_key)
             module.index.copy_(gradient.flatten(1).abs().topk(self.entries, dim=1).indices.sort(dim=1).values)
-            mark_learned(module)
+            module.learned.fill_(True)
+
+    def selection_losses(self, data: TrainingData) -> Iterator[Tensor]:
+        """The selection loss of each batch."""
+        generator = torch.Generator().manual_seed(0)
+        for images, labels in data:
+            if self.selection == "contrastive":
+                features = [F.normalize(data.features(view), dim=1) for view in two_views(images, generator)]
+                yield supervised_contrastive_loss(torch.stack(features, 1), labels, self.temperature)
+            else:
+                yield F.cross_entropy(data.logits(images), labels)
 
     def count(self, host: Host) -> int:
         modules = [site.module for _, site, _ in self.layers(host)]

@@ -24,5 +24,5 @@ class LNTune(Method):
 
     def count(self, host: Host) -> int:
         # Two norms a block; a merging normalises four tokens side by side.
-        around = sum(2 * m.weight.numel() for name, m in host.modules.items() if "norm" in name)
+        around = sum(2 * m.weight.numel() for m in host.modules.values() if m.weight.dim() == 1)
         return sum(2 * 2 * b.dim for b in host.blocks) + around

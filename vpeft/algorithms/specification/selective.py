@@ -32,10 +32,6 @@ class Selective(Method):
     memory = "M2w"
     mergeable = True
 
-    def chosen(self, host: Host) -> list[Block]:
-        """The blocks of which something is trained."""
-        raise NotImplementedError
-
 
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
@@ -68,8 +64,10 @@ class PartialK(Selective):
 
 @dataclass(kw_only=True)
 class BlockChoice(Selective):
-    """Args:
-    blocks: Indices of the blocks, negative ones from the end; None means all.
+    """Trains chosen blocks, or a part of them.
+
+    Args:
+        blocks: Indices of the blocks, negative ones from the end; None means all.
     """
 
     blocks: tuple[int, ...] | None = None
@@ -91,7 +89,7 @@ class BlockChoice(Selective):
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
 class BlockTune(BlockChoice):
-    __doc__ = f"The chosen blocks are trained whole.\n\n    {BlockChoice.__doc__}"
+    __doc__ = f"The chosen blocks are trained whole. {BlockChoice.__doc__}"
 
     def trains(self, param: HostParam) -> bool:
         return param.block is not None and param.block in self.chosen(param.block.host)
@@ -116,12 +114,12 @@ class LayerTune(BlockChoice):
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
 class AttentionTune(LayerTune):
-    __doc__ = f"The attention's linears (qkv, proj) of the chosen blocks are trained.\n\n    {BlockChoice.__doc__}"
+    __doc__ = f"The attention's linears (qkv, proj) of the chosen blocks are trained. {BlockChoice.__doc__}"
     sites = ("qkv", "proj")
 
 
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
 class MLPTune(LayerTune):
-    __doc__ = f"The MLP's linears (fc1, fc2) of the chosen blocks are trained.\n\n    {BlockChoice.__doc__}"
+    __doc__ = f"The MLP's linears (fc1, fc2) of the chosen blocks are trained. {BlockChoice.__doc__}"
     sites = ("fc1", "fc2")

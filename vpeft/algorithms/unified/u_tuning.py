@@ -36,8 +36,6 @@ class AdapterTuner(nn.Module):
         self.gate, self.act = gate, act
         self.down = nn.Linear(inputs, length, bias=False)
         self.up = nn.Linear(length, outputs, bias=False)
-        if act == "none":
-            self.affine = self.dense
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -48,8 +46,12 @@ class AdapterTuner(nn.Module):
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         return self.gate * self.up(ACTIVATIONS[self.act](self.down(x)))
 
-    def dense(self) -> tuple[Tensor, None]:
-        """What it adds to a linear's weight, where it is linear itself."""
+
+class LinearTuner(AdapterTuner):
+    """The same without an activation, beside a linear."""
+
+    def affine(self) -> tuple[Tensor, None]:
+        """What it adds to the linear's weight, no shift."""
         return self.gate * (self.up.weight.double() @ self.down.weight.double()), None
 
 
@@ -161,7 +163,8 @@ class UTuning(Method):
     def build(self, host: Host) -> None:
         for block in host.blocks:
             if self.kind == "adapter":
-                module = AdapterTuner(*self.ends(block), self.length, self.gate, self.act)
+                tuner = LinearTuner if self.mergeable else AdapterTuner
+                module = tuner(*self.ends(block), self.length, self.gate, self.act)
             else:
                 module = (PrefixTuner if self.kind == "prefix" else PromptTuner)(block, self.length, self.gate)
             block.place(OPS[self.op], "parallel", module, "tuner")

@@ -127,11 +127,13 @@ class Host:
 
     def describe(self) -> None:
         """Fill ``blocks``, ``modules``, ``channels_first``, ``special``, ``prefix``, ``patch_size``."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} states no describe(): docs/hosts.md says what a host states.")
 
     def block_modules(self, block: Block) -> dict[str, nn.Module]:
         """The modules behind ``norm1, qkv, proj, norm2, fc1, act, fc2`` of a block."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} states no block_modules(): docs/hosts.md says what a host states."
+        )
 
     def block_scales(self, block: Block) -> tuple[nn.Module | None, nn.Module | None]:
         """The LayerScale of the attention and of the MLP branch, None where there is none."""
@@ -139,7 +141,7 @@ class Host:
 
     def map_size(self, inputs: Tensor, embedded: Any) -> tuple[int, int]:
         """Height and width of the first token map, from the patch embedding's input and output."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} states no map_size(): docs/hosts.md says what a host states.")
 
     def merge_tokens(self, stage: int, tokens: Tensor) -> Tensor:
         """Tokens ``(B, P, C)`` off the map through the patch merging that leads to ``stage``: four copies of each."""
