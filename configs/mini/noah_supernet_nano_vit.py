@@ -12,13 +12,7 @@ model = dict(
     )
 )
 optim_wrapper = dict(optimizer=dict(lr=0.005))
-custom_hooks = [
-    dict(type="vpeft.PEFTHook"),
-    dict(type="vpeft.EpochSeedHook"),
-    dict(type="vpeft.LossGuardHook"),
-    dict(type="vpeft.ProgressHook"),
-    dict(type="vpeft.SupernetHook", choices=[1, 2, 4]),
-]
+custom_hooks = [*_base_.custom_hooks, dict(type="vpeft.SupernetHook")]
 noah = dict(
     subnet_config="noah_nano_vit.py",
     choices=[1, 2, 4],

@@ -17,13 +17,7 @@ param_scheduler = [
     dict(type="CosineAnnealingLR", eta_min=1e-5, by_epoch=True, begin=10, end=500, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=500, val_interval=100)
-custom_hooks = [
-    dict(type="vpeft.PEFTHook"),
-    dict(type="vpeft.EpochSeedHook"),
-    dict(type="vpeft.LossGuardHook"),
-    dict(type="vpeft.ProgressHook"),
-    dict(type="vpeft.SupernetHook", choices=[1, 5, 10]),
-]
+custom_hooks = [*_base_.custom_hooks, dict(type="vpeft.SupernetHook")]
 noah = dict(
     subnet_config="noah_vit.py",
     choices=[1, 5, 10],

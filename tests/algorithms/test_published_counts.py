@@ -128,10 +128,8 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize(("start", "initialise"), itertools.product(STARTS, (False, True)))
-def test_start(start, initialise):
-    """Also after ``init_weights``, which must not overwrite it."""
-    config, checks = STARTS[start]
+def check_start(config, checks, initialise):
+    """Every tensor of a method on the wide ViT, also after ``init_weights``, which must not overwrite it."""
     model = mm_vit(arch=WIDE)
     vpeft.attach(model, config)
     if initialise:
@@ -144,6 +142,11 @@ def test_start(start, initialise):
         check(torch.cat([own[k].flatten() for k in sorted(keys)]))
         seen |= keys
     assert seen == own.keys()
+
+
+@pytest.mark.parametrize(("start", "initialise"), itertools.product(STARTS, (False, True)))
+def test_start(start, initialise):
+    check_start(*STARTS[start], initialise)
 
 
 @pytest.mark.parametrize(

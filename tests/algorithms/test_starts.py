@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from support.hosts import build, mm_vit, tokens
-from test_published_counts import WIDE, constant, normal, uniform, zero
+from test_published_counts import WIDE, check_start, constant, normal, uniform, zero
 
 import vpeft
 from vpeft.registry import PEFT_METHODS
@@ -145,21 +145,8 @@ STARTS = {
 
 @pytest.mark.parametrize(("start", "initialise"), itertools.product(STARTS, (False, True)))
 def test_start(start, initialise):
-    """Also after ``init_weights``, which must not overwrite it."""
-    config, checks = STARTS[start]
     torch.manual_seed(3)
-    model = mm_vit(arch=WIDE)
-    vpeft.attach(model, config)
-    if initialise:
-        model.init_weights()
-    own = {k: p.detach() for k, p in model.named_parameters() if "peft." in k}
-    seen = set()
-    for suffix, check in checks.items():
-        keys = {k for k in own if k.endswith(f".{suffix}")}
-        assert keys, suffix
-        check(torch.cat([own[k].flatten() for k in sorted(keys)]))
-        seen |= keys
-    assert seen == own.keys()
+    check_start(*STARTS[start], initialise)
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ class PlainDiffFit(PlainViT):
 
 
 REP = {"bottleneck": 8, "scale": 0.7, "drop": 0.0}
-#: Method, its options, its re-statement, and whether DropPath acts in training (None: not tested).
+#: Method, its options, its re-statement, and whether DropPath acts in training (None: its batch norm reads the batch).
 CASES = {
     "repadapter": ("RepAdapter", {**REP, "groups": 2}, PlainRepAdapter, True),
     "repadapter-one-group": ("RepAdapter", {**REP, "groups": 1}, PlainRepAdapter, True),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+import timm
+from torch import nn
 
 from vpeft.algorithms.base import Method, build_method
 from vpeft.apis.config import config_files, load_config
@@ -17,36 +21,41 @@ from vpeft.registry import HOSTS, MODELS, PEFT_METHODS
 
 PUBLISHED = Path(__file__).parent / "published.json"
 SWIN = {"type": "SwinTransformer", "img_size": 224, "out_indices": [0, 1, 2, 3], "_scope_": "mmpretrain"}
-#: A backbone of each host for the matrix, and the three that parameters are counted on.
-BACKBONES: dict[str, dict[str, Any]] = {
-    "mmpretrain.VisionTransformer": {"type": "VisionTransformer", "arch": "base", "_scope_": "mmpretrain"},
-    "mmpretrain.SwinTransformer": {**SWIN, "arch": "base"},
-    "timm.VisionTransformer": {"timm": "vit_base_patch16_224"},
-    "timm.SwinTransformer": {"timm": "swin_base_patch4_window7_224"},
+#: A backbone of each host for the matrix: the suffix of its configs, and how to build it.
+BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mmpretrain.VisionTransformer": ("vit", {"type": "VisionTransformer", "arch": "base", "_scope_": "mmpretrain"}),
+    "mmpretrain.SwinTransformer": ("swin", {**SWIN, "arch": "base"}),
+    "timm.VisionTransformer": ("vit", {"timm": "vit_base_patch16_224"}),
+    "timm.SwinTransformer": ("swin", {"timm": "swin_base_patch4_window7_224"}),
 }
-COUNTED = {
+#: The three that parameters are counted on.
+COUNTED: dict[str, tuple[str, dict[str, Any]]] = {
     "ViT-B/16": BACKBONES["mmpretrain.VisionTransformer"],
-    "Swin-B": {**SWIN, "arch": "base"},
-    "Swin-L": {**SWIN, "arch": "large"},
+    "Swin-B": BACKBONES["mmpretrain.SwinTransformer"],
+    "Swin-L": ("swin", {**SWIN, "arch": "large"}),
 }
 
 
-def count_on(backbone: Mapping[str, Any], method: Method) -> int:
-    """Parameters of a method on a backbone by its formula; nothing is allocated.
+@functools.cache
+def plain(name: str) -> nn.Module:
+    """One of the backbones, on the meta device: nothing is allocated."""
+    options = {**BACKBONES, **COUNTED}[name][1]
+    with meta_build():
+        return timm.create_model(options["timm"]) if "timm" in options else MODELS.build(dict(options))
+
+
+def count_on(name: str, method: Method) -> int:
+    """Parameters of a method on one of the backbones by its formula.
 
     Raises:
         UserError: The host refuses the method.
     """
-    options = dict(backbone)
     with meta_build():
-        if "timm" in options:
-            import timm
-
-            model = timm.create_model(options["timm"])
-        else:
-            model = MODELS.build(options)
-        adaptation = adapt(model, [method])
-    return method.count(adaptation.host)
+        adaptation = adapt(plain(name), [method])
+    try:
+        return method.count(adaptation.host)
+    finally:
+        adaptation.detach()
 
 
 def shipped_options(root: str = "configs") -> dict[tuple[str, str], dict[str, Any]]:
@@ -82,9 +91,9 @@ def methods_page(root: str = "configs") -> str:
     for name in order:
         cls, cells = PEFT_METHODS.get(name), []
         for host in sorted(HOSTS.module_dict):
-            kind = "vit" if "Vision" in host else "swin"
+            kind = BACKBONES[host][0]
             try:
-                count_on(BACKBONES[host], build_method({"type": name, **options.get((name, kind), {})}))
+                count_on(host, build_method({"type": name, **options.get((name, kind), {})}))
                 cells.append("works")
             except UserError as error:
                 refusals.append(f"- {name} on {host}: {error}")
@@ -119,13 +128,12 @@ def _counts(order: list[str], options: Mapping, published: Mapping[str, Any]) ->
     for name in order:
         entry = published["methods"].get(name, {})
         cells, others = [], set()
-        for i, cfg in enumerate(COUNTED.values()):
-            kind = "swin" if i else "vit"
-            changed = entry.get(f"{kind}_options", {})
+        for backbone, (kind, _) in COUNTED.items():
+            changed = entry.get("options", {}).get(kind, {})
             others |= {f"{kind}: {k} {v}" for k, v in changed.items()}
-            printed = entry.get(kind, "") if kind == "vit" else (entry.get("swin") or ["", ""])[i - 1]
+            printed = entry.get(backbone, "")
             try:
-                count = count_on(cfg, build_method({"type": name, **options.get((name, kind), {}), **changed}))
+                count = count_on(backbone, build_method({"type": name, **options.get((name, kind), {}), **changed}))
                 cells += [f"{count / 1e6:.4f}", printed + _agrees(count, printed)]
             except UserError:
                 cells += ["", printed]

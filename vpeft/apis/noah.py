@@ -11,16 +11,17 @@ from typing import Any
 
 import torch
 from mmengine import Config
+from mmengine.device import get_device
 from mmengine.runner import Runner
 from torch import nn
 
 from vpeft.algorithms.unified.noah import KINDS
-from vpeft.algorithms.unified.noah_space import Space, Subnet, quarters
+from vpeft.algorithms.unified.noah_space import Space, Subnet
 from vpeft.apis.config import load_config
+from vpeft.apis.export import load_trained
 from vpeft.apis.result import write_json
-from vpeft.apis.run import ADAPTER, check_methods, prepare, test, train
+from vpeft.apis.run import ADAPTER, prepare, test, train
 from vpeft.core.adaptation import find_adaptation
-from vpeft.core.adapter_file import read_adapter, write_adapter
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
 
@@ -78,10 +79,10 @@ def search(cfg: Config, supernet: str, work_dir: str, seed: int = 0) -> Subnet:
     Returns:
         The best subnet; of equal ones the smallest.
     """
-    model, loader = _supernet(cfg, supernet, work_dir)
-    settings, adaptation = cfg.noah, find_adaptation(model)
-    depths = tuple(settings.get("depths") or quarters(len(adaptation.host.blocks)))
-    space = Space(adaptation, tuple(settings.choices), depths, settings.get("limit"))
+    model = load_trained(cfg, supernet).to(get_device())
+    loader = Runner.build_dataloader(cfg.val_dataloader, seed=0)
+    settings = cfg.noah
+    space = Space.of(find_adaptation(model), settings)
     fitness = Fitness(space, lambda: accuracy(model, loader), Path(work_dir) / SEARCH, cfg, seed)
     rng = random.Random(seed)
     parents: list[Subnet] = []
@@ -140,21 +141,6 @@ class Fitness:
             self.values[key] = self.measure()
             write_json(self.file, {"search": self.search, "accuracy": self.values})
         return self.values[key]
-
-
-def _supernet(cfg: Config, supernet: str, work_dir: str) -> tuple[nn.Module, Any]:
-    """The trained supernet in eval mode, and the loader of val200."""
-    cfg = prepare(Config(cfg._cfg_dict.to_dict(), filename=cfg.filename), work_dir)
-    cfg.resume, cfg.load_from, cfg.val_cfg, cfg.val_evaluator = False, None, None, None
-    loader, cfg.val_dataloader = cfg.val_dataloader, None
-    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook["type"] != "vpeft.SupernetHook"]
-    runner = Runner.from_cfg(cfg)
-    model = runner.model
-    tensors, metadata = read_adapter(supernet)
-    model.init_weights()
-    check_methods(model, metadata, supernet)
-    write_adapter(model, tensors, metadata, supernet)
-    return model.eval(), Runner.build_dataloader(loader, seed=0)
 
 
 @torch.no_grad()

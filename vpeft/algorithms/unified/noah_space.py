@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from vpeft.algorithms.unified.noah import KINDS, NOAH
 from vpeft.core.adaptation import Adaptation, find_adaptation
+from vpeft.core.hooks.peft_hook import unwrap
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 
@@ -24,11 +25,10 @@ class Space:
     """Per kind of module, the first d blocks have one, each of a size of its own.
 
     Attributes:
-        blocks: Blocks of the host.
+        adaptation: The supernet.
         choices: Sizes.
         depths: Values of d.
         limit: Most parameters (:meth:`NOAH.count`); None means any.
-        adaptation: The supernet.
     """
 
     adaptation: Adaptation
@@ -38,15 +38,22 @@ class Space:
 
     def __post_init__(self) -> None:
         self.blocks = len(self.adaptation.host.blocks)
-        method = next((m for m in self.adaptation.methods.values() if isinstance(m, NOAH)), None)
-        if method is None:
+        found = [(key, method) for key, method in self.adaptation.methods.items() if isinstance(method, NOAH)]
+        if not found:
             raise UserError("the config has no method NOAH to search the sizes of.")
+        self.key, method = found[0]
         for field in KINDS.values():
             sizes = getattr(method, field)
             if sizes != max(self.choices) and sizes != (max(self.choices),) * self.blocks:
                 raise UserError(f"{field}={sizes!r} of the supernet must be the largest choice, {max(self.choices)}.")
         if not all(1 <= depth <= self.blocks for depth in self.depths):
             raise UserError(f"depths={self.depths} must be from 1 to {self.blocks}, the blocks of the host.")
+
+    @classmethod
+    def of(cls, adaptation: Adaptation, settings: Mapping[str, Any]) -> Space:
+        """The space of a config's field ``noah``; without ``depths`` they are the quarters of the blocks."""
+        depths = settings.get("depths") or quarters(len(adaptation.host.blocks))
+        return cls(adaptation, tuple(settings["choices"]), tuple(depths), settings.get("limit"))
 
     def count(self, subnet: Subnet) -> int:
         """Parameters of a subnet."""
@@ -59,7 +66,7 @@ class Space:
     def apply(self, subnet: Subnet) -> None:
         """Use these sizes in the supernet."""
         for block, *sizes in zip(self.adaptation.host.blocks, *subnet, strict=True):
-            modules = block.placed("noah")
+            modules = block.placed(self.key)
             for kind, size in zip(KINDS, sizes, strict=True):
                 modules[kind].active = size
 
@@ -94,19 +101,12 @@ class Space:
 class SupernetHook(Hook):
     """Trains another subnet in every iteration, drawn from the run's seed and the iteration alone.
 
-    Args:
-        choices: Sizes.
-        depths: How many of the first blocks have a module; None means a quarter, half, three quarters and all.
+    The space is that of the config's field ``noah``.
     """
-
-    def __init__(self, choices: Sequence[int] = (1, 5, 10), depths: Sequence[int] | None = None) -> None:
-        self.choices, self.depths = tuple(choices), None if depths is None else tuple(depths)
 
     def before_train(self, runner: Runner) -> None:
         """Check the supernet."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        adaptation = find_adaptation(model)
-        self.space = Space(adaptation, self.choices, self.depths or quarters(len(adaptation.host.blocks)))
+        self.space = Space.of(find_adaptation(unwrap(runner.model)), runner.cfg.noah)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Draw this iteration's subnet."""
@@ -114,7 +114,7 @@ class SupernetHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """The whole supernet is active again."""
-        self.space.apply(((max(self.choices),) * self.space.blocks,) * len(KINDS))
+        self.space.apply(((max(self.space.choices),) * self.space.blocks,) * len(KINDS))
 
 
 def quarters(blocks: int) -> tuple[int, ...]:
