@@ -7,8 +7,12 @@ mmpretrain or timm, and :mod:`vpeft` does so first.
 from __future__ import annotations
 
 import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -122,15 +126,93 @@ def mmengine_distributed_on_cpu() -> None:
     utils._init_dist_pytorch = init
 
 
+class _Operators(types.ModuleType):
+    """In the place of ``mmcv._ext``: what :mod:`vpeft.core.detection_ops` has; anything else says so when called."""
+
+    def __getattr__(self, name: str) -> Any:
+        from vpeft.core import detection_ops
+        from vpeft.errors import UserError
+
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def missing(*args, **kwargs) -> None:
+            raise UserError(
+                f"mmcv was installed without its compiled operators, and {name!r} is none of those that vpeft has in "
+                "plain torch: build mmcv with ops (docs/detection.md)."
+            )
+
+        return getattr(detection_ops, name, missing)
+
+
+class _OperatorsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds ``mmcv._ext`` where nothing else does."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
+        return importlib.machinery.ModuleSpec(name, self) if name == "mmcv._ext" else None
+
+    def create_module(self, spec: Any) -> types.ModuleType:
+        return _Operators(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Nothing to run."""
+
+
 def mmcv_without_ops() -> None:
-    """mmcv 2.3.6 without compiled ops: it warns at import of an attention that only some detectors use."""
+    """mmcv 2.3.6 without compiled ops: mmdet cannot be imported, and an attention that it has warns at import.
+
+    The operators that Cascade Mask R-CNN and RetinaNet need are put in their place. The finder stands last, so that
+    compiled operators are used where they exist.
+    """
     import warnings
 
     warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
+    sys.meta_path.append(_OperatorsFinder())
+
+
+class _ShowsOldMMCV(importlib.abc.Loader):
+    """Runs mmaction's own loader while ``mmcv.__version__`` reads 2.0.0."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: Any) -> Any:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        import mmcv
+
+        real = mmcv.__version__
+        mmcv.__version__ = "2.0.0"
+        try:
+            self.loader.exec_module(module)
+        finally:
+            mmcv.__version__ = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+
+class _MMActionFinder(importlib.abc.MetaPathFinder):
+    """Finds ``mmaction`` as it is, with the loader above."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
+        if name != "mmaction":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _ShowsOldMMCV(spec.loader)
+        return spec
+
+
+def mmaction_on_new_mmcv() -> None:
+    """mmaction2 1.1.0: it refuses mmcv from 2.1 on at import, and runs with 2.3.6."""
+    sys.meta_path.insert(0, _MMActionFinder())
 
 
 torchvision_without_ops()
 mmcv_without_ops()
+mmaction_on_new_mmcv()
 mmengine_non_reentrant_checkpointing()
 mmpretrain_non_reentrant_checkpointing()
 mmengine_safe_load()

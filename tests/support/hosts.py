@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import mmaction.models
+import mmdet.models
+import mmseg.models
 import timm.models.swin_transformer as timm_swin
 import timm.models.vision_transformer as timm_vit
 import torch
@@ -46,12 +49,62 @@ def t_swin(**kwargs) -> nn.Module:
     )
 
 
+def dense_swin(package) -> Callable[..., nn.Module]:
+    def make(**kwargs) -> nn.Module:
+        options = {"embed_dims": 32, "patch_size": 2, "strides": (2, 2), "window_size": 4, "mlp_ratio": 2}
+        options |= {"depths": (2, 2), "num_heads": (2, 4), "out_indices": (0, 1), "drop_path_rate": 0.3}
+        return package.models.SwinTransformer(**{**options, **kwargs})
+
+    return make
+
+
+def seg_vit(**kwargs) -> nn.Module:
+    options = {"img_size": 32, "patch_size": 8, "embed_dims": 64, "num_layers": 3, "num_heads": 4, "mlp_ratio": 2}
+    return mmseg.models.backbones.VisionTransformer(
+        **{**options, "final_norm": True, "patch_bias": True, "drop_path_rate": 0.3, **kwargs}
+    )
+
+
+def video_vit(**kwargs) -> nn.Module:
+    options = {"img_size": 16, "patch_size": 8, "embed_dims": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2}
+    return mmaction.models.backbones.VisionTransformer(
+        **{**options, "num_frames": 4, "drop_path_rate": 0.3, **kwargs}
+    )
+
+
+def video_swin(**kwargs) -> nn.Module:
+    arch = {"embed_dims": 32, "depths": [2, 2], "num_heads": [2, 4]}
+    options = {"patch_size": (2, 4, 4), "window_size": (2, 2, 2), "out_indices": (1,), "mlp_ratio": 2}
+    return mmaction.models.backbones.SwinTransformer3D(
+        arch, **{**options, "pretrained2d": False, "drop_path_rate": 0.3, **kwargs}
+    )
+
+
 #: Builder of each registered host; a registered host that is not here fails the tests.
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "mmpretrain.VisionTransformer": mm_vit,
     "mmpretrain.SwinTransformer": mm_swin,
     "timm.VisionTransformer": t_vit,
     "timm.SwinTransformer": t_swin,
+    "mmdet.SwinTransformer": dense_swin(mmdet),
+    "mmseg.SwinTransformer": dense_swin(mmseg),
+    "mmseg.VisionTransformer": seg_vit,
+    "mmaction.VisionTransformer": video_vit,
+    "mmaction.SwinTransformer3D": video_swin,
+}
+
+#: Size of the input that every host takes: an image, or the frames of a clip.
+SIZES = {name: (32, 32) for name in BUILDERS}
+SIZES |= {"mmdet.SwinTransformer": (16, 16), "mmseg.SwinTransformer": (16, 16)}
+SIZES |= {"mmaction.VisionTransformer": (4, 16, 16), "mmaction.SwinTransformer3D": (6, 16, 16)}
+
+_DENSE_SWIN = {
+    "plain": ({}, (16, 16)),
+    "padded": ({}, (22, 13)),
+    "one-output": ({"out_indices": (1,)}, (16, 16)),
+    "small-map": ({}, (6, 6)),
+    "checkpointed": ({"with_cp": True}, (16, 16)),
+    "dropout": ({"drop_rate": 0.1, "attn_drop_rate": 0.1}, (16, 16)),
 }
 
 #: Options of each host under which the re-stated forward is compared with the original, and the image size.
@@ -92,6 +145,36 @@ VARIANTS: dict[str, dict[str, tuple[dict, tuple[int, int]]]] = {
         "dropout": ({"attn_drop_rate": 0.1, "proj_drop_rate": 0.1}, (32, 32)),
         "padded": ({"img_size": 36}, (36, 36)),
     },
+    "mmdet.SwinTransformer": _DENSE_SWIN,
+    "mmseg.SwinTransformer": {**_DENSE_SWIN, "no-qkv-bias": ({"qkv_bias": False}, (16, 16))},
+    "mmseg.VisionTransformer": {
+        "plain": ({}, (32, 32)),
+        "other-size": ({}, (48, 40)),
+        "several-outputs": ({"out_indices": [0, 2], "final_norm": False}, (32, 32)),
+        "no-class-token": ({"with_cls_token": False}, (32, 32)),
+        "no-qkv-bias": ({"qkv_bias": False}, (32, 32)),
+        "pre-norm": ({"pre_norm": True, "patch_norm": True}, (32, 32)),
+        "checkpointed": ({"with_cp": True}, (32, 32)),
+        "dropout": ({"drop_rate": 0.1, "attn_drop_rate": 0.1}, (32, 32)),
+    },
+    "mmaction.VisionTransformer": {
+        "plain": ({}, (4, 16, 16)),
+        "first-token": ({"use_mean_pooling": False}, (4, 16, 16)),
+        "maps": ({"return_feat_map": True}, (4, 16, 16)),
+        "layer-scale": ({"init_values": 0.1}, (4, 16, 16)),
+        "no-qkv-bias": ({"qkv_bias": False}, (4, 16, 16)),
+        "learned-positions": ({"use_learnable_pos_emb": True}, (4, 16, 16)),
+        "other-size": ({}, (4, 24, 32)),
+        "dropout": ({"drop_rate": 0.1, "attn_drop_rate": 0.1}, (4, 16, 16)),
+    },
+    "mmaction.SwinTransformer3D": {
+        "plain": ({}, (6, 16, 16)),
+        "padded": ({"window_size": (2, 3, 2)}, (7, 22, 13)),
+        "one-window-in-time": ({"window_size": (8, 2, 2)}, (6, 16, 16)),
+        "small-map": ({"window_size": (8, 7, 7)}, (6, 16, 16)),
+        "several-outputs": ({"out_indices": (0, 1)}, (6, 16, 16)),
+        "dropout": ({"drop_rate": 0.1, "attn_drop_rate": 0.1}, (6, 16, 16)),
+    },
 }
 
 
@@ -110,7 +193,7 @@ def tokens(model: nn.Module, images: Tensor, seed: int = 0) -> Tensor:
     """All output tokens: what every trained parameter can be seen in."""
     torch.manual_seed(seed)
     out = model.forward_features(images) if hasattr(model, "forward_features") else model(images)
-    return torch.cat([o.flatten(1) for o in out], 1) if isinstance(out, tuple) else out
+    return torch.cat([o.flatten(1) for o in out], 1) if isinstance(out, (tuple, list)) else out
 
 
 def perturb(model: nn.Module, scale: float = 0.1) -> nn.Module:

@@ -142,7 +142,7 @@ class Method:
 
     def need_output_norm(self, host: Host, name: str | None = None) -> None:
         """A read-out takes the place of what an output norm (``name``, or any) reads or gives."""
-        if name not in host.modules if name else not host.output_norms:
+        if name not in host.sites if name else not host.output_norms:
             raise UserError(f"{self.registered_name()}: this {host.registered_name()} has no output norm to read at.")
 
     def need_one_width(self, host: Host) -> None:
@@ -152,6 +152,11 @@ class Method:
             raise UserError(
                 f"{name} is defined for a backbone of one width; {host.registered_name()} has stages. Use it on a ViT, "
                 "or take a side method for stages (DTL, E3VA)."
+            )
+        if len(host.outputs) > 1:
+            raise UserError(
+                f"{name}'s side network takes the place of one output; this {host.registered_name()} gives those of "
+                f"the blocks {', '.join(map(str, host.outputs))}: set its out_indices to the last."
             )
         self.need_output_norm(host, "norm.0")
 

@@ -18,7 +18,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.sites import Entry, Site
+from vpeft.core.backbones.sites import Entry, Site, StatedLinear
 from vpeft.errors import UserError
 
 Affine = tuple[Tensor | None, Tensor | None]
@@ -44,7 +44,7 @@ def fold_site(site: Site, new: dict[int, Tensor]) -> list[Entry]:
     module = target.module
     if not any(hasattr(e.module, "affine") for e in site.entries):
         return []
-    weight, bias = _value(module.weight, new), _value(module.bias, new)
+    weight, bias = _value(module.weight, new), _bias(module, new)
     shape = weight.shape
     weight = weight.flatten(1) if isinstance(module, nn.modules.conv._ConvNd) else weight
     folded = []
@@ -62,8 +62,29 @@ def fold_site(site: Site, new: dict[int, Tensor]) -> list[Entry]:
     if folded:
         new[id(module.weight)] = weight.reshape(shape)
         if bias is not None:
-            new[id(module.bias)] = bias
+            _keep_bias(site, module, bias, new)
     return folded
+
+
+def _bias(module: nn.Module | StatedLinear, new: dict[int, Tensor]) -> Tensor | None:
+    if not isinstance(module, StatedLinear) or module.bias is None:
+        return _value(module.bias, new)
+    size = module.out_features // len(module.biases)
+    zeros = torch.zeros(size, dtype=torch.float64, device=module.weight.device)
+    return torch.cat([zeros if part is None else _value(part, new) for part in module.biases])
+
+
+def _keep_bias(site: Site, module: nn.Module | StatedLinear, bias: Tensor, new: dict[int, Tensor]) -> None:
+    parts = module.biases if isinstance(module, StatedLinear) else (module.bias,)
+    for part, value in zip(parts, bias.chunk(len(parts)), strict=True):
+        if part is not None:
+            new[id(part)] = value
+        elif value.any() and site.keys.entries:
+            names = ", ".join(sorted({entry.key for entry in site.keys.entries}))
+            raise UserError(
+                f"the keys of this attention have no bias to merge a shift into, and {names} reads or adds keys, so "
+                "that the shift matters: merge without it."
+            )
 
 
 def _foldable(site: Site) -> list[Entry]:
@@ -91,7 +112,9 @@ def _value(param: Tensor | None, new: dict[int, Tensor]) -> Tensor | None:
     return None if param is None else new.get(id(param), param.detach().double())
 
 
-def _scale_parameter(scale: nn.Module) -> Tensor:
+def _scale_parameter(scale: nn.Module | nn.Parameter) -> Tensor:
+    if isinstance(scale, nn.Parameter):
+        return scale
     (param,) = scale.parameters()
     return param
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from mmpretrain.models import ImageClassifier, VisionTransformer
-from support.hosts import BUILDERS, VARIANTS, build, mm_vit, t_vit, tokens
+from support.hosts import BUILDERS, SIZES, VARIANTS, build, mm_vit, t_vit, tokens
 from torch import nn
 
 import vpeft
@@ -72,10 +72,11 @@ def test_map_size_prefix_and_block_order(host):
         assert block.dim % block.heads == 0
     vpeft.attach(model, "Full")
     flow = model.peft_adaptation.host.flow
-    model(torch.randn(1, 3, 32, 32))
-    sizes = {"V": (4, 4), "S": (8, 8)}
-    assert flow.hw == sizes[host.split(".")[1][0]]
-    assert flow.prefix == (1 if "Vision" in host else 0)
+    model(torch.randn(1, 3, *SIZES[host]))
+    grids = {"mmaction.VisionTransformer": (2, 2, 2), "mmaction.SwinTransformer3D": (3, 2, 2)}
+    grids |= {"mmdet.SwinTransformer": (4, 4), "mmseg.SwinTransformer": (4, 4)}
+    assert flow.grid == grids.get(host, (4, 4) if "Vision" in host else (8, 8))
+    assert flow.prefix == (1 if "Vision" in host and "mmaction" not in host else 0)
 
 
 def test_every_parameter_has_a_role():
@@ -109,7 +110,7 @@ class Derived(VisionTransformer):
 
 
 def test_what_is_not_restated_is_refused():
-    with pytest.raises(vpeft.UserError, match=r"derives from mmpretrain.*Hosts: mmpretrain\.SwinTransformer"):
+    with pytest.raises(vpeft.UserError, match=r"derives from mmpretrain.*Hosts: mmaction\.SwinTransformer3D, "):
         vpeft.attach(Derived(arch=vars(mm_vit())["arch_settings"], img_size=32, patch_size=8), "LoRA")
     with pytest.raises(vpeft.UserError, match="no host found in Linear"):
         vpeft.attach(nn.Linear(2, 2), "LoRA")

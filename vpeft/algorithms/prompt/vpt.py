@@ -85,7 +85,7 @@ class SpreadPool(Stateless):
         prompts, tokens = y[:, : self.length], y[:, self.length :]
         count = tokens.shape[1]
         tokens = (tokens * count + prompts.sum(1, keepdim=True)) / (count + self.length)
-        return tokens if self.flat else tokens.unflatten(1, flow.hw)
+        return tokens if self.flat else tokens.unflatten(1, flow.grid)
 
 
 def insert(x: Tensor, tokens: Tensor, flow: Flow) -> Tensor:

@@ -42,7 +42,7 @@ class Enter(Stateless):
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         sizes = flow.state.setdefault(f"{self.key}.size", {})
-        sizes[flow.index] = flow.hw
+        sizes[flow.index] = flow.grid
         highway = x
         if flow.index:
             highway = flow.state[f"{self.key}.mlp"][flow.index - 1]
@@ -120,5 +120,6 @@ class E3VA(Method):
 
     def count(self, host: Host) -> int:
         size = LoRandAdapter.count
-        norms = sum(2 * host.modules[name].weight.numel() for name in host.output_norms) if self.train_norms else 0
+        trained = [host.modules[name] for name in host.output_norms if name in host.modules] if self.train_norms else []
+        norms = sum(2 * norm.weight.numel() for norm in trained)
         return norms + sum(2 * size(b.dim, b.dim // self.reduction, self.alpha, self.beta) for b in host.blocks)

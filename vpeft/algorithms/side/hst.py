@@ -74,8 +74,12 @@ class SideStage(nn.Module):
         return self.norm_in(x.movedim(1, -1))
 
     def step(self, index: int, x: Tensor, meta: Tensor, spatial: Tensor) -> Tensor:
-        """Side block ``index`` on a map (B, h, w, width), fed with the meta token and the host's map (B, D, H, W)."""
+        """Side block ``index`` on a map (B, h, w, width), fed with the meta token and the host's map (B, D, H, W).
+
+        In video every frame is a map of its own (B * frames), and the clip's meta token goes to each.
+        """
         meta, spatial = self.bridge(meta), self.bridge(spatial.movedim(1, -1)).movedim(-1, 1)
+        meta = meta.repeat_interleave(len(spatial) // len(meta), dim=0)
         # The bridge is linear and the weights of the resizing add up to 1: in this order it is cheaper.
         spatial = F.interpolate(spatial, x.shape[1:3], mode="bilinear", align_corners=False)
         y = self.blocks[index](x.flatten(1, 2), meta, spatial.flatten(2).transpose(1, 2))
@@ -118,10 +122,11 @@ class SideModule(Stateless):
 
 
 class Stem(SideModule):
-    """Reads the image at the patch embedding, which goes on untouched."""
+    """Reads the image at the patch embedding, which goes on untouched; a clip as the frames of its tubelets."""
 
     def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
-        flow.state.setdefault(self.key, {})[-1] = self.network[0].stages[0].enter(x)
+        images = x if x.dim() == 4 else x.unflatten(2, (y.shape[1], -1)).transpose(1, 2).flatten(0, 1).flatten(1, 2)
+        flow.state.setdefault(self.key, {})[-1] = self.network[0].stages[0].enter(images)
         return y
 
 
@@ -145,7 +150,8 @@ class ReadOut(SideModule):
 
     def forward(self, y: Tensor, flow: Flow) -> Tensor:
         state = flow.state[self.key]
-        features = self.network[0].batch_norm(state[max(state)].mean((1, 2)))
+        pooled = state[max(state)].mean((1, 2)).unflatten(0, (-1, flow.frames)).mean(1)
+        features = self.network[0].batch_norm(pooled)
         return features[:, None].expand(-1, flow.own_prefix + 1, -1)
 
 
@@ -172,8 +178,10 @@ class HST(Method):
 
     def check(self, host: Host) -> None:
         self.need_one_width(host)
-        if "norm.1" in host.modules:
+        if "pool_norm" in host.modules:
             raise UserError(f"HST: this {host.registered_name()} norms a mean of its own width: use a class token.")
+        if host.reads_map:
+            raise UserError(f"HST gives one vector per image, and the head on this {host.registered_name()} reads maps.")
 
     def counts(self, host: Host) -> list[int]:
         """Blocks of each stage."""

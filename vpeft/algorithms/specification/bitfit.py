@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vpeft.algorithms.base import Method
 from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.backbones.sites import bias_size
 from vpeft.registry import PEFT_METHODS
 
 
@@ -34,14 +35,9 @@ class BitFit(Method):
     def count(self, host: Host) -> int:
         # Per block: two norms, qkv, proj, fc1, fc2.
         blocks = sum(
-            2 * b.dim
-            + sum(
-                b.sites[name].module.out_features
-                for name in ("qkv", "proj", "fc1", "fc2")
-                if b.sites[name].module.bias is not None
-            )
+            2 * b.dim + sum(bias_size(b.sites[name].module) for name in ("qkv", "proj", "fc1", "fc2"))
             for b in host.blocks
         )
         tables = sum(p.param.numel() for p in host.parameters() if p.role == "rel_pos_bias")
-        around = [m.bias for m in host.modules.values() if m.bias is not None]
-        return blocks + sum(bias.numel() for bias in around) + tables * self.include_rel_pos_bias
+        around = sum(bias_size(m) for m in host.modules.values())
+        return blocks + around + tables * self.include_rel_pos_bias

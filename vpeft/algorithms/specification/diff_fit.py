@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vpeft.algorithms.base import Method
 from vpeft.core.backbones.host import Host, HostParam
-from vpeft.core.backbones.sites import Flow
+from vpeft.core.backbones.sites import Flow, bias_size
 from vpeft.registry import PEFT_METHODS
 
 
@@ -56,6 +56,6 @@ class DiffFit(Method):
     def count(self, host: Host) -> int:
         sites = [site for block in host.blocks for site in block.sites.values()] + list(host.sites.values())
         modules = [site.module for site in sites if hasattr(site.module, "weight")]
-        biases = sum(m.bias.numel() for m in modules if m.bias is not None)
+        biases = sum(bias_size(m) for m in modules)
         norms = sum(m.weight.numel() for m in modules if m.weight.dim() == 1)
         return biases + norms + sum(2 * b.dim for b in host.blocks)

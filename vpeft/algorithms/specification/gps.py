@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vpeft.algorithms.base import Method
 from vpeft.algorithms.losses.supcon import supervised_contrastive_loss, two_views
 from vpeft.core.backbones.host import Block, Host, HostParam
-from vpeft.core.backbones.sites import Flow, Site
+from vpeft.core.backbones.sites import Flow, Site, bias_size
 from vpeft.core.learning import TrainingData, recording
 from vpeft.registry import PEFT_METHODS
 
@@ -33,7 +33,7 @@ class SparseRows(nn.Module):
         super().__init__()
         rows, columns = module.weight.flatten(1).shape
         self.shape = module.weight.shape
-        is_conv = isinstance(module, nn.Conv2d)
+        is_conv = isinstance(module, nn.modules.conv._ConvNd)
         self.conv = {"stride": module.stride, "padding": module.padding} if is_conv else None
         self.delta = nn.Parameter(torch.empty(rows, entries))
         first = torch.arange(rows)[:, None] + torch.arange(entries)
@@ -52,7 +52,8 @@ class SparseRows(nn.Module):
     def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
         """``y`` (..., rows) with the change added; a product per entry instead of a dense one."""
         if self.conv is not None:
-            return y + F.conv2d(x, self.dense().view(self.shape), **self.conv).movedim(1, -1)
+            convolve = F.conv3d if x.dim() == 5 else F.conv2d
+            return y + convolve(x, self.dense().view(self.shape), **self.conv).movedim(1, -1)
         for column, delta in zip(self.index.unbind(1), self.delta.unbind(1), strict=True):
             y = torch.addcmul(y, x.index_select(-1, column).to(y.dtype), delta.to(y.dtype))
         return y
@@ -99,9 +100,9 @@ class GPS(Method):
     @staticmethod
     def layers(host: Host) -> Iterator[tuple[str, Site, Block | None]]:
         """Name, site and block (or None) of every linear and convolution."""
-        for name, site in host.sites.items():
-            if site.module.weight.dim() > 1:
-                yield name.replace(".", "_"), site, None
+        for name, module in host.modules.items():
+            if module.weight.dim() > 1:
+                yield name.replace(".", "_"), host.sites[name], None
         for block in host.blocks:
             for name in ("qkv", "proj", "fc1", "fc2"):
                 yield name, block.sites[name], block
@@ -145,5 +146,5 @@ class GPS(Method):
 
     def count(self, host: Host) -> int:
         modules = [site.module for _, site, _ in self.layers(host)]
-        biases = sum(m.bias.numel() for m in modules if m.bias is not None)
+        biases = sum(bias_size(m) for m in modules)
         return self.entries * sum(m.weight.shape[0] for m in modules) + biases

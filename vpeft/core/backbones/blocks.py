@@ -79,9 +79,9 @@ class SiteBlock:
         y = branch.dropped(n, branch.run(operation, n), drop)
         return unit.after(x, unit.shortcut(x) + y)
 
-    def site_forward(self, x: Tensor, hw: tuple[int, int] | None = None) -> Tensor:
-        """The block on a stream ``(B, prefix + H*W, C)``."""
-        self.peft_flow.enter(self.peft_index, hw)
+    def site_forward(self, x: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
+        """The block on a stream ``(B, prefix + H*W, C)``, in video ``(B, prefix + T*H*W, C)``."""
+        self.peft_flow.enter(self.peft_index, grid)
         block = self.peft_sites["block"]
         start = x = block.before(x)
         x = self.site_unit("attn", self.site_norm1, self.site_attention, self.site_drop1, x)

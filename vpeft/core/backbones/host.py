@@ -13,7 +13,16 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from vpeft.core.backbones.blocks import SiteBackbone, SiteBlock, site_class
-from vpeft.core.backbones.sites import BRANCH_PLACEMENTS, PLACEMENTS, AfterHook, BeforeHook, Entry, Flow, Site
+from vpeft.core.backbones.sites import (
+    BRANCH_PLACEMENTS,
+    PLACEMENTS,
+    AfterHook,
+    BeforeHook,
+    Entry,
+    Flow,
+    Site,
+    StatedLinear,
+)
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, nearest
 
@@ -88,11 +97,15 @@ class Host:
         block_mixin: The re-stated forward of the block.
         prefix: Tokens before the map in the stream.
         patch_size: Height and width of a patch in pixels.
-        in_channels: Channels of the input image.
+        in_channels: Channels of what one patch sees: of the image, in video times the frames of a tubelet.
         pools_map: The head reads the mean of the map's tokens, not a class token.
+        reads_map: The head reads maps, as dense tasks do.
+        outputs: Indices of the blocks whose outputs leave the backbone; the last one by default.
         flat_stream: Outside its blocks the stream is ``(B, H*W, C)``, not ``(B, H, W, C)``.
         modules: Backbone-level sites that are modules: ``patch_embed``, ``patch_norm``, ``merge<s>.norm``,
-            ``merge<s>.reduction`` (leading to stage s), ``norm.<i>`` of each output.
+            ``merge<s>.reduction`` (leading to stage s), ``norm.<i>`` of each output, ``pool_norm`` of pooled features.
+        identities: Such sites at which the backbone calls a module without weights, as where an output norm is left
+            out.
     """
 
     target: ClassVar[str]
@@ -106,16 +119,20 @@ class Host:
         self.flow = Flow()
         self.blocks: list[Block] = []
         self.modules: dict[str, nn.Module] = {}
+        self.identities: dict[str, nn.Module] = {}
         self.channels_first: set[str] = set()
         self.special: dict[str, str] = {}
         self.prefix = 0
         self.patch_size = (1, 1)
         self.in_channels = 3
         self.pools_map = False
+        self.reads_map = False
+        self.outputs: list[int] = []
         self.flat_stream = True
         self.method_key = ""
         self.hooks: list[Any] = []
         self.describe()
+        self.outputs = self.outputs or [len(self.blocks) - 1]
         self._make_sites()
 
     @classmethod
@@ -129,18 +146,18 @@ class Host:
         """Fill ``blocks``, ``modules``, ``channels_first``, ``special``, ``prefix``, ``patch_size``."""
         raise NotImplementedError(f"{type(self).__name__} states no describe(): docs/hosts.md says what a host states.")
 
-    def block_modules(self, block: Block) -> dict[str, nn.Module]:
+    def block_modules(self, block: Block) -> dict[str, nn.Module | StatedLinear]:
         """The modules behind ``norm1, qkv, proj, norm2, fc1, act, fc2`` of a block."""
         raise NotImplementedError(
             f"{type(self).__name__} states no block_modules(): docs/hosts.md says what a host states."
         )
 
-    def block_scales(self, block: Block) -> tuple[nn.Module | None, nn.Module | None]:
+    def block_scales(self, block: Block) -> tuple[nn.Module | nn.Parameter | None, nn.Module | nn.Parameter | None]:
         """The LayerScale of the attention and of the MLP branch, None where there is none."""
         return None, None
 
-    def map_size(self, inputs: Tensor, embedded: Any) -> tuple[int, int]:
-        """Height and width of the first token map, from the patch embedding's input and output."""
+    def map_size(self, inputs: Tensor, embedded: Any) -> tuple[int, ...]:
+        """Extents of the first token map, from the patch embedding's input and output."""
         raise NotImplementedError(f"{type(self).__name__} states no map_size(): docs/hosts.md says what a host states.")
 
     def merge_tokens(self, stage: int, tokens: Tensor) -> Tensor:
@@ -150,8 +167,8 @@ class Host:
             tokens = self.modules[f"merge{stage}.norm"](tokens)
         return self.modules[f"merge{stage}.reduction"](tokens)
 
-    def merge_map(self, stage: int, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
-        """A map's tokens ``(B, H*W, C)`` through the patch merging that leads to ``stage``."""
+    def merge_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """A map's tokens ``(B, H*W, C)`` of the extents ``grid`` through the patch merging that leads to ``stage``."""
         raise NotImplementedError(f"{type(self).__name__} has no patch merging")
 
     def last_block(self, norm: str) -> Block:
@@ -171,14 +188,14 @@ class Host:
         flow = self.flow
         self.sites = {
             name: Site(name, flow, channels_first=name in self.channels_first, module=module)
-            for name, module in self.modules.items()
+            for name, module in {**self.modules, **self.identities}.items()
         }
         for block in self.blocks:
             block.host = self
             block.sites = {name: Site(name, flow, module=module) for name, module in self.block_modules(block).items()}
             sites = block.sites
             scale1, scale2 = self.block_scales(block)
-            sites["core"] = Site("core", flow, allowed=("before",))
+            sites["core"] = sites["qkv"].keys = Site("core", flow, allowed=("before",))
             sites["block"] = Site("block", flow)
             sites["attn_branch"] = Site("attn_branch", flow, BRANCH_PLACEMENTS, fold=(sites["proj"], scale1))
             sites["mlp_branch"] = Site("mlp_branch", flow, BRANCH_PLACEMENTS, fold=(sites["fc2"], scale2))
@@ -242,7 +259,7 @@ class Host:
                 self._hook(site)
 
     def _hook(self, site: Site) -> None:
-        if site.module is None:
+        if not isinstance(site.module, nn.Module):
             return
         placements = {entry.placement for entry in site.entries}
         if "before" in placements:
@@ -271,7 +288,8 @@ class Host:
         owners = {id(block.module): block for block in self.blocks}
         head = {id(m) for name in self.heads() for m in self.backbone.get_submodule(name).modules()}
         every = (self.sites, *(block.sites for block in self.blocks))
-        sites = {id(site.module): name for named in every for name, site in named.items() if site.module is not None}
+        modules = ((name, site.module) for named in every for name, site in named.items() if site.module is not None)
+        sites = {id(param): name for name, module in modules for param in module.parameters()}
 
         def walk(module: nn.Module, prefix: str, block: Block | None) -> Iterator[HostParam]:
             if id(module) in head:
@@ -280,7 +298,7 @@ class Host:
             for name, param in module._parameters.items():
                 if param is not None:
                     role = self.special.get(prefix + name) or self._role(module, name)
-                    yield HostParam(prefix + name, param, role, block, sites.get(id(module)))
+                    yield HostParam(prefix + name, param, role, block, sites.get(id(param)))
             for name, child in module._modules.items():
                 if child is not None and name != PEFT_KEY:
                     yield from walk(child, f"{prefix}{name}.", block)
@@ -308,7 +326,7 @@ class Host:
     @property
     def output_norms(self) -> list[str]:
         """Names of the sites of the output norms, in order."""
-        return [name for name in self.modules if name.startswith("norm.")]
+        return [name for name in self.sites if name.startswith("norm.")]
 
     @property
     def merges(self) -> list[int]:
@@ -330,7 +348,7 @@ class _Embedded(_Begin):
     """Hook of the patch embedding: the size of the first map is known."""
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.host.flow.hw = self.host.map_size(args[0], output)
+        self.host.flow.grid = tuple(self.host.map_size(args[0], output))
 
 
 def full_name(cls: type) -> str:

@@ -75,8 +75,10 @@ class MMPretrainViT(Host):
             self.modules["patch_norm"] = backbone.patch_embed.norm
         if backbone.final_norm:
             self.modules["norm.0"] = backbone.ln1
+        self.outputs = sorted(i % len(backbone.layers) for i in backbone.out_indices)
+        self.reads_map = backbone.out_type == "featmap"
         if backbone.out_type == "avg_featmap":
-            self.modules["norm.1"] = backbone.ln2
+            self.modules["pool_norm"] = backbone.ln2
 
     def block_modules(self, block: Block) -> dict[str, nn.Module]:
         layer = block.module

@@ -138,8 +138,8 @@ class TimmSwin(Host):
     def map_size(self, inputs: Tensor, embedded: Tensor) -> tuple[int, int]:
         return tuple(embedded.shape[1:3])
 
-    def merge_map(self, stage: int, tokens: Tensor, hw: tuple[int, int]) -> Tensor:
-        return self.backbone.layers[stage].downsample(tokens.unflatten(1, hw)).flatten(1, 2)
+    def merge_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+        return self.backbone.layers[stage].downsample(tokens.unflatten(1, grid)).flatten(1, 2)
 
     def heads(self) -> list[str]:
         return ["head"]

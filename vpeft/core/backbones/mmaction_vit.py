@@ -1,0 +1,108 @@
+"""mmaction2's VisionTransformer (VideoMAE)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpeft.core.backbones.blocks import SiteBlock
+from vpeft.core.backbones.host import Block, Host, require_plain
+from vpeft.core.backbones.sites import StatedLinear
+from vpeft.registry import HOSTS
+
+
+class VideoMAEBlock(SiteBlock):
+    """``Block``: the weights of qkv are used without calling it, with biases of queries and values apart."""
+
+    def site_norm1(self, x: Tensor) -> Tensor:
+        return self.norm1(x)
+
+    def site_attention(self, x: Tensor) -> Tensor:
+        attn = self.attn
+        batch, tokens, _ = x.shape
+        # Without biases of its own the module is called, and its hooks run the site.
+        qkv = self.peft_sites["qkv"].run(self.site_qkv, x) if hasattr(attn, "q_bias") else attn.qkv(x)
+        qkv = qkv.reshape(batch, tokens, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v, _ = self.site_core(qkv[0], qkv[1], qkv[2], x)
+        weights = (q * attn.scale @ k.transpose(-2, -1)).softmax(dim=-1)
+        y = (attn.attn_drop(weights) @ v).transpose(1, 2).reshape(batch, tokens, -1)
+        return self.site_scale("gamma_1", attn.proj_drop(attn.proj(y)))
+
+    def site_qkv(self, x: Tensor) -> Tensor:
+        """Queries, keys and values ``(B, tokens, 3 C)``; keys have no bias."""
+        attn = self.attn
+        bias = torch.cat((attn.q_bias, torch.zeros_like(attn.v_bias, requires_grad=False), attn.v_bias))
+        return F.linear(x, attn.qkv.weight, bias)
+
+    def site_scale(self, name: str, y: Tensor) -> Tensor:
+        """The branch times its LayerScale, where the block has any."""
+        return getattr(self, name) * y if hasattr(self, name) else y
+
+    def site_drop1(self, x: Tensor) -> Tensor:
+        return self.drop_path(x)
+
+    def site_norm2(self, x: Tensor) -> Tensor:
+        return self.norm2(x)
+
+    def site_mlp(self, x: Tensor) -> Tensor:
+        return self.site_scale("gamma_2", self.mlp.layers(x))
+
+    def site_drop2(self, x: Tensor) -> Tensor:
+        return self.drop_path(self.mlp.dropout_layer(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.site_forward(x)
+
+
+@HOSTS.register_module(name="mmaction.VisionTransformer")
+class VideoMAE(Host):
+    """mmaction2 ``VisionTransformer``; a clip ``(B, 3, T, H, W)`` is a map of tubelets."""
+
+    target = "mmaction.models.backbones.vit_mae.VisionTransformer"
+    block_target = "mmaction.models.backbones.vit_mae.Block"
+    block_mixin = VideoMAEBlock
+
+    def describe(self) -> None:
+        backbone = self.backbone
+        for index, block in enumerate(backbone.blocks):
+            where = f"blocks.{index}"
+            require_plain(block, self.block_target, where)
+            require_plain(block.attn, "mmaction.models.backbones.vit_mae.Attention", f"{where}.attn")
+            require_plain(block.mlp, "mmcv.cnn.bricks.transformer.FFN", f"{where}.mlp")
+            attn, hidden = block.attn, block.mlp.feedforward_channels
+            self.blocks.append(Block(block, index, 0, attn.embed_dims, attn.num_heads, hidden))
+            self.special |= {f"{where}.{name}": "layer_scale" for name in ("gamma_1", "gamma_2")}
+            self.special |= {f"{where}.attn.{name}": "bias" for name in ("q_bias", "v_bias")}
+        projection = backbone.patch_embed.projection
+        tubelet, *self.patch_size = projection.kernel_size
+        self.in_channels = projection.in_channels * tubelet
+        self.channels_first = {"patch_embed"}
+        self.special["pos_embed"] = "pos_embed"
+        self.modules["patch_embed"] = projection
+        self.reads_map = backbone.return_feat_map
+        self.pools_map = backbone.fc_norm is not None and not self.reads_map
+        places = self.identities if isinstance(backbone.norm, nn.Identity) else self.modules
+        places["norm.0"] = backbone.norm
+        if backbone.fc_norm is not None:
+            self.modules["pool_norm"] = backbone.fc_norm
+
+    def block_modules(self, block: Block) -> dict[str, nn.Module | StatedLinear]:
+        module, attn = block.module, block.module.attn
+        stated = StatedLinear((attn.qkv, "weight"), (attn, "q_bias"), None, (attn, "v_bias"))
+        return {
+            "norm1": module.norm1,
+            "qkv": stated if hasattr(attn, "q_bias") else attn.qkv,
+            "proj": attn.proj,
+            "norm2": module.norm2,
+            "fc1": module.mlp.layers[0][0],
+            "act": module.mlp.layers[0][1],
+            "fc2": module.mlp.layers[1],
+        }
+
+    def block_scales(self, block: Block) -> tuple[nn.Parameter | None, nn.Parameter | None]:
+        return getattr(block.module, "gamma_1", None), getattr(block.module, "gamma_2", None)
+
+    def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, int]]) -> tuple[int, ...]:
+        kernel = self.modules["patch_embed"].kernel_size
+        return tuple(size // step for size, step in zip(inputs.shape[-3:], kernel, strict=True))

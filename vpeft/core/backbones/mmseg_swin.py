@@ -1,0 +1,15 @@
+"""mmseg's SwinTransformer: the same as mmdet's under other names."""
+
+from __future__ import annotations
+
+from vpeft.core.backbones.mmdet_swin import MMDetSwin
+from vpeft.registry import HOSTS
+
+
+@HOSTS.register_module(name="mmseg.SwinTransformer")
+class MMSegSwin(MMDetSwin):
+    """mmseg ``SwinTransformer``; its outputs are maps for a decode head."""
+
+    target = "mmseg.models.backbones.swin.SwinTransformer"
+    block_target = "mmseg.models.backbones.swin.SwinBlock"
+    attention_targets = ("mmseg.models.backbones.swin.ShiftWindowMSA", "mmseg.models.backbones.swin.WindowMSA")

@@ -1,0 +1,136 @@
+"""mmseg's VisionTransformer, whose attention is torch's ``nn.MultiheadAttention``."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vpeft.core.backbones.blocks import SiteBlock
+from vpeft.core.backbones.host import Block, Host, require_plain
+from vpeft.core.backbones.sites import StatedLinear
+from vpeft.errors import UserError
+from vpeft.registry import HOSTS
+
+
+class MMSegViTBlock(SiteBlock):
+    """``TransformerEncoderLayer``: torch's attention reads its weights itself, and works on tokens before images."""
+
+    def site_norm1(self, x: Tensor) -> Tensor:
+        return self.norm1(x)
+
+    def site_attention(self, x: Tensor) -> Tensor:
+        attn = self.attn.attn
+        site = self.peft_sites["qkv"]
+        # Side by side only where a method wants them so: it is a copy.
+        q, k, v = (
+            site.run(lambda x: torch.cat(self.site_qkv(x), dim=-1), x).chunk(3, dim=-1)
+            if site.placed(*site.allowed)
+            else self.site_qkv(x)
+        )
+        q, k, v, _ = self.site_core(*(self.site_heads(t) for t in (q, k, v)), x)
+        batch, heads, tokens = q.shape[:3]
+        q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+        weights = torch.bmm(q * math.sqrt(1.0 / attn.head_dim), k.transpose(-2, -1)).softmax(dim=-1)
+        weights = F.dropout(weights, attn.dropout, attn.training)
+        y = torch.bmm(weights, v).unflatten(0, (batch, heads)).transpose(1, 2).flatten(2)
+        y = self.peft_sites["proj"].run(self.site_proj, y)
+        return self.attn.proj_drop(y)
+
+    def site_heads(self, t: Tensor) -> Tensor:
+        """``(B, tokens, C)`` to ``(B, heads, tokens, head width)``, tokens before images on the way."""
+        batch, tokens, _ = t.shape
+        heads = self.attn.attn.num_heads
+        t = t.transpose(0, 1).reshape(tokens, batch * heads, -1).transpose(0, 1)
+        return t.unflatten(0, (batch, heads))
+
+    def site_qkv(self, x: Tensor) -> list[Tensor]:
+        """Queries, keys and values ``(B, tokens, C)`` each, by three products as torch's attention has them."""
+        attn = self.attn.attn
+        weights = attn.in_proj_weight.chunk(3)
+        biases = (None,) * 3 if attn.in_proj_bias is None else attn.in_proj_bias.chunk(3)
+        x = x.transpose(0, 1)
+        return [F.linear(x, weight, bias).transpose(0, 1) for weight, bias in zip(weights, biases, strict=True)]
+
+    def site_proj(self, y: Tensor) -> Tensor:
+        out = self.attn.attn.out_proj
+        rows = F.linear(y.transpose(0, 1).flatten(0, 1), out.weight, out.bias)
+        return rows.view(y.shape[1], y.shape[0], -1).transpose(0, 1)
+
+    def site_drop1(self, x: Tensor) -> Tensor:
+        return self.attn.dropout_layer(x)
+
+    def site_norm2(self, x: Tensor) -> Tensor:
+        return self.norm2(x)
+
+    def site_mlp(self, x: Tensor) -> Tensor:
+        return self.ffn.layers(x)
+
+    def site_drop2(self, x: Tensor) -> Tensor:
+        return self.ffn.dropout_layer(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            # Not only where x needs a gradient: over a frozen first block the modules inside need theirs.
+            return checkpoint(self.site_forward, x, use_reentrant=False)
+        return self.site_forward(x)
+
+
+@HOSTS.register_module(name="mmseg.VisionTransformer")
+class MMSegViT(Host):
+    """mmseg ``VisionTransformer``; its outputs are maps for a decode head, one for each of its ``out_indices``."""
+
+    target = "mmseg.models.backbones.vit.VisionTransformer"
+    block_target = "mmseg.models.backbones.vit.TransformerEncoderLayer"
+    block_mixin = MMSegViTBlock
+
+    def describe(self) -> None:
+        backbone = self.backbone
+        for index, layer in enumerate(backbone.layers):
+            where = f"layers.{index}"
+            require_plain(layer, self.block_target, where)
+            require_plain(layer.attn, "mmcv.cnn.bricks.transformer.MultiheadAttention", f"{where}.attn")
+            require_plain(layer.attn.attn, "torch.nn.modules.activation.MultiheadAttention", f"{where}.attn.attn")
+            require_plain(layer.ffn, "mmcv.cnn.bricks.transformer.FFN", f"{where}.ffn")
+            if layer.ffn.num_fcs != 2:
+                raise UserError(
+                    f"{where}: an MLP of other than two linears (num_fcs={layer.ffn.num_fcs}) is not re-stated."
+                )
+            attn, hidden = layer.attn.attn, layer.ffn.feedforward_channels
+            self.blocks.append(Block(layer, index, 0, attn.embed_dim, attn.num_heads, hidden))
+            self.special[f"{where}.attn.attn.in_proj_weight"] = "weight"
+            self.special[f"{where}.attn.attn.in_proj_bias"] = "bias"
+        projection = backbone.patch_embed.projection
+        self.patch_size = tuple(projection.kernel_size)
+        self.in_channels = projection.in_channels
+        self.channels_first = {"patch_embed"}
+        self.prefix = int(backbone.with_cls_token)
+        self.reads_map = True
+        self.outputs = sorted(i % len(backbone.layers) for i in backbone.out_indices)
+        self.special |= {"pos_embed": "pos_embed", "cls_token": "cls_token"}
+        self.modules["patch_embed"] = projection
+        if backbone.patch_embed.norm is not None:
+            self.modules["patch_norm"] = backbone.patch_embed.norm
+        if backbone.pre_norm:
+            self.modules["pre_norm"] = backbone.pre_ln
+        if backbone.final_norm:
+            self.modules["norm.0"] = backbone.norm1
+
+    def block_modules(self, block: Block) -> dict[str, nn.Module]:
+        layer = block.module
+        attn = layer.attn.attn
+        return {
+            "norm1": layer.norm1,
+            "qkv": StatedLinear((attn, "in_proj_weight"), (attn, "in_proj_bias")),
+            "proj": StatedLinear((attn.out_proj, "weight"), (attn.out_proj, "bias")),
+            "norm2": layer.norm2,
+            "fc1": layer.ffn.layers[0][0],
+            "act": layer.ffn.layers[0][1],
+            "fc2": layer.ffn.layers[1],
+        }
+
+    def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, int]]) -> tuple[int, int]:
+        return embedded[1]
