@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
-from support.hosts import BUILDERS, build, head_names, loss, perturb, tokens, trained
+from support.hosts import BUILDERS, SIZES, build, head_names, loss, perturb, tokens, trained
 
 import vpeft
 from vpeft.core.adaptation import get_adaptation
@@ -35,8 +35,8 @@ def attached(host, method, dtype=torch.float64, **kwargs):
     return plain, model
 
 
-def images(dtype=torch.float64, size=(32, 32), count=2):
-    return torch.randn(count, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(5))
+def images(host, dtype=torch.float64, size=None, count=2):
+    return torch.randn(count, 3, *(size or SIZES[host]), dtype=dtype, generator=torch.Generator().manual_seed(5))
 
 
 def backward(model, x):
@@ -48,7 +48,7 @@ def backward(model, x):
 @pairs
 def test_1_start(host, method):
     plain, model = attached(host, method)
-    same = torch.equal(tokens(plain, images()), tokens(model, images()))
+    same = torch.equal(tokens(plain, images(host)), tokens(model, images(host)))
     assert same == PEFT_METHODS.get(method).identity_at_start
 
 
@@ -59,7 +59,7 @@ def test_2_gradients_and_steps(host, method):
     model.train()
     own, before = trained(model), {k: p.detach().clone() for k, p in model.named_parameters()}
     if own:
-        backward(model, images())
+        backward(model, images(host))
         dead = [k for k, p in own.items() if p.grad is None or not p.grad.any()]
         assert not dead
     assert [k for k, p in model.named_parameters() if k not in own and p.grad is not None] == []
@@ -68,7 +68,7 @@ def test_2_gradients_and_steps(host, method):
         optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
         for step in range(3):
             optimiser.zero_grad()
-            loss(tokens(model, images(), seed=step)).backward()
+            loss(tokens(model, images(host), seed=step)).backward()
             optimiser.step()
     for key, param in model.named_parameters():
         assert torch.equal(param, before[key]) == (key not in own), key
@@ -91,13 +91,13 @@ def test_3_parameter_formula(host, method):
 def test_4_merge(host, method, dtype, tolerance):
     plain, model = attached(host, method, dtype)
     perturb(model)
-    out = tokens(model, images(dtype))
+    out = tokens(model, images(host, dtype))
     (built,) = get_adaptation(model).methods.values()
     if built.partly_mergeable:
         assert vpeft.merge(model) == [built.key()]
-        assert (tokens(model, images(dtype)) - out).abs().max() <= tolerance * out.abs().max()
+        assert (tokens(model, images(host, dtype)) - out).abs().max() <= tolerance * out.abs().max()
         vpeft.unmerge(model)
-        assert torch.equal(tokens(model, images(dtype)), out)
+        assert torch.equal(tokens(model, images(host, dtype)), out)
         return
     if not built.mergeable:
         keys = {k: v.clone() for k, v in model.state_dict().items()}
@@ -107,14 +107,14 @@ def test_4_merge(host, method, dtype, tolerance):
         return
     assert vpeft.merge(model) == []
     scale = out.abs().max()
-    assert (tokens(model, images(dtype)) - out).abs().max() <= tolerance * scale
+    assert (tokens(model, images(host, dtype)) - out).abs().max() <= tolerance * scale
     plain.load_state_dict(vpeft.plain_state_dict(model), strict=True)
-    assert (tokens(plain, images(dtype)) - out).abs().max() <= tolerance * scale
+    assert (tokens(plain, images(host, dtype)) - out).abs().max() <= tolerance * scale
     if get_adaptation(model).merged:
         with pytest.raises(vpeft.UserError, match="merged already"):
             vpeft.merge(model)
         vpeft.unmerge(model)
-        assert torch.equal(tokens(model, images(dtype)), out)
+        assert torch.equal(tokens(model, images(host, dtype)), out)
     with pytest.raises(vpeft.UserError, match="not merged"):
         vpeft.unmerge(model)
 
@@ -122,9 +122,9 @@ def test_4_merge(host, method, dtype, tolerance):
 @pairs
 def test_5_detach_and_files(host, method, tmp_path):
     plain, model = attached(host, method, torch.float32)
-    keys, base_out = list(plain.state_dict()), tokens(plain, images(torch.float32))
+    keys, base_out = list(plain.state_dict()), tokens(plain, images(host, torch.float32))
     perturb(model)
-    x = images(torch.float32)
+    x = images(host, torch.float32)
     out = tokens(model, x)
     with vpeft.disabled(model):
         assert torch.equal(tokens(model, x), base_out)
@@ -158,7 +158,7 @@ def test_6_memory_class(host, method):
     seen = []
     for block in get_adaptation(model).host.blocks:
         block.module.register_forward_hook(lambda m, args, out: seen.append(out.requires_grad))
-    tokens(model.train(), images())
+    tokens(model.train(), images(host))
     if memory == "M0":
         assert not any(seen)
         inside = [item for b in get_adaptation(model).host.blocks for item in b.module.named_modules()]
@@ -184,7 +184,7 @@ def test_7_checkpointing(host, method):
     turn_on_activation_checkpointing(again, blocks)
     for m in (model, again):
         torch.manual_seed(1)
-        loss(tokens(m, images())).backward()
+        loss(tokens(m, images(host))).backward()
     for key, param in trained(model).items():
         grad = trained(again)[key].grad
         assert grad is not None, key
@@ -195,7 +195,7 @@ def test_7_checkpointing(host, method):
 def test_7_autocast(host, method):
     _, model = attached(host, method, torch.float32)
     perturb(model)
-    x = images(torch.float32)
+    x = images(host, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         out = tokens(model.train(), x)
     assert torch.isfinite(out).all()
@@ -205,23 +205,28 @@ def test_7_autocast(host, method):
         assert not missing
 
 
-SIZES = {
+OTHER_SIZES = {
     "mmpretrain.VisionTransformer": ({}, (48, 40)),
     "mmpretrain.SwinTransformer": ({"pad_small_map": True}, (44, 24)),
     "timm.VisionTransformer": ({"dynamic_img_size": True}, (48, 40)),
     "timm.SwinTransformer": ({"strict_img_size": False}, (48, 40)),
+    "mmdet.SwinTransformer": ({}, (22, 12)),
+    "mmseg.SwinTransformer": ({}, (22, 12)),
+    "mmseg.VisionTransformer": ({}, (48, 40)),
+    "mmaction.VisionTransformer": ({}, (4, 24, 32)),
+    "mmaction.SwinTransformer3D": ({}, (9, 20, 24)),
 }
 
 
 @pairs
 def test_7_other_input_size(host, method):
-    options, size = SIZES[host]
+    options, size = OTHER_SIZES[host]
     _, model = attached(host, method, **options)
     perturb(model)
-    out = tokens(model.train(), images(size=size))
+    out = tokens(model.train(), images(host, size=size))
     assert torch.isfinite(out).all()
     if trained(model):
-        backward(model, images(size=size))
+        backward(model, images(host, size=size))
         assert [k for k, p in trained(model).items() if p.grad is None or not p.grad.any()] == []
 
 
@@ -230,12 +235,12 @@ def test_no_silent_bypass(host, method):
     """Every trained tensor by itself changes the output."""
     _, model = attached(host, method)
     perturb(model)
-    out = tokens(model, images())
+    out = tokens(model, images(host))
     for key, param in trained(model).items():
         kept = param.detach().clone()
         with torch.no_grad():
             param.add_(torch.randn_like(param) * 0.5)
-        assert not torch.equal(tokens(model, images()), out), key
+        assert not torch.equal(tokens(model, images(host)), out), key
         with torch.no_grad():
             param.copy_(kept)
 
@@ -244,7 +249,7 @@ def test_no_silent_bypass(host, method):
 def test_images_of_a_batch_do_not_mix(host, method):
     _, model = attached(host, method)
     perturb(model)
-    x = images(count=3)
+    x = images(host, count=3)
     alone = torch.cat([tokens(model, x[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(tokens(model, x), alone, rtol=1e-9, atol=1e-9)
 
@@ -253,12 +258,12 @@ def test_images_of_a_batch_do_not_mix(host, method):
 def test_copies_are_independent(host, method):
     _, model = attached(host, method)
     perturb(model)
-    out = tokens(model, images())
+    out = tokens(model, images(host))
     other = copy.deepcopy(model)
     perturb(other, 0.5)
-    assert torch.equal(tokens(model, images()), out)
+    assert torch.equal(tokens(model, images(host)), out)
     if trained(other):
-        assert not torch.equal(tokens(other, images()), out)
+        assert not torch.equal(tokens(other, images(host)), out)
 
 
 def test_class_attributes_are_stated():
