@@ -93,7 +93,7 @@ def _smooth_noise(rng: np.random.Generator, n: int, size: int, cell: int) -> Arr
     return rows[:, :, low] * (1 - part) + rows[:, :, low + 1] * part
 
 
-def _patterns(rng: np.random.Generator, family: Array, x: Array, y: Array) -> Array:
+def patterns(rng: np.random.Generator, family: Array, x: Array, y: Array) -> Array:
     """One pattern for each entry of ``family`` (indices of :data:`TEXTURES`) on the pixel grid ``x, y``."""
     n, size = len(family), x.shape[-1]
     angle, period = rng.uniform(0, np.pi, (n, 1, 1)), rng.uniform(3.2, 7.5, (n, 1, 1))
@@ -208,13 +208,13 @@ def _draw_block(rng: np.random.Generator, n: int, size: int) -> Shapes:
     other = base + rng.uniform(-0.3, 0.3, (n, 3)).astype(np.float32) * np.where(grey[:, None], [1, 0, 0], 1)
     other = np.where(grey[:, None], other[:, :1], other).astype(np.float32)
     behind = rng.integers(len(TEXTURES), size=n) * busy
-    backdrop = _patterns(rng, behind, x, y)[:, None]
+    backdrop = patterns(rng, behind, x, y)[:, None]
     image = base[..., None, None] * (1 - backdrop) + other[..., None, None] * backdrop
     _strips(rng, image, x, y, 0.4 * busy, 3.0)
 
     one = _far_colours(rng, grey, [base, other])
     two = _far_colours(rng, grey, [base, one])
-    pattern = _patterns(rng, texture, x, y)[:, None]
+    pattern = patterns(rng, texture, x, y)[:, None]
     filling = one[..., None, None] * (1 - pattern) + two[..., None, None] * pattern
     mask = _masks(rng, shape, x, y)
     _blend(image, filling, mask)
