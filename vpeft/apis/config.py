@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine import Config
 
+from vpeft.core.trained import build_model as build_model
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -82,20 +83,3 @@ def plain_config(cfg: Config) -> Config:
     ours = ("vpeft.PEFTHook",)
     plain.custom_hooks = [hook for hook in plain.get("custom_hooks", []) if hook["type"] not in ours]
     return plain
-
-
-def build_model(cfg: Config) -> torch.nn.Module:
-    """The model of a config, with its data preprocessor, without weights.
-
-    Raises:
-        UserError: The config has no model.
-    """
-    from mmengine.registry import MODELS, init_default_scope
-
-    if "model" not in cfg:
-        raise UserError(f"config {cfg.filename} has no `model`.")
-    init_default_scope(cfg.get("default_scope", "mmengine"))
-    model = cfg.model.copy()
-    if cfg.get("data_preprocessor") is not None:
-        model.setdefault("data_preprocessor", cfg.data_preprocessor)
-    return MODELS.build(model)

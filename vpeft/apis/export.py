@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import torch
 from mmengine import Config
-from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from vpeft.apis.adapters import detach, merge, plain_state_dict
-from vpeft.apis.config import build_model, plain_config
-from vpeft.apis.run import check_methods
+from vpeft.apis.config import plain_config
 from vpeft.core.adaptation import find_adaptation
-from vpeft.core.adapter_file import read_adapter, write_adapter
-from vpeft.core.hooks.peft_hook import check_checkpoint
+from vpeft.core.trained import build_model, load_trained
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
 
@@ -25,31 +21,6 @@ from vpeft.files import write_atomically
 #: merged weights to the type in which they are written.
 MERGED_TOLERANCE = 1e-8
 WRITTEN_TOLERANCE = 1e-3
-
-
-def load_trained(cfg: Config, checkpoint: str) -> nn.Module:
-    """The model of a config with its base weights and what a run has learned.
-
-    Args:
-        cfg: The run's config.
-        checkpoint: Its ``epoch_*.pth`` or its adapter file.
-
-    Raises:
-        UserError: The file is missing, broken or foreign.
-    """
-    if not os.path.isfile(checkpoint):
-        raise UserError(f"{checkpoint} does not exist.")
-    model = build_model(cfg)
-    model.init_weights()
-    if checkpoint.endswith(".safetensors"):
-        tensors, metadata = read_adapter(checkpoint)
-        check_methods(model, metadata, checkpoint)
-        write_adapter(model, tensors, metadata, checkpoint)
-    else:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu")
-        check_checkpoint(model, loaded, checkpoint)
-        load_state_dict(model, loaded["state_dict"], strict=True)
-    return model.eval()
 
 
 def export_merged(cfg: Config, checkpoint: str, out: str) -> dict[str, float]:

@@ -10,16 +10,14 @@ from typing import Any
 import torch
 from mmengine import Config
 from mmengine.runner import Runner, find_latest_checkpoint
-from torch import nn
 
 from vpeft.apis.adapters import save_adapter
 from vpeft.apis.result import run_result, write_json
 from vpeft.core.adaptation import get_adaptation
 from vpeft.core.adapter_file import read_adapter, write_adapter
 from vpeft.core.hooks.peft_hook import unwrap
+from vpeft.core.trained import ADAPTER, check_methods
 from vpeft.errors import UserError
-
-ADAPTER = "adapter.safetensors"
 
 
 def prepare(
@@ -107,17 +105,3 @@ def test(cfg: Config, checkpoint: str) -> dict[str, Any]:
     if runner.rank == 0:
         write_json(Path(runner.work_dir) / "result.json", result)
     return result
-
-
-def check_methods(model: nn.Module, metadata: dict[str, Any], where: str) -> None:
-    """Refuse an adapter of other methods than the config's.
-
-    Raises:
-        UserError: They differ.
-    """
-    adaptation = get_adaptation(model)
-    own = [] if adaptation is None else [method.config() for method in adaptation.methods.values()]
-    if own != metadata["methods"]:
-        raise UserError(
-            f"{where} holds {metadata['methods']}, the config has {own}: use the config that it was made by."
-        )

@@ -1,0 +1,74 @@
+"""Models from configs, and what a run has learned put into them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from mmengine import Config
+from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
+from torch import nn
+
+from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adapter_file import read_adapter, write_adapter
+from vpeft.core.hooks.peft_hook import check_checkpoint
+from vpeft.errors import UserError
+
+#: The file in a run's folder that holds what was learned.
+ADAPTER = "adapter.safetensors"
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config, with its data preprocessor, without weights.
+
+    Raises:
+        UserError: The config has no model.
+    """
+    from mmengine.registry import MODELS, init_default_scope
+
+    if "model" not in cfg:
+        raise UserError(f"config {cfg.filename} has no `model`.")
+    init_default_scope(cfg.get("default_scope", "mmengine"))
+    model = cfg.model.copy()
+    if cfg.get("data_preprocessor") is not None:
+        model.setdefault("data_preprocessor", cfg.data_preprocessor)
+    return MODELS.build(model)
+
+
+def check_methods(model: nn.Module, metadata: dict[str, Any], where: str) -> None:
+    """Refuse an adapter of other methods than the config's.
+
+    Raises:
+        UserError: They differ.
+    """
+    adaptation = get_adaptation(model)
+    own = [] if adaptation is None else [method.config() for method in adaptation.methods.values()]
+    if own != metadata["methods"]:
+        raise UserError(
+            f"{where} holds {metadata['methods']}, the config has {own}: use the config that it was made by."
+        )
+
+
+def load_trained(cfg: Config, checkpoint: str) -> nn.Module:
+    """The model of a config with its base weights and what a run has learned.
+
+    Args:
+        cfg: The run's config.
+        checkpoint: Its ``epoch_*.pth`` or its adapter file.
+
+    Raises:
+        UserError: The file is missing, broken or foreign.
+    """
+    if not os.path.isfile(checkpoint):
+        raise UserError(f"{checkpoint} does not exist.")
+    model = build_model(cfg)
+    model.init_weights()
+    if checkpoint.endswith(".safetensors"):
+        tensors, metadata = read_adapter(checkpoint)
+        check_methods(model, metadata, checkpoint)
+        write_adapter(model, tensors, metadata, checkpoint)
+    else:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu")
+        check_checkpoint(model, loaded, checkpoint)
+        load_state_dict(model, loaded["state_dict"], strict=True)
+    return model.eval()
