@@ -1,0 +1,61 @@
+# UPerNet on ViT-B/16, pretrained on ImageNet-21k (Google's official file, pixels as (value - 127.5) / 127.5). Maps of four
+# depths are brought to four sizes by mmseg's MultiLevelNeck.
+norm_cfg = dict(type="BN", requires_grad=True)
+sync_bn = "torch"  # over the processes, where there are several; plain batch norm in one
+model = dict(
+    type="EncoderDecoder",
+    data_preprocessor=dict(
+        type="SegDataPreProcessor",
+        mean=[127.5] * 3,
+        std=[127.5] * 3,
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(512, 512),
+    ),
+    backbone=dict(
+        type="VisionTransformer",
+        img_size=(512, 512),
+        patch_size=16,
+        patch_bias=True,
+        embed_dims=768,
+        num_layers=12,
+        num_heads=12,
+        mlp_ratio=4,
+        out_indices=(2, 5, 8, 11),
+        drop_path_rate=0.3,
+        norm_cfg=dict(type="LN", eps=1e-6),
+        final_norm=True,
+        interpolate_mode="bicubic",
+        init_cfg=dict(type="Pretrained", checkpoint="checkpoints/ViT-B_16.npz"),
+    ),
+    neck=dict(type="MultiLevelNeck", in_channels=[768] * 4, out_channels=768, scales=[4, 2, 1, 0.5]),
+    decode_head=dict(
+        type="UPerHead",
+        in_channels=[768] * 4,
+        in_index=[0, 1, 2, 3],
+        pool_scales=(1, 2, 3, 6),
+        channels=512,
+        dropout_ratio=0.1,
+        num_classes=150,
+        norm_cfg=norm_cfg,
+        align_corners=False,
+        loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
+    ),
+    auxiliary_head=dict(
+        type="FCNHead",
+        in_channels=768,
+        in_index=3,
+        channels=256,
+        num_convs=1,
+        concat_input=False,
+        dropout_ratio=0.1,
+        num_classes=150,
+        norm_cfg=norm_cfg,
+        align_corners=False,
+        loss_decode=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=0.4),
+    ),
+    train_cfg=dict(),
+    test_cfg=dict(mode="whole"),
+)
+normalisation = "inception"

@@ -1,0 +1,9 @@
+# The embedded scenes with label maps, UPerNet on the nano Swin.
+_base_ = [
+    "../../_base_/models/upernet_nano_swin.py",
+    "../../_base_/datasets/scene_maps.py",
+    "../../_base_/schedules/nano_segmentation.py",
+    "../../_base_/segmentation_runtime.py",
+]
+methods_table = "nano"
+default_hooks = dict(checkpoint=dict(interval=400))

@@ -1,0 +1,9 @@
+# ADE20K with UPerNet on ViT-B/16.
+_base_ = [
+    "../../_base_/models/upernet_vit_base.py",
+    "../../_base_/datasets/ade20k.py",
+    "../../_base_/schedules/segmentation_160k.py",
+    "../../_base_/segmentation_runtime.py",
+]
+methods_table = "dense"
+default_hooks = dict(checkpoint=dict(interval=16_000))
