@@ -1,0 +1,1 @@
+"""To see and understand what a method does: every part works on the folders of trained runs."""
