@@ -147,7 +147,7 @@ def test_files_without_named_tensors(tmp_path, content, part):
 def test_unknown_format(tmp_path):
     path = save_torch({"conv1.weight": torch.ones(1), "layer1.0.conv1.weight": torch.ones(1)}, tmp_path / "resnet.pth")
     message = refused(mm_vit(), path)
-    assert message.startswith("not in a known format (google_npz, timm_vit, ")
+    assert message.startswith("not in a known format (google_npz, mmaction_vit, ")
     assert "conv1.weight, layer1.0.conv1.weight" in message
 
 
@@ -158,11 +158,6 @@ def test_wrong_architecture(tmp_path):
     assert "holds the weights of a ViT (google_npz), and SwinTransformer is a Swin" in refused(mm_swin(), vit)
     # The right file is no cure for strictness.
     refused(mm_vit(), swin, strict=False)
-
-
-def test_openmmlab_names_into_a_timm_backbone(tmp_path):
-    path = save_torch(mm_vit().state_dict(), tmp_path / "mm.pth")
-    assert "by OpenMMLab's names (openmmlab_vit)" in refused(timm_vit(), path)
 
 
 def test_backbone_of_another_kind(tmp_path):

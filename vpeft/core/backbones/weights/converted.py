@@ -10,7 +10,33 @@ from torch import Tensor
 
 BUFFER = "buffer, worked out from the window size"
 HEAD = "head, trained anew for the task"
-DECODER = "decoder of masked-image pretraining"
+DECODER = "decoder of masked pretraining"
+
+#: ``#`` in a table of names is a number, a final ``*`` is ``weight`` or ``bias``.
+_WILDCARDS = {"#": r"(\d+)", "*": "(weight|bias)"}
+
+
+def patterns(names: Mapping[str, str], back: bool = False) -> dict[str, str]:
+    """Patterns for :meth:`Converted.renamed`.
+
+    Args:
+        names: A table of names with wildcards, the same ones in the same order on both sides.
+        back: Whether the table is read from right to left.
+
+    Returns:
+        Patterns of a whole name, each with the template of the new one.
+    """
+    pairs = [(new, old) for old, new in names.items()] if back else names.items()
+    return {_pattern(old): _template(new) for old, new in pairs}
+
+
+def _pattern(name: str) -> str:
+    return "".join(_WILDCARDS.get(letter, re.escape(letter)) for letter in name)
+
+
+def _template(name: str) -> str:
+    parts = re.split(r"[#*]", name)
+    return "".join(f"{part}\\g<{i}>" for i, part in enumerate(parts[:-1], 1)) + parts[-1]
 
 
 @dataclass
@@ -39,25 +65,33 @@ class Converted:
         self.state[name] = tensor
         self.source[name] = source
 
-    def renamed(self, names: Mapping[str, str], reasons: Mapping[str, str]) -> Converted:
+    def renamed(self, names: Mapping[str, str], strict: bool = True) -> Converted:
         """The same tensors under the names that the first fitting pattern gives.
 
         Args:
             names: Patterns of a whole name, each with the template of the new one.
-            reasons: Patterns of names to leave out, each with the reason; looked at first.
+            strict: Whether what no pattern fits is unknown; otherwise it keeps its name.
 
         Returns:
-            The renamed weights; what no pattern fits is unknown.
+            The renamed weights.
         """
         new = Converted(left_out=dict(self.left_out), unknown=list(self.unknown))
         for name, tensor in self.state.items():
-            source = self.source[name]
-            reason = next((why for pattern, why in reasons.items() if re.fullmatch(pattern, name)), None)
             fits = (found.expand(to) for pattern, to in names.items() if (found := re.fullmatch(pattern, name)))
-            if reason is not None:
-                new.left_out[source] = reason
-            elif (target := next(fits, None)) is not None:
-                new.put(target, tensor, source)
+            target = next(fits, None if strict else name)
+            if target is None:
+                new.unknown.append(self.source[name])
             else:
-                new.unknown.append(source)
+                new.put(target, tensor, self.source[name])
+        return new
+
+    def without(self, reasons: Mapping[str, str]) -> Converted:
+        """The same weights, where names that fit a pattern of ``reasons`` are left out for that reason."""
+        new = Converted(left_out=dict(self.left_out), unknown=list(self.unknown))
+        for name, tensor in self.state.items():
+            reason = next((why for pattern, why in reasons.items() if re.fullmatch(pattern, name)), None)
+            if reason is None:
+                new.put(name, tensor, self.source[name])
+            else:
+                new.left_out[self.source[name]] = reason
         return new

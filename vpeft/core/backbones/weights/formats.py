@@ -1,43 +1,99 @@
-"""Which format a file is in, which layout a backbone has, and the converter between the two."""
+"""Which format a file is in, which layout a backbone has, and the way from one to the other."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vpeft.core.backbones.weights import google_npz, official_swin, openmmlab, timm_vit
-from vpeft.core.backbones.weights.converted import Converted
+from vpeft.core.backbones.weights import google_npz, swin, vit
+from vpeft.core.backbones.weights.converted import BUFFER, DECODER, HEAD, Converted
 from vpeft.errors import UserError
 
-#: Prefixes that whole models and data-parallel wrappers put before a backbone's keys; tried in this order.
-PREFIXES = ("", "backbone.", "module.", "module.backbone.")
-#: Formats with the architecture that they hold.
+#: Prefixes that whole models, data-parallel wrappers and autoencoders put before a backbone's keys; in this order.
+PREFIXES = ("", "backbone.", "module.", "module.backbone.", "encoder.", "module.encoder.")
+#: Written before the architecture of a format whose weights are of clips.
+VIDEO = "video "
+
+_BLOCK = r"layers\.0\.blocks\.0\.norm1\.weight"
+#: What is never loaded into a backbone.
+_LEFT_OUT = {
+    r"(head|head_dist|pre_logits)\..+": HEAD,
+    r"mask_token|decoder[_.].+": DECODER,
+    r".+\.(attn_mask|relative_position_index)": BUFFER,
+    r"(.+\.)?peft\..+": "adapter parameter; load it with vpeft.load_adapter",
+}
+#: What a backbone may do without, by its options.
+_OPTIONAL = {
+    r"cls_token": "class token, which the backbone does not have",
+    r"(norm\d*|fc_norm|ln[12])\.(weight|bias)": "output norm that the backbone does not have",
+}
+
+
+def _same(weights: Converted) -> Converted:
+    return weights
+
+
+@dataclass(frozen=True)
+class Format:
+    """A set of names.
+
+    Attributes:
+        holds: The architecture: ``ViT``, ``Swin``, or either with ``video`` before it.
+        anchor: Pattern of a key that such weights have.
+        to_hub: Renames to timm's names (ViT) or Microsoft's (Swin).
+        from_hub: Renames back; None where no backbone keeps its weights by these names.
+        kept: Pattern of a backbone's keys that files may lack.
+        numbers_norms: Whether a Swin's output norms have the number of their stage.
+    """
+
+    holds: str
+    anchor: str
+    to_hub: Callable[[Converted], Converted] = _same
+    from_hub: Callable[[Converted], Converted] | None = None
+    kept: str = r"(?!)"
+    numbers_norms: bool = False
+
+
+#: Every format by its name. Of two whose anchors are in a file the first is meant, but for `_told_further`.
 FORMATS = {
-    google_npz.NAME: "ViT",
-    timm_vit.NAME: "ViT",
-    openmmlab.VIT: "ViT",
-    official_swin.OFFICIAL: "Swin",
-    official_swin.TIMM: "Swin",
-    openmmlab.SWIN: "Swin",
-}
-_ANCHORS = {
-    google_npz.NAME: google_npz.ANCHOR,
-    timm_vit.NAME: timm_vit.ANCHOR,
-    openmmlab.VIT: openmmlab.VIT_ANCHOR,
-    openmmlab.SWIN: openmmlab.SWIN_ANCHOR,
-    official_swin.TIMM: official_swin.ANCHOR,
+    "google_npz": Format("ViT", r"Transformer/encoderblock_0/.+"),
+    "mmaction_vit": Format(
+        VIDEO + "ViT", r"blocks\.0\.mlp\.layers\.0\.0\.weight", _same, vit.to_mmaction, r"fc_norm\..+"
+    ),
+    "timm_vit": Format("ViT", r"blocks\.0\.norm1\.weight", _same, _same, r"fc_norm\..+"),
+    "videomae": Format(VIDEO + "ViT", r"blocks\.0\.norm1\.weight"),
+    "mmseg_vit": Format("ViT", r"layers\.0\.attn\.attn\.in_proj_weight", vit.from_mmseg, vit.to_mmseg),
+    "openmmlab_vit": Format("ViT", r"layers\.0\.ln1\.weight", vit.from_mmpretrain, vit.to_mmpretrain, r"ln2\..+"),
+    "openmmlab_swin": Format(
+        "Swin",
+        r"stages\.0\.blocks\.0\.norm1\.weight",
+        swin.from_openmmlab,
+        swin.to_openmmlab,
+        r"norm\d+\..+",
+        numbers_norms=True,
+    ),
+    "official_swin": Format("Swin", _BLOCK),
+    "timm_swin": Format("Swin", _BLOCK, swin.from_timm, swin.to_timm, r"fc_norm\..+"),
+    "video_swin": Format(VIDEO + "Swin", _BLOCK, _same, _same, r"norm\d+\..+", numbers_norms=True),
 }
 
 
-def format_of(keys: Mapping[str, object]) -> str | None:
-    """The format whose distinguishing key is among ``keys`` (without prefix), None where there is none."""
-    for name, anchor in _ANCHORS.items():
-        if any(re.fullmatch(anchor, key) for key in keys):
-            is_official = name == official_swin.TIMM and official_swin.is_official(keys)
-            return official_swin.OFFICIAL if is_official else name
-    return None
+def format_of(state: Mapping[str, Tensor]) -> str | None:
+    """The format whose distinguishing key is in ``state`` (without prefix), None where there is none."""
+    fits = (name for name, kind in FORMATS.items() if any(re.fullmatch(kind.anchor, key) for key in state))
+    name = next(fits, None)
+    is_clip = getattr(state.get("patch_embed.proj.weight"), "ndim", 4) == 5
+    if name == "timm_vit" and is_clip:
+        return "videomae"
+    if name == "official_swin" and is_clip:
+        return "video_swin"
+    # Official files keep a merging at the end of a stage (0 has one), timm at the start of the next (0 has none).
+    if name == "official_swin" and not any(key.startswith("layers.0.downsample.") for key in state):
+        return "timm_swin"
+    return name
 
 
 def layout_of(backbone: nn.Module) -> str:
@@ -47,15 +103,15 @@ def layout_of(backbone: nn.Module) -> str:
         backbone: A ViT or Swin of OpenMMLab or timm, plain or adapted.
 
     Returns:
-        ``openmmlab_vit``, ``openmmlab_swin``, ``timm_vit`` or ``timm_swin``.
+        One of ``FORMATS``.
 
     Raises:
         UserError: It is none of these.
     """
     layout = format_of(backbone.state_dict())
-    if layout is None or layout in (google_npz.NAME, official_swin.OFFICIAL):
+    if layout is None or FORMATS[layout].from_hub is None:
         raise UserError(
-            f"weights can be loaded into ViT and Swin backbones of mmpretrain and timm, and {type(backbone).__name__} "
+            f"weights can be loaded into ViT and Swin backbones of OpenMMLab and timm, and {type(backbone).__name__} "
             "has the keys of none of them: use load_from, or a backbone of these kinds."
         )
     return layout
@@ -74,37 +130,38 @@ def recognise(state: Mapping[str, Tensor], backbone: nn.Module) -> str:
     Raises:
         UserError: No format fits, or the format's weights are of another architecture than the backbone.
     """
-    prefix = find_prefix(state)
-    name = format_of({key.removeprefix(prefix): None for key in state if key.startswith(prefix)})
+    name = format_of(below(state, find_prefix(state)))
     if name is None:
         raise UserError(
-            f"not in a known format ({', '.join(FORMATS)}); its first keys: {_first(state)}. "
+            f"not in a known format ({', '.join(FORMATS)}); its first keys: {', '.join(list(state)[:4])}. "
             "Where the weights lie below a prefix, give it as 'prefix' in init_cfg."
         )
-    layout = layout_of(backbone)
-    if FORMATS[name] != FORMATS[layout]:
+    holds, own = FORMATS[name].holds, FORMATS[layout_of(backbone)].holds
+    if holds not in (own, own.removeprefix(VIDEO)):
         raise UserError(
-            f"holds the weights of a {FORMATS[name]} ({name}), and {type(backbone).__name__} is a {FORMATS[layout]}: "
+            f"holds the weights of a {holds} ({name}), and {type(backbone).__name__} is a {own}: "
             "give a file of the backbone's architecture."
-        )
-    if name.startswith("openmmlab") and layout.startswith("timm"):
-        raise UserError(
-            f"holds weights by OpenMMLab's names ({name}), and {type(backbone).__name__} has timm's: "
-            f"use mmpretrain's {FORMATS[name]}, or a file by timm's names."
         )
     return name
 
 
 def find_prefix(state: Mapping[str, Tensor]) -> str:
     """The first of ``PREFIXES`` below which a format is recognised, empty where there is none."""
-    for prefix in PREFIXES:
-        if format_of({key.removeprefix(prefix): None for key in state if key.startswith(prefix)}):
-            return prefix
-    return ""
+    return next((prefix for prefix in PREFIXES if format_of(below(state, prefix))), "")
+
+
+def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What lies below a prefix, without it."""
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def reason_outside(prefix: str) -> str:
+    """Why what does not lie below a prefix is left out."""
+    return DECODER if prefix.endswith("encoder.") else f"outside {prefix!r}"
 
 
 def convert(state: Mapping[str, Tensor], name: str, backbone: nn.Module) -> Converted:
-    """A file's weights by the backbone's names, before any resizing.
+    """A file's weights by the backbone's names, before anything changes its size.
 
     Args:
         state: Tensors by the file's keys, without prefix.
@@ -114,15 +171,15 @@ def convert(state: Mapping[str, Tensor], name: str, backbone: nn.Module) -> Conv
     Returns:
         The renamed weights.
     """
-    layout, keys = layout_of(backbone), backbone.state_dict().keys()
-    weights = google_npz.to_timm(state) if name == google_npz.NAME else Converted.of(state)
-    if name == official_swin.OFFICIAL:
-        weights = official_swin.official_to_timm(weights)
-    if name.startswith("openmmlab"):
-        return openmmlab.to_mmpretrain(weights, keys)
-    family = timm_vit if FORMATS[name] == "ViT" else official_swin
-    return (family.to_timm if layout.startswith("timm") else family.to_mmpretrain)(weights, keys)
-
-
-def _first(names: Mapping[str, object], count: int = 4) -> str:
-    return ", ".join(list(names)[:count])
+    layout = layout_of(backbone)
+    weights = google_npz.to_timm(state) if name == "google_npz" else Converted.of(state)
+    weights = weights.without(_LEFT_OUT)
+    if name != layout:
+        weights = FORMATS[layout].from_hub(FORMATS[name].to_hub(weights))
+    if FORMATS[layout].numbers_norms:
+        weights = swin.number_norm(weights)
+    keys = backbone.state_dict().keys()
+    unused = {
+        re.escape(n): why for n in weights.state if n not in keys for p, why in _OPTIONAL.items() if re.fullmatch(p, n)
+    }
+    return weights.without(unused)

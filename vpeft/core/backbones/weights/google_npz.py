@@ -10,10 +10,6 @@ from torch import Tensor
 
 from vpeft.core.backbones.weights.converted import HEAD, Converted
 
-NAME = "google_npz"
-#: Its presence tells the format.
-ANCHOR = r"Transformer/encoderblock_0/.+"
-
 _OUTSIDE = {
     "cls": "cls_token",
     "embedding/kernel": "patch_embed.proj.weight",

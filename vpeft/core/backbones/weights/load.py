@@ -11,9 +11,18 @@ from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from vpeft.core.backbones.weights.converted import Converted
-from vpeft.core.backbones.weights.formats import convert, find_prefix, layout_of, recognise
+from vpeft.core.backbones.weights.formats import (
+    FORMATS,
+    VIDEO,
+    below,
+    convert,
+    find_prefix,
+    layout_of,
+    reason_outside,
+    recognise,
+)
 from vpeft.core.backbones.weights.read import read_weights
-from vpeft.core.backbones.weights.resize import fit_positions
+from vpeft.core.backbones.weights.resize import Resized, fit_positions, inflate_kernels
 from vpeft.errors import UserError
 
 #: Component of every key of an adapter parameter.
@@ -30,6 +39,7 @@ class Report:
         missing: Keys of the backbone that the file should hold and does not.
         unexpected: Keys of the file for which the backbone has no place.
         resized: Position tables by the backbone's keys, with the shapes before and after.
+        inflated: Kernels of images that were given frames, likewise.
         left_out: Keys of the file that are not loaded on purpose, each with the reason.
         kept: Keys of output norms that such files never hold; they keep their start.
     """
@@ -38,16 +48,18 @@ class Report:
     loaded: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
-    resized: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    resized: Resized = field(default_factory=dict)
+    inflated: Resized = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """One line: format, counts, what was resized, left out and kept."""
+        """One line: format, counts, what was inflated, resized, left out and kept."""
         parts = [f"{self.format}: {len(self.loaded)} tensors loaded"]
-        if self.resized:
-            first, (before, after) = next(iter(self.resized.items()))
-            parts.append(f"{len(self.resized)} position tables resized ({first} {before} to {after}, ...)")
+        for changed, what in ((self.inflated, "inflated to frames"), (self.resized, "position tables resized")):
+            if changed:
+                first, (before, after) = next(iter(changed.items()))
+                parts.append(f"{len(changed)} {what} ({first} {before} to {after}, ...)")
         reasons: dict[str, list[str]] = {}
         for key, reason in self.left_out.items():
             reasons.setdefault(reason, []).append(key)
@@ -72,7 +84,7 @@ def load_pretrained(
     """Load pretrained weights into a backbone; where anything is wrong the backbone stays as it was.
 
     Args:
-        backbone: A ViT or Swin of mmpretrain or timm, plain or adapted. Keys with a component ``peft`` are adapter
+        backbone: A ViT or Swin of OpenMMLab or timm, plain or adapted. Keys with a component ``peft`` are adapter
             parameters, which no file is asked for.
         checkpoint: Path of the file, or an address such as ``vpeft://nano_vit``.
         prefix: Component before the backbone's keys in the file, with or without the final dot; None looks for
@@ -103,7 +115,7 @@ def _load(
 ) -> Report:
     if prefix:
         prefix = prefix.rstrip(".") + "."
-        inside = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+        inside = below(state, prefix)
         if not inside:
             heads = ", ".join(sorted({key.split(".")[0] for key in state})[:8])
             raise UserError(f"no key begins with the prefix {prefix!r}; the keys' first components: {heads}.")
@@ -111,18 +123,20 @@ def _load(
         state = inside
     name = recognise(state, backbone)
     found = find_prefix(state)
-    left_out |= {key: f"outside {found!r}" for key in state if not key.startswith(found)}
-    state = {key.removeprefix(found): tensor for key, tensor in state.items() if key.startswith(found)}
+    left_out |= {key: reason_outside(found) for key in state if not key.startswith(found)}
+    state = below(state, found)
 
     weights = convert(state, name, backbone)
-    report = Report(name, left_out=left_out | weights.left_out)
+    report = Report(name)
     own = backbone.state_dict()
     report.unexpected = weights.unknown + [weights.source[key] for key in weights.state if key not in own]
     report.missing, report.kept = _absent(backbone, weights.state)
     if strict and (report.missing or report.unexpected):
         raise UserError(_mismatch(report, backbone))
     weights.state = {key: tensor for key, tensor in weights.state.items() if key in own}
-    report.resized = fit_positions(weights, backbone)
+    report.inflated = inflate_kernels(weights, backbone)
+    report.resized = fit_positions(weights, backbone, of_clips=FORMATS[name].holds.startswith(VIDEO))
+    report.left_out = left_out | weights.left_out
     _check_shapes(weights, own)
     backbone.load_state_dict(weights.state, strict=False)
     report.loaded = sorted(weights.state)
@@ -133,14 +147,14 @@ def _absent(backbone: nn.Module, given: Collection[str]) -> tuple[list[str], lis
     """Keys of the backbone that are not given: those it needs, and the output norms that files may lack."""
     buffers = {name for name, _ in backbone.named_buffers()}
     layout = layout_of(backbone)
-    optional = {"openmmlab_vit": r"ln2\..+", "openmmlab_swin": r"norm\d+\..+"}.get(layout, r"fc_norm\..+")
-    last = f"norm{len(getattr(backbone, 'stages', ())) - 1}."
+    # Every file has the norm of the last stage.
+    last = f"norm{len(getattr(backbone, 'stages', getattr(backbone, 'layers', ()))) - 1}."
     missing, kept = [], []
     for key in backbone.state_dict():
         is_head = layout.startswith("timm") and key.split(".")[0] in ("head", "head_drop")
         if key in given or key in buffers or is_head or _PEFT in key.split("."):
             continue
-        is_kept = re.fullmatch(optional, key) and not key.startswith(last)
+        is_kept = re.fullmatch(FORMATS[layout].kept, key) and not key.startswith(last)
         (kept if is_kept else missing).append(key)
     return missing, kept
 
@@ -152,7 +166,7 @@ def _check_shapes(weights: Converted, own: dict[str, Tensor]) -> None:
         raise UserError(
             f"{len(wrong)} of {len(weights.state)} tensors have the wrong shape, first {weights.source[key]}: "
             f"the file's gives {tuple(weights.state[key].shape)}, the backbone's {key} is {tuple(own[key].shape)}. "
-            "Set the backbone's arch, patch_size and in_channels to the file's."
+            "Set the backbone's arch, patch_size, in_channels and frames to the file's."
         )
 
 

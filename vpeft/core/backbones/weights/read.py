@@ -21,7 +21,7 @@ from torch import Tensor
 from vpeft.errors import UserError
 
 #: Keys under which training scripts keep the weights beside their optimiser.
-CONTAINERS = ("state_dict", "model")
+CONTAINERS = ("state_dict", "model", "module")
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -33,7 +33,7 @@ def read_weights(checkpoint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
             mmengine's ``CheckpointLoader`` knows, such as ``vpeft://nano_vit``.
 
     Returns:
-        The tensors by the file's own keys (those below ``state_dict`` or ``model`` where there is such a key), and
+        The tensors by the file's own keys (those below one of ``CONTAINERS`` where there is such a key), and
         the keys beside them that are not tensors, each with the reason for leaving it out.
 
     Raises:
