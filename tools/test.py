@@ -14,9 +14,12 @@ def main() -> None:
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="epoch_*.pth or adapter.safetensors of a run")
     add_run_arguments(parser)
+    parser.add_argument("--dump-logits", action="store_true", help="store the class scores (docs/analysis.md)")
     args = parser.parse_args()
     cfg = load_config(args.config, args.task, args.cfg_options)
     work_dir = args.work_dir or default_work_dir(args.config, cfg)
+    if args.dump_logits:
+        cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "vpeft.LogitsHook"}]
     result = test(prepare(cfg, work_dir, args.launcher, args.seed), args.checkpoint)
     if int(os.environ.get("RANK", 0)) == 0:
         print(summary(result, work_dir))

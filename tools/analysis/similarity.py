@@ -1,0 +1,20 @@
+"""Do runs make the same mistakes? ``tools/analysis/similarity.py RUN RUN ...`` (docs/analysis.md)."""
+
+import argparse
+
+from vpeft.apis.cli import run_main
+from vpeft.extension.similarity_report import read_runs, summary, write_report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", help="folders with stored logits (tools/test.py --dump-logits)")
+    parser.add_argument("--k", type=int, default=100, help="most confident predictions that are compared (100)")
+    parser.add_argument("--out", default="work_dirs/similarity", help="folder for numbers and pictures")
+    args = parser.parse_args()
+    print(summary(write_report(read_runs(args.runs), args.out, args.k)))
+    print(f"written to {args.out}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,104 @@
+"""Stored predictions: the class scores of one tested run, sample by sample, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vpeft.errors import UserError
+from vpeft.files import write_atomically
+
+#: The file in a run's folder, beside ``result.json``.
+LOGITS = "logits.safetensors"
+FORMAT = "vpeft-logits-1"
+
+
+@dataclass
+class Predictions:
+    """Class scores of a test set.
+
+    Attributes:
+        logits: ``(N, classes)``, float32: what the head gave, or log-probabilities where only those could be had.
+        labels: ``(N,)``, int64.
+        samples: What identifies each sample: its file, or its place in the split.
+        data: Which data it is: suite, task, split, shift, variant.
+        name: What it is called in tables and pictures.
+        kind: ``logits`` or ``log_probabilities``.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    samples: list[str]
+    data: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+    kind: str = "logits"
+
+    @property
+    def predicted(self) -> Tensor:
+        """The class with the largest score, ``(N,)``."""
+        return self.logits.argmax(1)
+
+    @property
+    def correct(self) -> Tensor:
+        """Whether that is the label, ``(N,)``."""
+        return self.predicted == self.labels
+
+    @property
+    def confidence(self) -> Tensor:
+        """Probability of the predicted class, ``(N,)``, float64."""
+        return self.logits.double().softmax(1).amax(1)
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 in percent."""
+        return 100 * float(self.correct.double().mean())
+
+
+def write_predictions(predictions: Predictions, path: str | os.PathLike[str]) -> Path:
+    """Write the file, atomically."""
+    metadata = {
+        "format": FORMAT,
+        "samples": predictions.samples,
+        "data": predictions.data,
+        "name": predictions.name,
+        "kind": predictions.kind,
+    }
+    tensors = {"logits": predictions.logits.float().contiguous(), "labels": predictions.labels.long().contiguous()}
+    return write_atomically(path, save(tensors, {"vpeft": json.dumps(metadata)}))
+
+
+def read_predictions(path: str | os.PathLike[str]) -> Predictions:
+    """Read the file, or that of a run's folder.
+
+    Raises:
+        UserError: There is none, or it is broken or of something else.
+    """
+    path = Path(path)
+    path = path / LOGITS if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist: this run has no stored logits. Test it again with "
+            "`tools/test.py CONFIG CHECKPOINT --dump-logits`."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get("vpeft", "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is truncated or no safetensors file ({error}): test the run again.") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{path} holds no stored logits: it was written by something else.")
+    logits, labels, samples = tensors["logits"], tensors["labels"], metadata["samples"]
+    if not len(logits) == len(labels) == len(samples):
+        raise UserError(f"{path}: {len(logits)} scores, {len(labels)} labels, {len(samples)} samples: test it again.")
+    if not torch.isfinite(logits).all():
+        raise UserError(f"{path} holds NaN or infinite scores: the run has diverged.")
+    return Predictions(logits, labels, samples, metadata["data"], metadata["name"], metadata["kind"])
