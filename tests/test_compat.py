@@ -1,5 +1,6 @@
 """Each workaround does what it says."""
 
+import logging
 import os
 import pickle
 import subprocess
@@ -80,3 +81,12 @@ def test_import_is_quiet():
     done = subprocess.run([sys.executable, "-c", "import vpeft"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0
     assert "MultiScaleDeformableAttention" not in done.stderr
+
+
+def test_no_word_about_extras_on_the_standard_output(capsys):
+    from mmengine.logging import print_log
+
+    print_log("an extra is not installed", level=logging.DEBUG)
+    assert capsys.readouterr().out == ""
+    print_log("something to know")
+    assert capsys.readouterr().out == "something to know\n"

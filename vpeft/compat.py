@@ -66,6 +66,25 @@ def mmpretrain_non_reentrant_checkpointing() -> None:
         swin_transformer.cp = view
 
 
+def mmengine_silent_debug() -> None:
+    """mmengine 0.10.12: ``print_log`` without a logger prints messages of the level DEBUG to the standard output.
+
+    mmpretrain, mmdet and mmseg so announce at import an extra that is not installed, and spoil what is piped.
+    """
+    import logging
+
+    from mmengine import logging as mmengine_logging
+
+    original = mmengine_logging.print_log
+
+    @functools.wraps(original)
+    def print_log(msg: Any, logger: Any = None, level: int = logging.INFO) -> None:
+        if logger is not None or level > logging.DEBUG:
+            original(msg, logger, level)
+
+    mmengine_logging.print_log = mmengine_logging.logger.print_log = print_log
+
+
 def mmengine_safe_load() -> None:
     """mmengine 0.10.12: ``load_checkpoint`` falls back to full unpickling, which can run code from the file.
 
@@ -211,6 +230,7 @@ def mmaction_on_new_mmcv() -> None:
 
 
 torchvision_without_ops()
+mmengine_silent_debug()  # before anything imports mmpretrain
 mmcv_without_ops()
 mmaction_on_new_mmcv()
 mmengine_non_reentrant_checkpointing()

@@ -59,3 +59,12 @@ def test_paramwise_settings_go_first():
     assert rates[id(model.head.fc.weight)] == 1e-2
     assert rates[id(model.backbone.layers[0].attn.qkv.bias)] == 1e-3
     assert torch.is_tensor(model.head.fc.weight)
+
+
+def test_a_rate_of_its_own_for_the_backbone():
+    model, optim = wrapper("BitFit", backbone_lr_mult=0.1)
+    rates = {id(p): g["lr"] for g in optim.optimizer.param_groups for p in g["params"]}
+    assert rates[id(model.head.fc.weight)] == 1e-3
+    assert rates[id(model.head.fc.bias)] == 1e-3
+    assert rates[id(model.backbone.layers[0].attn.qkv.bias)] == 1e-4
+    assert rates.keys() == {id(p) for p in model.parameters() if p.requires_grad}

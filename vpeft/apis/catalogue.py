@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine import Config
 
-from vpeft.apis.config import build_model, config_files
+from vpeft.apis.config import build_model, config_names
 from vpeft.core.meta import meta_build
 from vpeft.core.report import Report, parameter_report
 from vpeft.errors import UserError
@@ -42,8 +42,8 @@ def hosts() -> list[dict[str, Any]]:
 
 
 def configs(root: str = "configs") -> list[dict[str, Any]]:
-    """Every leaf config."""
-    return [{"name": path} for path in config_files(root)]
+    """Every leaf config, composed ones included."""
+    return [{"name": path} for path in config_names(root)]
 
 
 def catalogue(what: str) -> list[dict[str, Any]]:

@@ -10,15 +10,21 @@ from typing import Any
 import torch
 from mmengine import Config
 
+from vpeft.apis.compose import compose, composed_files
 from vpeft.core.trained import build_model as build_model
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
 
 def config_files(root: str | os.PathLike[str] = "configs") -> list[str]:
-    """Leaf configs below ``root``, sorted; ``_base_`` files are left out."""
+    """Leaf configs below ``root`` that are files, sorted; ``_base_`` files are left out."""
     files = Path(root).rglob("*.py") if Path(root).is_dir() else []
     return sorted(str(f) for f in files if "_base_" not in f.parts)
+
+
+def config_names(root: str | os.PathLike[str] = "configs") -> list[str]:
+    """Every config below ``root`` that :func:`load_config` reads: files, and those composed of a recipe and a method."""
+    return sorted({*config_files(root), *composed_files(root)})
 
 
 def load_config(
@@ -27,7 +33,7 @@ def load_config(
     """Read a config, put the options in, and set what follows from its task.
 
     Args:
-        path: The config file.
+        path: The config file, or the name of one that is composed (:mod:`vpeft.apis.compose`).
         task: A task of the config's suite (``--task``); class count, safe augmentation and folders follow.
         options: Further settings by dotted key (``--cfg-options``).
 
@@ -35,13 +41,13 @@ def load_config(
         UserError: The file is missing or broken; the message names the nearest config.
     """
     path = Path(path)
-    if not path.is_file():
-        known = {Path(f).name: f for f in config_files()}
-        raise UserError(f"config {path} does not exist: {nearest(path.name, known) if known else 'no configs here'}")
     try:
-        cfg = Config.fromfile(str(path))
+        cfg = Config.fromfile(str(path)) if path.is_file() else compose(path)
     except (SyntaxError, KeyError, FileNotFoundError, NameError) as error:
         raise UserError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
+    if cfg is None:
+        known = {Path(f).name: f for f in config_names()}
+        raise UserError(f"config {path} does not exist: {nearest(path.name, known) if known else 'no configs here'}")
     if options:
         cfg.merge_from_dict(dict(options))
     if cfg.get("suite"):

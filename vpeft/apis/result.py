@@ -14,9 +14,44 @@ from mmengine import Config
 from torch import nn
 
 from vpeft.core.report import parameter_report, ppt
+from vpeft.errors import UserError
 from vpeft.files import write_atomically
+from vpeft.registry import nearest
 
 PACKAGES = ("torch", "torchvision", "onedl-mmengine", "onedl-mmcv", "onedl-mmpretrain", "timm", "vpeft")
+#: Named in the result of a run that uses them.
+FAMILY_PACKAGES = {"mmdet": "onedl-mmdetection", "mmseg": "onedl-mmsegmentation", "mmaction": "mmaction2"}
+
+
+#: What counts where a config names no ``main_metric``, with the value that stands for 1.
+MAIN_METRICS = {
+    "accuracy/top1": 100.0,
+    "acc/top1": 1.0,
+    "coco/segm_mAP": 1.0,
+    "coco/bbox_mAP": 1.0,
+    "pascal_voc/mAP": 1.0,
+    "mIoU": 100.0,
+}
+
+
+def main_metric(metrics: dict[str, float], name: str | None = None) -> dict[str, Any] | None:
+    """The metric that counts: ``name`` and ``value`` in [0, 1]; None where there is none.
+
+    Args:
+        metrics: What the evaluator gave.
+        name: The one to take; the first known one unless given.
+
+    Raises:
+        UserError: The evaluator gave no such metric, or its scale is not known.
+    """
+    name = name or next((known for known in MAIN_METRICS if known in metrics), None)
+    if name is None:
+        return None
+    if name not in metrics:
+        raise UserError(f"main_metric={name!r}: the evaluator gave none of that name: {nearest(name, metrics)}")
+    if name not in MAIN_METRICS:
+        raise UserError(f"main_metric={name!r}: its scale is not known: {nearest(name, MAIN_METRICS)}")
+    return {"name": name, "value": float(metrics[name]) / MAIN_METRICS[name]}
 
 
 def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpoint: str) -> dict[str, Any]:
@@ -25,11 +60,13 @@ def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpo
     Args:
         cfg: The run's config.
         model: The tested model.
-        metrics: What the evaluator gave; ``accuracy/top1`` in percent.
+        metrics: What the evaluator gave, such as ``accuracy/top1``.
         checkpoint: The tested file.
     """
     report = parameter_report(model).as_dict()
-    top1 = metrics.get("accuracy/top1")
+    metric = main_metric(metrics, cfg.get("main_metric"))
+    family = FAMILY_PACKAGES.get(cfg.get("default_scope"))
+    packages = PACKAGES if family is None else (*PACKAGES, family)
     return {
         "config": Path(cfg.filename or "").name,
         "suite": cfg.get("suite"),
@@ -42,14 +79,15 @@ def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpo
         "seed": cfg.get("randomness", {}).get("seed"),
         "epochs": cfg.get("train_cfg", {}).get("max_epochs"),
         "metrics": {k: float(v) for k, v in metrics.items()},
-        "ppt": None if top1 is None else ppt(top1 / 100, report["trainable_without_head"]),
+        "main_metric": metric,
+        "ppt": None if metric is None else ppt(metric["value"], report["trainable_without_head"]),
         "parameters": {k: report[k] for k in ("trainable_without_head", "head", "total", "frozen", "rel_pos_tables")},
         "methods": report["methods"],
         "host": report["host"],
         "checkpoint": str(checkpoint),
         "checkpoint_bytes": os.path.getsize(checkpoint),
         "git": git_hash(),
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "full_config": cfg.pretty_text,
     }
 
@@ -82,10 +120,10 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def summary(result: dict[str, Any], work_dir: str) -> str:
     """A result in a few lines: accuracy, trained parameters without head, PPT, and where the files are."""
-    top1 = result["metrics"].get("accuracy/top1")
+    metric = result["main_metric"]
     lines = [f"{', '.join(m['type'] for m in result['methods'])} on {result['task'] or result['config']}"]
-    if top1 is not None:
-        lines.append(f"  accuracy                    {top1:.2f} %")
+    if metric is not None:
+        lines.append(f"  {metric['name']:<27} {100 * metric['value']:.2f} %")
     lines.append(f"  trainable without head      {result['parameters']['trainable_without_head']:,}")
     if result["ppt"] is not None:
         lines.append(f"  PPT                         {result['ppt']:.3f}")

@@ -8,7 +8,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation import find_adaptation, get_adaptation
 from vpeft.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 #: Existing parameters of several dimensions that are no weights of a map.
@@ -20,14 +20,18 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Gives the optimiser what is trained and nothing else, without weight decay where decay has no meaning.
 
     No decay on vectors (biases, norms, scales and shifts), on modules that say ``weight_decay = False`` (prompts), and
-    on position tables and class tokens. ``paramwise_cfg`` works as in mmengine and goes before these rules.
+    on position tables and class tokens. ``paramwise_cfg`` works as in mmengine and goes before these rules; its key
+    ``backbone_lr_mult`` multiplies the learning rate of the adapted backbone, PEFT modules included, and leaves that of
+    necks and heads.
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         model = model.module if hasattr(model, "module") else model
         undecayed = self.undecayed(model)
+        factor = self.paramwise_cfg.get("backbone_lr_mult", 1.0)
+        inside = self.inside(model) if factor != 1.0 else set()
         groups: list[dict[str, Any]] = []
-        if self.paramwise_cfg:
+        if set(self.paramwise_cfg) - {"backbone_lr_mult"}:
             self.add_params(groups, model)
         else:
             groups = [{"params": [p]} for p in model.parameters() if p.requires_grad]
@@ -36,11 +40,20 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             (param,) = group.pop("params")
             if id(param) in undecayed:
                 group.setdefault("weight_decay", 0.0)
+            if id(param) in inside:
+                group["lr"] = group.get("lr", self.optimizer_cfg["lr"]) * factor
             same = merged.setdefault(tuple(sorted(group.items())), {**group, "params": []})
             same["params"].append(param)
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": list(merged.values())})
         cfg = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
         return OPTIM_WRAPPERS.build(cfg, default_args={"optimizer": optimizer})
+
+    @staticmethod
+    def inside(model: nn.Module) -> set[int]:
+        """Identities of the parameters of the adapted backbone, a head that it holds left out."""
+        host = find_adaptation(model).host
+        head = {id(p) for name in host.heads() for p in host.backbone.get_submodule(name).parameters()}
+        return {id(p) for p in host.backbone.parameters()} - head
 
     @staticmethod
     def undecayed(model: nn.Module) -> set[int]:

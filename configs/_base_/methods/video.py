@@ -1,0 +1,14 @@
+# Settings of every method for video with VideoMAE's ViT-B: the sizes of the published table (arXiv 2402.02242) where it
+# has the method, those of images else.
+_base_ = ["./dense.py"]
+methods = dict(
+    houlsby=dict(bottleneck=8),
+    pfeiffer=dict(bottleneck=8),
+    adaptformer=dict(bottleneck=64, scale=0.1),
+    convpass=dict(bottleneck=8),
+    dyt=dict(bottleneck=8),
+    prefix=dict(prefix_length=16),
+    patt=dict(hidden=32),
+    lora=dict(rank=16),
+    bapat=dict(hidden=32, bottleneck=64),
+)

@@ -1,0 +1,23 @@
+"""A config as one text, with bases and method put in: ``tools/config.py configs/detection/mona_swin-b_coco.py``."""
+
+import argparse
+
+from vpeft.apis.cli import add_config_arguments, run_main
+from vpeft.apis.config import load_config
+from vpeft.files import write_atomically
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_arguments(parser)
+    parser.add_argument("--out", help="write it there, as a config to edit")
+    args = parser.parse_args()
+    text = load_config(args.config, args.task, args.cfg_options).pretty_text
+    if args.out:
+        write_atomically(args.out, text.encode())
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    run_main(main)
