@@ -1,0 +1,121 @@
+"""What a run costs: time of a step, memory, the price at inference, bytes to ship."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine import Config
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from vpeft.core.adaptation import find_adaptation
+from vpeft.errors import UserError
+
+#: Images of a batch, and rounds, of the comparison at inference.
+IMAGES, ROUNDS = 16, 5
+
+
+def step_seconds(runner: Runner) -> float | None:
+    """Median seconds of a training iteration, data included, without the first; None where nothing was trained."""
+    times = runner.message_hub.log_scalars.get("train/time")
+    values = [] if times is None else list(times.data[0])[1:]
+    return statistics.median(values) if values else None
+
+
+def peak_memory(cfg: Config, model: nn.Module) -> dict[str, Any]:
+    """Peak memory of training.
+
+    On an accelerator it is what its allocator held at most during the run. On a CPU, where the process's memory says
+    little, it is what autograd keeps of one training batch for the backward pass: whole storages, each once, without
+    weights and inputs. The two are not comparable; ``memory_is`` names which it is.
+
+    Args:
+        cfg: The run's config.
+        model: The trained model.
+    """
+    if torch.cuda.is_available():
+        return {"peak_memory_bytes": torch.cuda.max_memory_allocated(), "memory_is": "allocated on the accelerator"}
+    return {"peak_memory_bytes": kept_bytes(cfg, model), "memory_is": "kept for the backward pass of a batch"}
+
+
+def kept_bytes(cfg: Config, model: nn.Module) -> int:
+    """Bytes that autograd keeps of one training batch."""
+    batch = next(iter(Runner.build_dataloader(copy.deepcopy(cfg.train_dataloader), seed=0)))
+    modes = {name: module.training for name, module in model.named_modules()}
+    model.train()
+    data = model.data_preprocessor(batch, True)
+    inputs = data["inputs"] if isinstance(data["inputs"], list) else [data["inputs"]]
+    static = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), *inputs)}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in static:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        losses = model(**data, mode="loss")
+    del losses
+    for name, module in model.named_modules():
+        module.training = modes[name]
+    return sum(kept.values())
+
+
+@torch.no_grad()
+def inference(cfg: Config, model: nn.Module) -> dict[str, Any]:
+    """Time of a prediction with the adapter and with the merged one, each relative to the frozen host without it.
+
+    Each takes turns with the host, so that what else the machine does hits both alike; the ratio is the median of the
+    rounds'. On a CPU it is processor time.
+
+    Returns:
+        ``inference_ratio``, ``merged_ratio`` (None where the method cannot be merged, or only in part) and
+        ``host_seconds`` of a batch of :data:`IMAGES` test samples or fewer.
+    """
+    loader = copy.deepcopy(cfg.test_dataloader)
+    loader.batch_size = min(IMAGES, loader.batch_size)
+    loader.num_workers, loader.persistent_workers = 0, False
+    loader.pop("worker_init_fn", None)
+    batch = next(iter(Runner.build_dataloader(loader, seed=0)))
+    model.eval()
+    adaptation = find_adaptation(model)
+    ratio, seconds = _against_host(model, batch)
+    merged = None
+    try:
+        if not adaptation.merge():
+            merged, _ = _against_host(model, batch)
+    except UserError:  # no method of it merges, or not with these options
+        pass
+    if adaptation.merged:
+        adaptation.unmerge()
+    return {"inference_ratio": ratio, "merged_ratio": merged, "host_seconds": seconds}
+
+
+def _against_host(model: nn.Module, batch: Any) -> tuple[float, float]:
+    """Median of the rounds' ratios of the model as it is to its host alone, and median seconds of the host."""
+    adaptation, pairs = find_adaptation(model), []
+    for number in range(ROUNDS + 1):
+        own = _seconds(lambda: model.test_step(batch))
+        with adaptation.disabled():
+            host = _seconds(lambda: model.test_step(batch))
+        if number:  # the first is for caches
+            pairs.append((own, host))
+    return statistics.median(own / host for own, host in pairs), statistics.median(host for _, host in pairs)
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    if not torch.cuda.is_available():
+        start = time.process_time()  # that of other processes is not counted
+        call()
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start

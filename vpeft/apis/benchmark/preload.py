@@ -1,0 +1,11 @@
+"""Imported once by the server that local workers are forked from: what a job of image classification would import."""
+
+import mmpretrain.datasets
+import mmpretrain.engine
+import mmpretrain.evaluation
+import mmpretrain.visualization
+import torchvision  # noqa: F401
+import yapf.yapflib.yapf_api  # noqa: F401  (mmengine writes configs with it)
+
+import vpeft.apis.benchmark.jobs
+import vpeft.core.datasets.mini  # noqa: F401

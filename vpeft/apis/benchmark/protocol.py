@@ -1,0 +1,93 @@
+"""What makes a run an honest one, read off its config.
+
+The protocol: settings are tuned on ``train800`` against ``val200``; the chosen one is trained again on all 1,000 images; the
+test set is looked at once, at the last epoch, and never before. A config without splits (detection, segmentation, video)
+is held to the second half: one look, at the end of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine import Config
+
+#: Splits of a final run.
+TRAIN, TEST = "train800val200", "test"
+#: Hooks that choose a moment of the training by what the evaluator says; with options that switch it on, if any.
+CHOOSERS = {"EarlyStoppingHook": None, "CheckpointHook": "save_best"}
+
+
+def one_look(cfg: Config) -> Config:
+    """Take the validation out of a config, in place, where it would be on the data of the test.
+
+    Usual configs of detection, segmentation and video validate on what they test on, every few epochs.
+    """
+    loader = cfg.get("val_dataloader")
+    if loader is not None and _same_data(loader, cfg.get("test_dataloader")):
+        cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
+    return cfg
+
+
+def _same_data(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
+    """Whether two loaders read the same samples; how they are read does not matter."""
+    if a is None or b is None:
+        return False
+
+    def data(loader: Mapping[str, Any]) -> dict[str, Any]:
+        dataset = dict(loader["dataset"])
+        while isinstance(dataset.get("dataset"), Mapping):
+            dataset = dict(dataset["dataset"])
+        ways = ("pipeline", "test_mode", "lazy_init", "serialize_data", "metainfo", "backend_args", "return_classes")
+        return {k: v for k, v in dataset.items() if k not in ways}
+
+    return data(a) == data(b)
+
+
+def protocol(cfg: Config, shots: int | None = None) -> dict[str, Any]:
+    """What a run of a config looks at.
+
+    Args:
+        cfg: The effective config.
+        shots: Images of each class that are trained on, None for all.
+
+    Returns:
+        ``train_split``, ``eval_split``, ``shots``, ``test_looks`` (how often the test set is evaluated), ``epoch`` (which
+        is tested), and ``faults``: the ways in which it departs from the protocol, each in words; empty for an honest run.
+    """
+    looks, faults = 1, []
+    train, test = cfg.get("train_split"), cfg.get("eval_split")
+    if cfg.get("suite"):
+        if train != TRAIN:
+            faults.append(f"trained on {train}, not again on {TRAIN}")
+        if test != TEST:
+            looks = 0
+            faults.append(f"evaluated on {test}, not on the test set")
+    if cfg.get("val_dataloader") is not None and _same_data(cfg.val_dataloader, cfg.get("test_dataloader")):
+        loop = cfg.get("train_cfg") or {}
+        length, interval = loop.get("max_epochs") or loop.get("max_iters") or 0, loop.get("val_interval", 1)
+        looks += length // interval
+        faults.append(f"the test set is validated on every {interval} of {length}")
+    chosen = [name for name in _choosers(cfg)]
+    if chosen:
+        faults.append(f"{' and '.join(chosen)} may choose the epoch")
+    if cfg.get("authors_values"):
+        faults.append("hyper-parameters of the authors' tables, most of which were chosen by test accuracy")
+    return {
+        "train_split": train,
+        "eval_split": test,
+        "shots": shots,
+        "test_looks": looks,
+        "epoch": "last",
+        "faults": faults,
+    }
+
+
+def _choosers(cfg: Config) -> list[str]:
+    hooks = [*cfg.get("custom_hooks", []), *(hook for hook in cfg.get("default_hooks", {}).values() if hook)]
+    found = []
+    for hook in hooks:
+        name = str(hook.get("type")).rsplit(".", 1)[-1]
+        if name in CHOOSERS and (CHOOSERS[name] is None or hook.get(CHOOSERS[name])):
+            found.append(name)
+    return found
