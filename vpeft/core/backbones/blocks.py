@@ -30,6 +30,7 @@ class QKV(NamedTuple):
 
 
 Operation = Callable[[Tensor], Tensor]
+Scores = Callable[[Tensor, Tensor], Tensor]
 
 
 @functools.cache
@@ -68,9 +69,28 @@ class SiteBlock:
     def site_drop2(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} states no drop2")
 
-    def site_core(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> QKV:
-        """Queries, keys and values as the methods at the site ``core`` leave them."""
-        return self.peft_sites["core"].before(QKV(q, k, v, x))
+    def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """What the softmax of the attention takes, ``(B, heads, queries, keys)``: scaled, with bias and mask."""
+        raise NotImplementedError(f"{type(self).__name__} states no scores")
+
+    def site_places(self) -> Tensor | None:
+        """Where on the map the tokens of each window lie, ``(nW, N)``, -1 for padding; None without windows."""
+        return None
+
+    def site_core(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor, scores: Scores | None = None) -> QKV:
+        """Queries, keys and values as the methods at the site ``core`` leave them.
+
+        Args:
+            q: Queries, as in :class:`QKV`; likewise ``k``, ``v`` and ``x``.
+            k: Keys.
+            v: Values.
+            x: The attention's input.
+            scores: :meth:`site_scores`, with the mask where it takes one.
+        """
+        qkv = self.peft_sites["core"].before(QKV(q, k, v, x))
+        if self.peft_flow.recorder is not None:
+            self.peft_flow.recorder(self, qkv, scores or self.site_scores)
+        return qkv
 
     def site_unit(self, name: str, norm: Operation, operation: Operation, drop: Operation, x: Tensor) -> Tensor:
         """A residual unit, ``x <- s(x) + DP(operation(norm x))``, with its sites around it."""

@@ -25,9 +25,12 @@ class VideoMAEBlock(SiteBlock):
         qkv = self.peft_sites["qkv"].run(self.site_qkv, x) if hasattr(attn, "q_bias") else attn.qkv(x)
         qkv = qkv.reshape(batch, tokens, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v, _ = self.site_core(qkv[0], qkv[1], qkv[2], x)
-        weights = (q * attn.scale @ k.transpose(-2, -1)).softmax(dim=-1)
+        weights = self.site_scores(q, k).softmax(dim=-1)
         y = (attn.attn_drop(weights) @ v).transpose(1, 2).reshape(batch, tokens, -1)
         return self.site_scale("gamma_1", attn.proj_drop(attn.proj(y)))
+
+    def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
+        return q * self.attn.scale @ k.transpose(-2, -1)
 
     def site_qkv(self, x: Tensor) -> Tensor:
         """Queries, keys and values ``(B, tokens, 3 C)``; keys have no bias."""

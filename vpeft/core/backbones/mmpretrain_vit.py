@@ -26,6 +26,11 @@ class ViTBlock(SiteBlock):
         y = y.transpose(1, 2).reshape(batch, tokens, attn.embed_dims)
         return attn.gamma1(attn.proj_drop(attn.proj(y)))
 
+    def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
+        # Where a qk_scale is given, mmpretrain's attention divides by it.
+        given = getattr(self.attn.scaled_dot_product_attention, "keywords", {})
+        return q @ k.transpose(-2, -1) / given.get("scale", q.shape[-1] ** 0.5)
+
     def site_drop1(self, x: Tensor) -> Tensor:
         return self.attn.out_drop(x)
 

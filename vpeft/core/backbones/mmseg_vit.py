@@ -32,13 +32,16 @@ class MMSegViTBlock(SiteBlock):
             else self.site_qkv(x)
         )
         q, k, v, _ = self.site_core(*(self.site_heads(t) for t in (q, k, v)), x)
-        batch, heads, tokens = q.shape[:3]
+        batch, heads = q.shape[:2]
         q, k, v = (t.flatten(0, 1) for t in (q, k, v))
-        weights = torch.bmm(q * math.sqrt(1.0 / attn.head_dim), k.transpose(-2, -1)).softmax(dim=-1)
+        weights = self.site_scores(q, k).softmax(dim=-1)
         weights = F.dropout(weights, attn.dropout, attn.training)
         y = torch.bmm(weights, v).unflatten(0, (batch, heads)).transpose(1, 2).flatten(2)
         y = self.peft_sites["proj"].run(self.site_proj, y)
         return self.attn.proj_drop(y)
+
+    def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
+        return q * math.sqrt(1.0 / self.attn.attn.head_dim) @ k.transpose(-2, -1)
 
     def site_heads(self, t: Tensor) -> Tensor:
         """``(B, tokens, C)`` to ``(B, heads, tokens, head width)``, tokens before images on the way."""

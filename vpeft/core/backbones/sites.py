@@ -41,6 +41,8 @@ class Flow:
         enabled: False while the adapter is switched off: every site then is its plain operation.
         state: Tensors that a method hands from one block to a later one, by method key and block index. The block
             index keeps it right when activation checkpointing runs a block a second time.
+        recorder: Is shown every block's attention as it is computed (:meth:`SiteBlock.site_core`); None records
+            nothing and costs nothing.
     """
 
     def __init__(self) -> None:
@@ -50,6 +52,7 @@ class Flow:
         self.index = -1
         self.enabled = True
         self.state: dict[str, dict[int, Tensor]] = {}
+        self.recorder: Callable[..., None] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Flow:
         """A fresh flow with the same switch: tensors of a running graph cannot and need not be copied."""
@@ -63,7 +66,7 @@ class Flow:
         return copy
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "state": {}}
+        return {**self.__dict__, "state": {}, "recorder": None}
 
     def begin(self, prefix: int) -> None:
         """Start a forward pass of a host whose stream has ``prefix`` tokens before the map."""

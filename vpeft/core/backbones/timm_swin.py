@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,10 +28,7 @@ class TimmSwinBlock(SiteBlock):
         batch, _, dim = x.shape
         height, width = flow.hw
         size, shift = self.window_size, self.shift_size
-        x = x.reshape(batch, height, width, dim)
-        if any(shift):
-            x = torch.roll(x, shifts=(-shift[0], -shift[1]), dims=(1, 2))
-        x = F.pad(x, (0, 0, 0, (size[1] - width % size[1]) % size[1], 0, (size[0] - height % size[0]) % size[0]))
+        x = self.site_shift(x.reshape(batch, height, width, dim))
         padded = x.shape[1:3]
         windows = window_partition(x, size).view(-1, self.window_area, dim)
         mask = self.get_attn_mask(x) if getattr(self, "dynamic_mask", False) else self.attn_mask
@@ -45,31 +44,52 @@ class TimmSwinBlock(SiteBlock):
         x = x.reshape(batch, height * width, dim)
         return x if prefix is None else torch.cat((prefix, x), dim=1)
 
+    def site_shift(self, x: Tensor) -> Tensor:
+        """A map ``(B, H, W, C)`` rolled by the shift and padded to whole windows."""
+        height, width = x.shape[1:3]
+        size, shift = self.window_size, self.shift_size
+        if any(shift):
+            x = torch.roll(x, shifts=(-shift[0], -shift[1]), dims=(1, 2))
+        return F.pad(x, (0, 0, 0, (size[1] - width % size[1]) % size[1], 0, (size[0] - height % size[0]) % size[0]))
+
+    def site_places(self) -> Tensor:
+        from timm.models.swin_transformer import window_partition
+
+        height, width = self.peft_flow.hw
+        numbers = torch.arange(1, height * width + 1).view(1, height, width, 1)
+        return window_partition(self.site_shift(numbers), self.window_size).flatten(1) - 1
+
     def site_window(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Attention inside windows: ``(B * nW, tokens, C)`` to the same, with bias and mask on the map's tokens."""
         attn = self.attn
         batch, tokens, _ = x.shape
         qkv = attn.qkv(x).reshape(batch, tokens, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v, _ = self.site_core(*qkv.unbind(0), x)
-        keys = k.shape[-2]
-        bias = pad_bias(attn._get_rel_pos_bias(), tokens, keys)
-        if mask is not None:
-            count = mask.shape[0]
-            mask = pad_bias(mask, tokens, keys)
+        scores = functools.partial(self.site_scores, mask=mask)
+        q, k, v, _ = self.site_core(*qkv.unbind(0), x, scores)
         if attn.fused_attn:
+            keys = k.shape[-2]
+            bias = pad_bias(attn._get_rel_pos_bias(), tokens, keys)
             if mask is not None:
+                count = mask.shape[0]
+                mask = pad_bias(mask, tokens, keys)
                 mask = mask.view(1, count, 1, tokens, keys).expand(batch // count, -1, attn.num_heads, -1, -1)
                 bias = bias + mask.reshape(-1, attn.num_heads, tokens, keys)
             drop = attn.attn_drop.p if attn.training else 0.0
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
         else:
-            weights = (q * attn.scale) @ k.transpose(-2, -1) + bias
-            if mask is not None:
-                weights = weights.view(-1, count, attn.num_heads, tokens, keys) + mask.unsqueeze(1).unsqueeze(0)
-                weights = weights.view(-1, attn.num_heads, tokens, keys)
-            y = attn.attn_drop(attn.softmax(weights)) @ v
+            y = attn.attn_drop(attn.softmax(scores(q, k))) @ v
         y = y.transpose(1, 2).reshape(batch, tokens, -1)
         return attn.proj_drop(attn.proj(y))
+
+    def site_scores(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        attn = self.attn
+        tokens, keys = q.shape[-2], k.shape[-2]
+        weights = (q * attn.scale) @ k.transpose(-2, -1) + pad_bias(attn._get_rel_pos_bias(), tokens, keys)
+        if mask is not None:
+            mask = pad_bias(mask, tokens, keys)
+            weights = weights.view(-1, len(mask), attn.num_heads, tokens, keys) + mask.unsqueeze(1).unsqueeze(0)
+            weights = weights.view(-1, attn.num_heads, tokens, keys)
+        return weights
 
     def site_drop1(self, x: Tensor) -> Tensor:
         return self.drop_path1(x)

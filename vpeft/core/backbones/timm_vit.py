@@ -28,12 +28,15 @@ class TimmViTBlock(SiteBlock):
         if attn.fused_attn:
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=attn.attn_drop.p if attn.training else 0.0)
         else:
-            weights = ((q * attn.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
+            weights = self.site_scores(q, k).softmax(dim=-1)
             y = attn.attn_drop(weights) @ v
         y = attn.norm(y.transpose(1, 2).reshape(batch, tokens, attn.attn_dim))
         if gate is not None:
             y = y * gate
         return self.ls1(attn.proj_drop(attn.proj(y)))
+
+    def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
+        return (q * self.attn.scale) @ k.transpose(-2, -1)
 
     def site_drop1(self, x: Tensor) -> Tensor:
         return self.drop_path1(x)

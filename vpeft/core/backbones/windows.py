@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -95,12 +96,8 @@ class WindowBlock(SiteBlock):
         extents = flow.grid
         axes = tuple(range(1, 1 + len(extents)))
         window, shift = self.site_window_size(extents)
-        x = x.reshape(batch, *extents, dim)
-        lacking = [(step - size % step) % step for size, step in zip(extents, window, strict=True)]
-        x = F.pad(x, (0, 0, *(n for lack in reversed(lacking) for n in (0, lack))))
+        x = self.site_shift(x.reshape(batch, *extents, dim), window, shift)
         padded = tuple(x.shape[1:-1])
-        if any(shift):
-            x = torch.roll(x, shifts=tuple(-s for s in shift), dims=axes)
         mask = self.site_mask(padded, window, shift, x.device)
         windows = partition(x, window)
         if prefix is not None:
@@ -116,15 +113,35 @@ class WindowBlock(SiteBlock):
         x = x.view(batch, -1, dim)
         return x if prefix is None else torch.cat((prefix, x), dim=1)
 
+    def site_shift(self, x: Tensor, window: tuple[int, ...], shift: tuple[int, ...]) -> Tensor:
+        """A map ``(B, *extents, C)`` padded to whole windows and rolled by the shift."""
+        lacking = [(step - size % step) % step for size, step in zip(x.shape[1:-1], window, strict=True)]
+        x = F.pad(x, (0, 0, *(n for lack in reversed(lacking) for n in (0, lack))))
+        if any(shift):
+            x = torch.roll(x, shifts=tuple(-s for s in shift), dims=tuple(range(1, x.dim() - 1)))
+        return x
+
+    def site_places(self) -> Tensor:
+        extents = self.peft_flow.grid
+        window, shift = self.site_window_size(extents)
+        numbers = torch.arange(1, math.prod(extents) + 1).view(1, *extents, 1)
+        return partition(self.site_shift(numbers, window, shift), window).squeeze(-1) - 1
+
     def site_window(self, x: Tensor, mask: Tensor | None, area: int) -> Tensor:
         """Attention inside windows: ``(B * nW, tokens, C)`` to the same, with bias and mask on the map's tokens."""
         msa = self.site_msa
         batch, tokens, dim = x.shape
         qkv = msa.qkv(x).reshape(batch, tokens, 3, msa.num_heads, dim // msa.num_heads).permute(2, 0, 3, 1, 4)
-        q, k, v, _ = self.site_core(qkv[0], qkv[1], qkv[2], x)
-        q = q * msa.scale
-        attn = q @ k.transpose(-2, -1)
-        keys = attn.shape[-1]
+        scores = functools.partial(self.site_scores, mask=mask, area=area)
+        q, k, v, _ = self.site_core(qkv[0], qkv[1], qkv[2], x, scores)
+        attn = msa.attn_drop(msa.softmax(scores(q, k)))
+        y = (attn @ v).transpose(1, 2).reshape(batch, tokens, dim)
+        return msa.proj_drop(msa.proj(y))
+
+    def site_scores(self, q: Tensor, k: Tensor, mask: Tensor | None, area: int) -> Tensor:
+        msa = self.site_msa
+        attn = q * msa.scale @ k.transpose(-2, -1)
+        batch, _, tokens, keys = attn.shape
         index = msa.relative_position_index[:area, :area].reshape(-1)
         bias = msa.relative_position_bias_table[index].view(area, area, -1)
         bias = bias.permute(2, 0, 1).contiguous()
@@ -134,6 +151,4 @@ class WindowBlock(SiteBlock):
             mask = pad_bias(mask, tokens, keys)
             attn = attn.view(batch // count, count, msa.num_heads, tokens, keys) + mask.unsqueeze(1).unsqueeze(0)
             attn = attn.view(-1, msa.num_heads, tokens, keys)
-        attn = msa.attn_drop(msa.softmax(attn))
-        y = (attn @ v).transpose(1, 2).reshape(batch, tokens, dim)
-        return msa.proj_drop(msa.proj(y))
+        return attn
