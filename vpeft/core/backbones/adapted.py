@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
+from vpeft.errors import UserError
 from vpeft.registry import MODELS
 
 
@@ -26,10 +27,18 @@ def build_adapted(of: str, method: str | Mapping[str, Any] | Sequence[Any], **ba
 
     Returns:
         The backbone.
+
+    Raises:
+        UserError: A file is given as ``pretrained``, or as the methods and the host raise it.
     """
     from vpeft.algorithms.base import build_methods
     from vpeft.core.adaptation import adapt
 
+    if isinstance(file := backbone.get("pretrained"), str):
+        raise UserError(
+            f"backbone.pretrained={file!r}: give init_cfg=dict(type='Pretrained', checkpoint={file!r}) instead, "
+            "whose loader knows the usual formats (docs/weights.md)."
+        )
     methods = build_methods(method)
     module = ROOT_MODELS.build({"type": of, **backbone})
     adapt(module, methods)

@@ -27,6 +27,11 @@ from vpeft.errors import UserError
 
 #: Component of every key of an adapter parameter.
 _PEFT = "peft"
+#: Options of backbones that decide whether they have a key.
+_OPTIONS = {
+    "patch_embed.projection.bias": "patch_bias",
+    "pos_embed": "use_learnable_pos_emb",
+}
 
 
 @dataclass
@@ -132,7 +137,7 @@ def _load(
     report.unexpected = weights.unknown + [weights.source[key] for key in weights.state if key not in own]
     report.missing, report.kept = _absent(backbone, weights.state)
     if strict and (report.missing or report.unexpected):
-        raise UserError(_mismatch(report, backbone))
+        raise UserError(_mismatch(report, weights, backbone))
     weights.state = {key: tensor for key, tensor in weights.state.items() if key in own}
     report.inflated = inflate_kernels(weights, backbone)
     report.resized = fit_positions(weights, backbone, of_clips=FORMATS[name].holds.startswith(VIDEO))
@@ -170,15 +175,18 @@ def _check_shapes(weights: Converted, own: dict[str, Tensor]) -> None:
         )
 
 
-def _mismatch(report: Report, backbone: nn.Module) -> str:
+def _mismatch(report: Report, weights: Converted, backbone: nn.Module) -> str:
     parts = []
     if report.missing:
         parts.append(f"lacks {_some(report.missing)}")
     if report.unexpected:
         parts.append(f"has {_some(report.unexpected)} with no place in the backbone")
+    differing = {*report.missing, *(weights.state.keys() - backbone.state_dict().keys())}
+    options = "".join(f" ({option})" for key, option in _OPTIONS.items() if key in differing)
     return (
         f"read as {report.format} for {type(backbone).__name__}, it {' and '.join(parts)}. "
-        "Set the backbone's depth and options to the file's; load_pretrained(..., strict=False) loads what fits."
+        f"Set the backbone's depth and options{options} to the file's; "
+        "load_pretrained(..., strict=False) loads what fits."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import zipfile
@@ -106,8 +107,9 @@ def _weights_only() -> Iterator[None]:
 
 
 def _safe_globals() -> list[Any]:
-    """What mmengine's own checkpoints hold beside tensors; their ``getattr`` only reads log statistics' names."""
-    return [g for g in get_torch_safe_globals() if g is not getattr] + [(_statistic, "builtins.getattr")]
+    """What checkpoints of mmengine, whose ``getattr`` only reads log statistics' names, and of scripts hold."""
+    inert = [g for g in get_torch_safe_globals() if g is not getattr]
+    return [*inert, (_statistic, "builtins.getattr"), argparse.Namespace]
 
 
 def _statistic(owner: Any, name: str) -> Any:

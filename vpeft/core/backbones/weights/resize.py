@@ -183,8 +183,8 @@ def _fit_clip(name: str, embedding: Tensor, grid: tuple[int, ...], backbone: nn.
             "set img_size, num_frames and tubelet_size to the file's."
         )
     if same_frames:
-        images = embedding.unflatten(1, (frames, side**2)).squeeze(0)
-        return resize_pos_embed(images, (side, side), (height, width), "bicubic", 0).flatten(0, 1).unsqueeze(0)
+        images = embedding.chunk(frames, dim=1)
+        return torch.cat([resize_pos_embed(e, (side, side), (height, width), "bicubic", 0) for e in images], dim=1)
     series = embedding.unflatten(1, (-1, height * width)).squeeze(0).permute(1, 2, 0)
     return F.interpolate(series, size=frames, mode="linear").permute(2, 0, 1).flatten(0, 1).unsqueeze(0)
 
