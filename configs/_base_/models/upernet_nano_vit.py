@@ -1,5 +1,5 @@
-# UPerNet of 32 channels on the nano ViT; its positions, learned for 32 x 32 pixels, are resized. Group norm in the head,
-# which is the same on any number of processes. Pixels are expected as (value - 127.5) / 127.5.
+# UPerNet of 32 channels on the nano ViT; its positions, learned for 32 x 32 pixels, are resized. Group norm in the
+# head, which is the same on any number of processes. Pixels are expected as (value - 127.5) / 127.5.
 norm_cfg = dict(type="GN", num_groups=8, requires_grad=True)
 model = dict(
     type="EncoderDecoder",

@@ -1,5 +1,5 @@
-# UPerNet on ViT-B/16, pretrained on ImageNet-21k (Google's official file, pixels as (value - 127.5) / 127.5). Maps of four
-# depths are brought to four sizes by mmseg's MultiLevelNeck.
+# UPerNet on ViT-B/16, pretrained on ImageNet-21k (Google's official file, pixels as (value - 127.5) / 127.5). Maps of
+# four depths are brought to four sizes by mmseg's MultiLevelNeck.
 norm_cfg = dict(type="BN", requires_grad=True)
 sync_bn = "torch"  # over the processes, where there are several; plain batch norm in one
 model = dict(

@@ -1,5 +1,5 @@
-# 160k iterations: AdamW, 1500 of warm-up, then linearly to zero; one recipe for all methods. No decay on norms, biases and
-# position tables.
+# 160k iterations: AdamW, 1500 of warm-up, then linearly to zero; one recipe for all methods. No decay on norms, biases
+# and position tables.
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="vpeft.PEFTOptimWrapperConstructor",

@@ -172,6 +172,6 @@ class LoadLabelMap(LoadAnnotations):
             )
         if (height, width) != tuple(shape[:2]):
             raise UserError(
-                f"label map {path} has {height} x {width} pixels and its image {image} {shape[0]} x {shape[1]}: they do "
-                "not belong together."
+                f"label map {path} has {height} x {width} pixels and its image {image} {shape[0]} x {shape[1]}: they "
+                "do not belong together."
             )
