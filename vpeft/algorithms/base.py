@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from vpeft.algorithms.space import COMMON, Values
 from vpeft.core.auxiliary import TrainingPass
 from vpeft.core.backbones.host import Host, HostParam
 from vpeft.core.learning import TrainingData
@@ -51,6 +52,8 @@ class Method:
         identity_at_start: Whether the output at the start is the frozen host's.
         adds_losses: Whether it states :meth:`losses`.
         base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).
+        space: What a search may try of its hyper-parameters: a list of choices or a
+            :class:`~vpeft.algorithms.space.Range` by name, and by ``lr`` and ``weight_decay`` those of the optimiser.
         unverified: What of it could not be checked against the authors' own words, or None.
     """
 
@@ -63,6 +66,7 @@ class Method:
     identity_at_start: ClassVar[bool] = True
     adds_losses: ClassVar[bool] = False
     base_eval: ClassVar[bool] = False
+    space: ClassVar[dict[str, Values]] = {}
     unverified: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -105,6 +109,11 @@ class Method:
     def registered_name(cls) -> str:
         """Its name in ``PEFT_METHODS``."""
         return next(name for name, method in PEFT_METHODS.module_dict.items() if method is cls)
+
+    @classmethod
+    def search_space(cls) -> dict[str, Values]:
+        """Its space, and what every method shares."""
+        return {**COMMON, **cls.space}
 
     def config(self) -> dict[str, Any]:
         """The config that builds it again."""

@@ -45,6 +45,7 @@ class Adapter(Method):
     init: str = "identity"
 
     category = "adapter"
+    space = {"bottleneck": [4, 8, 16, 32], "scale": [0.1, 0.5, 1.0, 5.0]}
     branches: ClassVar[tuple[str, ...]]
 
     def check(self, host: Host) -> None:

@@ -47,6 +47,7 @@ class AdaptFormer(Method):
 
     category = "adapter"
     paper = "AdaptFormer: Adapting Vision Transformers for Scalable Visual Recognition, NeurIPS 2022, Section 3.2"
+    space = {"bottleneck": [4, 8, 16, 32, 64], "scale": [0.05, 0.1, 0.5, 1.0], "drop": [0.0, 0.1]}
 
     def check(self, host: Host) -> None:
         self.need_width("bottleneck", host)

@@ -87,6 +87,7 @@ class ARC(Method):
 
     category = "adapter"
     paper = "Efficient Adaptation of Large Vision Transformer via Adapter Re-Composing, NeurIPS 2023"
+    space = {"bottleneck": [10, 25, 50], "drop": [0.0, 0.1]}
     mergeable = True
     identity_at_start = False
 

@@ -76,6 +76,7 @@ class Convpass(Method):
 
     category = "adapter"
     paper = "Convolutional Bypasses Are Better Vision Transformer Adapters, 2207.07039"
+    space = {"bottleneck": [4, 8, 16], "scale": [0.1, 0.5, 1.0, 5.0, 10.0], "drop": [0.0, 0.1]}
 
     def check(self, host: Host) -> None:
         self.need_width("bottleneck", host)

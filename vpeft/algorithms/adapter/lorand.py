@@ -89,6 +89,7 @@ class LoRand(Method):
 
     category = "adapter"
     paper = "1% VS 100%: Parameter-Efficient Low Rank Adapter for Dense Predictions, CVPR 2023"
+    space = {"alpha": [1, 2, 4], "beta": [4, 8, 16]}
     identity_at_start = False
     unverified = (
         "LoRand's own repository was not found; equation and start follow a later release of the first author. The "

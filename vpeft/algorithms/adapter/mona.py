@@ -86,6 +86,7 @@ class Mona(Method):
 
     category = "adapter"
     paper = "5%>100%: Breaking Performance Shackles of Full Fine-Tuning on Visual Recognition Tasks, CVPR 2025"
+    space = {"bottleneck": [8, 16, 32, 64], "drop": [0.0, 0.1]}
     identity_at_start = False
 
     def check(self, host: Host) -> None:

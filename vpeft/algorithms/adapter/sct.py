@@ -104,6 +104,7 @@ class SCT(Method):
 
     category = "adapter"
     paper = "SCT: A Simple Baseline for Parameter-Efficient Fine-Tuning via Salient Channels, IJCV 2023"
+    space = {"scale": [0.1, 0.5, 1.0, 5.0], "form": ["add", "scale"], "variant": ["attn", "mlp"]}
     merges_with = "variant mlp or qkv"
     identity_at_start = False
 

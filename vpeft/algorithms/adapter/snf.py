@@ -69,6 +69,7 @@ class SNF(Method):
 
     category = "adapter"
     paper = "Adapting Shortcut with Normalizing Flow: An Efficient Tuning Framework for Visual Recognition, CVPR 2023"
+    space = {"steps": [1, 2, 3]}
     identity_at_start = False
     unverified = (
         "The number of steps behind the published table and the recipe are unknown; no training code is public."

@@ -63,6 +63,7 @@ class PATT(Method):
 
     category = "prefix"
     paper = "Towards a Unified View on Visual Parameter-Efficient Transfer Learning (V-PETL), 2210.00788"
+    space = {"hidden": [8, 16, 32], "scale": [0.1, 0.4, 0.8, 1.5]}
     identity_at_start = False
     unverified = "The authors' ViT variant is not released: its inner width is fitted to the published count."
 

@@ -96,6 +96,7 @@ class PrefixTuning(Method):
 
     category = "prefix"
     paper = "Prefix-Tuning: Optimizing Continuous Prompts for Generation, ACL 2021"
+    space = {"prefix_length": [5, 10, 20, 50], "reparametrised": [False, True]}
     identity_at_start = False
 
     def check(self, host: Host) -> None:

@@ -114,6 +114,7 @@ class VPT(Method):
     pool_prompts: bool = True
 
     category = "prompt"
+    space = {"prompt_length": [1, 5, 10, 50, 100], "drop": [0.0, 0.1]}
     identity_at_start = False
     base_eval = True
 

@@ -132,6 +132,7 @@ class FacT(Method):
     drop: float = 0.1
 
     category = "reparameter"
+    space = {"rank": [8, 16, 32], "scale": [0.1, 0.5, 1.0, 5.0, 10.0], "drop": [0.0, 0.1]}
     mergeable = True
 
     def check(self, host: Host) -> None:

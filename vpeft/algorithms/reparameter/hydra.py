@@ -66,6 +66,7 @@ class Hydra(Method):
 
     category = "reparameter"
     paper = "Hydra: Multi-head Low-rank Adaptation for Parameter Efficient Fine-tuning, 2309.06922"
+    space = {"rank": [1, 2, 4, 8], "scale": [0.5, 1.0, 5.0], "drop": [0.0, 0.2]}
     mergeable = True
 
     def check(self, host: Host) -> None:

@@ -99,6 +99,7 @@ class KAdaptation(Method):
 
     category = "reparameter"
     paper = "Parameter-efficient Model Adaptation for Vision Transformers, AAAI 2023"
+    space = {"terms": [4, 16, 32], "scale": [40.0, 160.0, 640.0], "drop": [0.0, 0.5]}
     mergeable = True
     unverified = "Made for few-shot tuning of CLIP; the authors state no setting for VTAB-1k."
 

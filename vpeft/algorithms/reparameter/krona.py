@@ -67,6 +67,7 @@ class KronA(Method):
 
     category = "reparameter"
     paper = "KronA: Parameter Efficient Tuning with Kronecker Adapter, 2212.10650"
+    space = {"size": [8, 16, 32], "scale": [0.5, 1.0, 5.0]}
     mergeable = True
     unverified = "A language-model method: sizes and scale for vision are ours, the authors' code was not found."
 

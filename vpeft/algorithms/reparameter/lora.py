@@ -105,6 +105,7 @@ class LoRA(Method):
 
     category = "reparameter"
     paper = "LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022, Section 4.1"
+    space = {"rank": [2, 4, 8, 16], "alpha": [4.0, 8.0, 16.0, 32.0], "drop": [0.0, 0.1]}
     mergeable = True
 
     def check(self, host: Host) -> None:

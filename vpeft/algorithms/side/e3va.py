@@ -88,6 +88,7 @@ class E3VA(Method):
         "Parameter-efficient is not sufficient: Exploring Parameter, Memory, and Time Efficient Adapter Tuning for "
         "Dense Predictions, 2306.09729"
     )
+    space = {"alpha": [1, 2, 4], "beta": [4, 8, 16], "train_norms": [False, True]}
     memory = "M0"
     base_eval = True
     unverified = (

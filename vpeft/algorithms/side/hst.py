@@ -173,6 +173,7 @@ class HST(Method):
 
     category = "side"
     paper = "Hierarchical Side-Tuning for Vision Transformers, 2310.05393"
+    space = {"drop_path": [0.0, 0.1, 0.2]}
     identity_at_start = False
     unverified = "The count of the authors' released code is 0.765 M, 2 % below the published 0.78 M; unexplained."
 
@@ -181,7 +182,9 @@ class HST(Method):
         if "pool_norm" in host.modules:
             raise UserError(f"HST: this {host.registered_name()} norms a mean of its own width: use a class token.")
         if host.reads_map:
-            raise UserError(f"HST gives one vector per image, and the head on this {host.registered_name()} reads maps.")
+            raise UserError(
+                f"HST gives one vector per image, and the head on this {host.registered_name()} reads maps."
+            )
 
     def counts(self, host: Host) -> list[int]:
         """Blocks of each stage."""

@@ -105,6 +105,7 @@ class LAST(Method):
 
     category = "side"
     paper = "Low-rank Attention Side-Tuning for Parameter-Efficient Fine-Tuning, 2402.04009"
+    space = {"rank": [4, 8, 16], "depth": [1, 2]}
     memory = "M0"
     base_eval = True
     unverified = (

@@ -153,6 +153,7 @@ class LST(Method):
 
     category = "side"
     paper = "LST: Ladder Side-Tuning for Parameter and Memory Efficient Transfer Learning, NeurIPS 2022"
+    space = {"reduction": [4, 8, 16], "init": ["magnitude", "random"]}
     memory = "M0"
     identity_at_start = False
     base_eval = True

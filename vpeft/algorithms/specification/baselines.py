@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vpeft.algorithms.base import Method
+from vpeft.algorithms.space import LOW_LR
 from vpeft.core.backbones.host import Host, HostParam
 from vpeft.registry import PEFT_METHODS
 
@@ -16,6 +17,7 @@ class Full(Method):
 
     category = "baseline"
     paper = "Baseline"
+    space = {"lr": LOW_LR}
     memory = "M2w"
     mergeable = True
 

@@ -26,6 +26,7 @@ class BitFit(Method):
 
     category = "specification"
     paper = "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models, ACL 2022"
+    space = {"include_rel_pos_bias": [True, False]}
     mergeable = True
 
     def trains(self, param: HostParam) -> bool:

@@ -87,6 +87,7 @@ class GPS(Method):
 
     category = "specification"
     paper = "Gradient-based Parameter Selection for Efficient Fine-Tuning, CVPR 2024"
+    space = {"entries": [1, 2, 5]}
     mergeable = True
 
     def check(self, host: Host) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from vpeft.algorithms.base import Method
+from vpeft.algorithms.space import LOW_LR
 from vpeft.core.backbones.host import PEFT_KEY, Block, Host, HostParam
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
@@ -29,6 +30,7 @@ class Selective(Method):
 
     category = "specification"
     paper = "Lessons and Insights from a Unifying Study of PEFT in Visual Recognition, 2409.16434"
+    space = {"lr": LOW_LR}
     memory = "M2w"
     mergeable = True
 
@@ -45,6 +47,7 @@ class PartialK(Selective):
     k: int = 1
 
     paper = "How transferable are features in deep neural networks?, NeurIPS 2014 (as Partial-1 in VPT, ECCV 2022)"
+    space = {"lr": LOW_LR, "k": [1, 2, 4]}
     memory = "M1w"
 
     def check(self, host: Host) -> None:

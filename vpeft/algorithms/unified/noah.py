@@ -133,6 +133,7 @@ class NOAH(Method):
 
     category = "unified"
     paper = "Neural Prompt Search, 2206.04673"
+    space = {"prompts": [2, 5, 10], "ranks": [2, 5, 10], "widths": [2, 5, 10]}
     partly_mergeable = True
     identity_at_start = False
 

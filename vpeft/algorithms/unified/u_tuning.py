@@ -132,6 +132,7 @@ class UTuning(Method):
 
     category = "unified"
     paper = "Rethinking Efficient Tuning Methods from a Unified Perspective (U-Tuning), 2303.00690"
+    space = {"op": ["attn", "ffn"], "kind": ["adapter", "prefix"], "length": [5, 10, 20]}
     merges_with = "linear adapter beside a linear"
     identity_at_start = False
     unverified = (
