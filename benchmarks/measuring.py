@@ -19,6 +19,12 @@ from torch import Tensor, nn
 MIB = 2**20
 
 
+def classification_loss(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
+    """Cross-entropy of a classifier on images ``(B, 3, H, W)`` and labels ``(B,)``."""
+    images, labels = inputs
+    return F.cross_entropy(model(images), labels)
+
+
 @dataclass
 class Entry:
     """One row: a model and what is timed on it.
@@ -26,7 +32,8 @@ class Entry:
     Attributes:
         name: Name of the row.
         model: A model of its own; only the values of the base weights, which nobody writes, are shared.
-        inputs: Images ``(B, 3, H, W)`` and labels ``(B,)``.
+        inputs: Tensors that a step reads: images first, then what its loss compares with.
+        loss: The loss of a step, ``f(model, inputs)``.
         train: A step in train mode; otherwise a forward pass in eval mode without a graph.
         config: Hyper-parameters.
         times: Seconds of each round.
@@ -36,7 +43,8 @@ class Entry:
 
     name: str
     model: nn.Module
-    inputs: tuple[Tensor, Tensor]
+    inputs: Sequence[Tensor]
+    loss: Callable[[nn.Module, Sequence[Tensor]], Tensor] = classification_loss
     train: bool = True
     config: dict[str, Any] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
@@ -48,12 +56,11 @@ class Entry:
 
     def step(self) -> None:
         """Forward, or forward, backward and dropping the gradients. No optimiser step."""
-        images, labels = self.inputs
         if not self.train:
             with torch.no_grad():
-                self.model(images)
+                self.model(self.inputs[0])
             return
-        F.cross_entropy(self.model(images), labels).backward()
+        self.loss(self.model, self.inputs).backward()
         self.model.zero_grad(set_to_none=True)
 
     def timed_step(self) -> None:
@@ -79,9 +86,8 @@ def synchronise(tensor: Tensor) -> None:
 
 def saved_bytes(entry: Entry) -> int:
     """Bytes that autograd keeps for the backward pass: whole storages, each once, without weights and inputs."""
-    images, labels = entry.inputs
-    static = {t.untyped_storage().data_ptr() for t in (*entry.model.parameters(), *entry.model.buffers(), images)}
-    static.add(labels.untyped_storage().data_ptr())
+    given = (*entry.model.parameters(), *entry.model.buffers(), *entry.inputs)
+    static = {t.untyped_storage().data_ptr() for t in given}
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -91,7 +97,7 @@ def saved_bytes(entry: Entry) -> int:
         return tensor.detach()  # the tensor itself would keep its own graph alive
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = F.cross_entropy(entry.model(images), labels)
+        loss = entry.loss(entry.model, entry.inputs)
     del loss
     return sum(storages.values())
 

@@ -23,7 +23,7 @@ def config_files(root: str | os.PathLike[str] = "configs") -> list[str]:
 
 
 def config_names(root: str | os.PathLike[str] = "configs") -> list[str]:
-    """Every config below ``root`` that :func:`load_config` reads: files, and those composed of a recipe and a method."""
+    """Every config below ``root`` that :func:`load_config` reads: files, and those composed of recipe and method."""
     return sorted({*config_files(root), *composed_files(root)})
 
 
