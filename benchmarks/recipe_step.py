@@ -112,14 +112,14 @@ class TaskLoss:
 
 
 def make_entries(
-    recipe: Path, methods: Sequence[str], batch: Mapping[str, Any], build: Callable[[Config], nn.Module]
+    recipe: str, methods: Sequence[str], batch: Mapping[str, Any], build: Callable[[Config], nn.Module]
 ) -> tuple[list[Entry], dict[str, str]]:
     """An entry for each method, and why each of those that the recipe refuses does so."""
     entries, refused = [], {}
     base: nn.Module | None = None
     for name in dict.fromkeys((*REFERENCES, *methods)):
         try:
-            cfg = compose(recipe.parent.parent / f"{name}_{recipe.stem}.py")
+            cfg = compose(Path(recipe).with_name(f"{name}_{Path(recipe).name}.py"))
             model = build(cfg)
         except UserError as error:
             refused[name] = str(error)
@@ -243,7 +243,7 @@ def run(args: argparse.Namespace, report: Callable[[str], None]) -> dict[str, An
     Raises:
         UserError: Unknown recipe, method or device.
     """
-    folder, name = Path(args.recipe).parent, Path(args.recipe).stem
+    folder, name = Path(args.recipe).parent, Path(args.recipe).name
     known = recipes(folder)
     if name not in known:
         raise UserError(f"{folder} has no recipe {name!r}: {nearest(name, known) if known else 'it has none'}")
@@ -251,7 +251,7 @@ def run(args: argparse.Namespace, report: Callable[[str], None]) -> dict[str, An
         raise UserError(f"--device {args.device}: torch finds no GPU here; use cpu.")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    cfg = Config.fromfile(str(known[name]))
+    cfg = known[name].load()
     rows_of_table, _ = table(cfg, folder)
     methods = args.methods or list(rows_of_table)
     for method in methods:
@@ -263,7 +263,7 @@ def run(args: argparse.Namespace, report: Callable[[str], None]) -> dict[str, An
 
     build_model(cfg)  # brings the family's packages into the registries
     batch = drawn_batch(cfg, args.batch, args.size, args.frames) if args.drawn else real_batch(cfg, args.batch)
-    entries, refused = make_entries(known[name], methods, batch, build)
+    entries, refused = make_entries(args.recipe, methods, batch, build)
     pairs = [(e.name, "full") for e in entries if e.name != "full"]
     measure(entries, pairs, args.rounds, report)
     packages = ("torch", "onedl-mmengine", "onedl-mmcv", FAMILY_PACKAGES[cfg.default_scope], "vpeft")

@@ -55,6 +55,19 @@ def test_names(configs):
     assert names == {f"{m}_{r}_pets.py" for m in ("lora", "fact_tt") for r in ("vit", "nano_vit")}
 
 
+def test_several_data_sets_of_one_recipe(configs):
+    recipe = (
+        RECIPE.format(root=ROOT) + 'data_sets = {n: {"model.head.num_classes": c} for n, c in (("a", 3), ("b", 4))}'
+    )
+    (configs / "pets/_base_/tiny.py").write_text(recipe)
+    names = {Path(name).name for name in config_names(configs)}
+    assert {"lora_tiny_a.py", "lora_tiny_b.py"} <= names
+    assert "lora_tiny.py" not in names
+    assert load_config(configs / "pets/lora_tiny_b.py").model.head.num_classes == 4
+    with pytest.raises(UserError, match="does not exist"):
+        load_config(configs / "pets/lora_tiny.py")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -1,13 +1,15 @@
 """Configs that are composed of a recipe and a row of a table of methods, so that no method needs a file of its own.
 
 A recipe ``<folder>/_base_/<model>_<dataset>.py`` is a plain config; ``<folder>/<method>_<model>_<dataset>.py`` is the
-recipe with the row ``<method>`` of the table that the recipe names, and need not exist as a file.
+recipe with the row ``<method>`` of the table that the recipe names, and need not exist as a file. Where one file serves
+several data sets it is ``<model>.py`` with a field ``data_sets``: settings by dotted key, by the name of the data set.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,19 +23,51 @@ from vpeft.registry import nearest
 TABLES = Path("..") / "_base_" / "methods"
 
 
-def recipes(folder: str | os.PathLike[str]) -> dict[str, Path]:
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe: its file, and which of the file's ``data_sets`` it is of (None where the file has none)."""
+
+    file: Path
+    data_set: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the configs that it makes."""
+        return self.file.parent.parent
+
+    def load(self) -> Config:
+        """The plain config."""
+        cfg = _read(self.file)
+        if self.data_set is not None:
+            cfg.merge_from_dict(dict(cfg.pop("data_sets")[self.data_set]))
+        return cfg
+
+
+def _read(file: Path) -> Config:
+    try:
+        return Config.fromfile(str(file))
+    except (SyntaxError, KeyError, FileNotFoundError, NameError) as error:
+        raise UserError(f"recipe {file} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def recipes(folder: str | os.PathLike[str]) -> dict[str, Recipe]:
     """Recipes of a folder of configs by name, ``<model>_<dataset>``."""
-    return {file.stem: file for file in sorted((Path(folder) / "_base_").glob("*.py"))}
+    found = {}
+    for file in sorted((Path(folder) / "_base_").glob("*.py")):
+        names = _read(file).get("data_sets")
+        found |= {file.stem: Recipe(file)} if names is None else {f"{file.stem}_{n}": Recipe(file, n) for n in names}
+    return found
 
 
 @cache
-def _table(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def method_rows(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A table's methods' configs, and further settings of a run by dotted key, both by the name of the row."""
     cfg = Config.fromfile(str(file)).to_dict()
     return cfg["methods"], cfg.get("options", {})
 
 
 def table(recipe: Config, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Methods' configs, and further settings of the run by dotted key, both by the name in a config's file name.
+    """The rows of a recipe's table of methods.
 
     Raises:
         UserError: The recipe names no table, or one that does not exist.
@@ -41,20 +75,18 @@ def table(recipe: Config, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]
     known = {file.stem: file for file in (folder / TABLES).glob("*.py")}
     name = recipe.get("methods_table")
     if name not in known:
-        raise UserError(
-            f"{recipe.filename}: methods_table={name!r} is no table of methods: {nearest(str(name), known)}"
-        )
-    return _table(known[name].resolve())
+        raise UserError(f"{recipe.filename}: no methods_table {name!r}: {nearest(str(name), known)}")
+    return method_rows(known[name].resolve())
 
 
-def split(path: str | os.PathLike[str]) -> tuple[str, Path] | None:
+def split(path: str | os.PathLike[str]) -> tuple[str, Recipe] | None:
     """Method and recipe of a config's name, None where no recipe fits."""
     path = Path(path)
-    found = [(name, file) for name, file in recipes(path.parent).items() if path.stem.endswith(f"_{name}")]
+    found = [(name, recipe) for name, recipe in recipes(path.parent).items() if path.stem.endswith(f"_{name}")]
     if path.suffix != ".py" or not found:
         return None
-    name, file = max(found, key=lambda item: len(item[0]))
-    return path.stem.removesuffix(f"_{name}"), file
+    name, recipe = max(found, key=lambda item: len(item[0]))
+    return path.stem.removesuffix(f"_{name}"), recipe
 
 
 def compose(path: str | os.PathLike[str]) -> Config | None:
@@ -66,19 +98,18 @@ def compose(path: str | os.PathLike[str]) -> Config | None:
     found = split(path)
     if found is None:
         return None
-    method, file = found
-    recipe = Config.fromfile(str(file))
-    methods, options = table(recipe, Path(path).parent)
+    method, recipe = found
+    plain = recipe.load()
+    methods, options = table(plain, recipe.folder)
     if method not in methods:
-        raise UserError(f"config {path}: {recipe.methods_table!r} has no method {method!r}: {nearest(method, methods)}")
-    without = recipe.get("without", {})
+        raise UserError(f"config {path}: {plain.methods_table!r} has no method {method!r}: {nearest(method, methods)}")
+    without = plain.get("without", {})
     if method in without:
         raise UserError(f"config {path}: {method} is not for this recipe: {without[method]}.")
-    cfg = recipe.to_dict()
-    plain = dict(cfg["model"]["backbone"])
-    peft = {"type": "vpeft.PEFT", "of": plain.pop("type"), "method": methods[method], **plain}
-    cfg["model"]["backbone"] = peft
-    composed = Config(cfg, cfg_text=recipe.text, filename=str(path))
+    cfg = plain.to_dict()
+    backbone = dict(cfg["model"]["backbone"])
+    cfg["model"]["backbone"] = {"type": "vpeft.PEFT", "of": backbone.pop("type"), "method": methods[method], **backbone}
+    composed = Config(cfg, cfg_text=plain.text, filename=str(path))
     composed.merge_from_dict(dict(options.get(method, {})))
     return composed
 
@@ -86,9 +117,9 @@ def compose(path: str | os.PathLike[str]) -> Config | None:
 def composed_files(root: str | os.PathLike[str] = "configs") -> Iterator[str]:
     """Names of all configs below ``root`` that are composed."""
     for base in sorted(Path(root).rglob("_base_")):
-        for name, file in recipes(base.parent).items():
-            recipe = Config.fromfile(str(file))
-            if "methods_table" in recipe:
-                methods, _ = table(recipe, base.parent)
-                out = recipe.get("without", {})
+        for name, recipe in recipes(base.parent).items():
+            plain = recipe.load()
+            if "methods_table" in plain:
+                methods, _ = table(plain, base.parent)
+                out = plain.get("without", {})
                 yield from (str(base.parent / f"{method}_{name}.py") for method in methods if method not in out)
