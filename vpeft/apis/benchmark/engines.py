@@ -41,7 +41,7 @@ class Engine(ABC):
     def finished(self, timeout: float) -> list[tuple[Job, Outcome]]:
         """Attempts that have ended since the last call; waits up to ``timeout`` seconds for the first."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (an engine may have nothing to stop)
         """Stop what still runs."""
 
     def __enter__(self) -> Engine:

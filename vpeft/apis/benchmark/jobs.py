@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import time
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,7 +35,16 @@ WORK = "work"
 #: Touched by the worker that takes a job, so that waiting and running ones can be told apart on any engine.
 STARTED = ".started"
 #: Set on a config for where and how it runs, not for what comes out.
-NOT_CONTENT = {"work_dir", "launcher", "log_level", "experiment_name", "visualizer", "vis_backends", "data_root", "per_task"}
+NOT_CONTENT = {
+    "work_dir",
+    "launcher",
+    "log_level",
+    "experiment_name",
+    "visualizer",
+    "vis_backends",
+    "data_root",
+    "per_task",
+}
 NOT_CONTENT |= {"resume", "load_from", "tuned"}
 #: Default hooks that only watch.
 WATCHERS = {"timer", "logger", "checkpoint", "visualization"}
@@ -57,8 +67,8 @@ class Job(Protocol):
         """Record, after the last attempt, that it failed."""
 
 
-def config_hash(cfg: Config, seed: int | None) -> str:
-    """What a run is known by: SHA-256 of the effective config, data variant and seed included.
+def setting_hash(cfg: Config) -> str:
+    """What a setting is known by: SHA-256 of the effective config, data variant included, seed not.
 
     Paths of data and work, logging, and where a tuned setting came from are left out: they change nothing.
     """
@@ -72,8 +82,25 @@ def config_hash(cfg: Config, seed: int | None) -> str:
 
     whole = content(cfg.to_dict())
     whole["default_hooks"] = {k: v for k, v in whole.get("default_hooks", {}).items() if k not in WATCHERS}
-    whole["randomness"] = {**whole.get("randomness", {}), "seed": seed}
+    whole.get("randomness", {}).pop("seed", None)
     return digest(whole)
+
+
+def effective_config(config: str, task: str | None, options: Mapping[str, Any], variant: Mapping[str, Any]) -> Config:
+    """What a run is made from: the config with its task, options and variant, its one look at the test set."""
+    changes = {k: v for k, v in {**options, **variant}.items() if k != "shots"}
+    cfg = one_look(load_config(config, task, changes))
+    if (shots := variant.get("shots")) is not None:
+        few_shot(cfg, shots)
+    return cfg
+
+
+@cache
+def _setting(config: str, task: str | None, changes: str) -> tuple[str, dict[str, Any]]:
+    """Hash and protocol of a setting, once for all its seeds."""
+    options, variant = json.loads(changes)
+    cfg = effective_config(config, task, options, variant)
+    return setting_hash(cfg), protocol(cfg, variant.get("shots"))
 
 
 @dataclass
@@ -88,7 +115,7 @@ class RunJob:
         task: Label of the column.
         suite: The suite that it is a task of, None for a config without tasks.
         seed: Seed.
-        variant: Settings by dotted key that differ from the config's, ``shots`` included.
+        variant: Settings by dotted key that differ from the config's and name the row, ``shots`` included.
         options: Settings besides that do not make another row, such as tuned ones, by dotted key.
         tuning: What is said of these in the result.
         threads: CPU threads.
@@ -110,16 +137,18 @@ class RunJob:
 
     def load(self) -> Config:
         """The effective config."""
-        changes = {k: v for k, v in {**self.options, **self.variant}.items() if k != "shots"}
-        cfg = one_look(load_config(self.config, self.task if self.suite else None, changes))
-        if (shots := self.variant.get("shots")) is not None:
-            few_shot(cfg, shots)
-        return cfg
+        return effective_config(self.config, self.task if self.suite else None, self.options, self.variant)
 
     @cached_property
     def _hashes(self) -> tuple[str, str]:
-        cfg = self.load()
-        return config_hash(cfg, self.seed), config_hash(cfg, None)
+        changes = json.dumps([self.options, self.variant], sort_keys=True)
+        setting = _setting(self.config, self.task if self.suite else None, changes)[0]
+        return digest([setting, self.seed]), setting
+
+    def protocol(self) -> dict[str, Any]:
+        """What it will look at (:func:`~vpeft.apis.benchmark.protocol.protocol`)."""
+        changes = json.dumps([self.options, self.variant], sort_keys=True)
+        return _setting(self.config, self.task if self.suite else None, changes)[1]
 
     @property
     def name(self) -> str:
@@ -179,7 +208,7 @@ class RunJob:
             **cost.peak_memory(cfg, model),
             **cost.inference(cfg, model),
         }
-        return {**result, **self._names("ok"), "cost": costs, "protocol": protocol(cfg, self.variant.get("shots"))}
+        return {**result, **self._names("ok"), "cost": costs, "protocol": self.protocol()}
 
     def _names(self, status: str) -> dict[str, Any]:
         return {

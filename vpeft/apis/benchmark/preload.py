@@ -3,7 +3,7 @@
 import mmpretrain.datasets
 import mmpretrain.engine
 import mmpretrain.evaluation
-import mmpretrain.visualization
+import mmpretrain.visualization  # noqa: F401
 import torchvision  # noqa: F401
 import yapf.yapflib.yapf_api  # noqa: F401  (mmengine writes configs with it)
 

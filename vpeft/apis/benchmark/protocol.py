@@ -1,8 +1,8 @@
 """What makes a run an honest one, read off its config.
 
-The protocol: settings are tuned on ``train800`` against ``val200``; the chosen one is trained again on all 1,000 images; the
-test set is looked at once, at the last epoch, and never before. A config without splits (detection, segmentation, video)
-is held to the second half: one look, at the end of training.
+The protocol: settings are tuned on ``train800`` against ``val200``; the chosen one is trained again on all 1,000
+images; the test set is looked at once, at the last epoch, and never before. A config without splits (detection,
+segmentation, video) is held to the second half: one look, at the end of training.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def protocol(cfg: Config, shots: int | None = None) -> dict[str, Any]:
         shots: Images of each class that are trained on, None for all.
 
     Returns:
-        ``train_split``, ``eval_split``, ``shots``, ``test_looks`` (how often the test set is evaluated), ``epoch`` (which
-        is tested), and ``faults``: the ways in which it departs from the protocol, each in words; empty for an honest run.
+        ``train_split``, ``eval_split``, ``shots``, ``test_looks`` (how often the test set is evaluated), ``epoch``
+        (which is tested), and ``faults``: how it departs from the protocol, in words; empty for an honest run.
     """
     looks, faults = 1, []
     train, test = cfg.get("train_split"), cfg.get("eval_split")
@@ -68,7 +68,7 @@ def protocol(cfg: Config, shots: int | None = None) -> dict[str, Any]:
         length, interval = loop.get("max_epochs") or loop.get("max_iters") or 0, loop.get("val_interval", 1)
         looks += length // interval
         faults.append(f"the test set is validated on every {interval} of {length}")
-    chosen = [name for name in _choosers(cfg)]
+    chosen = _choosers(cfg)
     if chosen:
         faults.append(f"{' and '.join(chosen)} may choose the epoch")
     if cfg.get("authors_values"):

@@ -1,13 +1,13 @@
 """The files that runs leave behind, one JSON each, and the cells that are made of them.
 
-A file ``<results>/runs/<config>/<task>/seed<seed>-<hash>.json`` holds what :func:`vpeft.apis.result.run_result` says of a
-run, and besides
+A file ``<results>/runs/<config>/<task>/seed<seed>-<hash>.json`` holds what :func:`vpeft.apis.result.run_result` says
+of a run, and besides
 
 ==============  ====================================================================================================
 ``format``      :data:`FORMAT`
 ``status``      ``ok`` or ``failed``; a failed one has ``error`` (text) and only the fields that name the run
-``hash``        of the effective config, the data variant and the seed (:func:`vpeft.apis.benchmark.jobs.config_hash`)
-``setting``     the same without the seed: runs of one cell differ in nothing else
+``hash``        of ``setting`` and the seed
+``setting``     of the effective config, data variant included (:func:`vpeft.apis.benchmark.jobs.setting_hash`)
 ``method``      label of the row: the plan's, or the registered names of the methods
 ``backbone``    label of the host as in the config's name, such as ``nano_vit``
 ``task``        label of the column; ``group`` is VTAB's, None where the task is of no suite
@@ -77,7 +77,9 @@ _SHOWN = {
     "parameters": _object({"trainable_without_head": _COUNT, "head": _COUNT, "total": _COUNT, "frozen": _COUNT}),
     "protocol": _object({"faults": {"type": "array", "items": _TEXT}, "test_looks": _COUNT}),
     "tuning": _or_null({"type": "object"}),
-    "cost": _object({"step_seconds": _or_null(_NUMBER), "peak_memory_bytes": _or_null(_COUNT), "adapter_bytes": _COUNT}),
+    "cost": _object(
+        {"step_seconds": _or_null(_NUMBER), "peak_memory_bytes": _or_null(_COUNT), "adapter_bytes": _COUNT}
+    ),
     "methods": {"type": "array", "items": _object({"type": _TEXT})},
     "host": _TEXT,
     "data_variant": _TEXT,
@@ -171,21 +173,22 @@ class Results:
         """Those that followed the protocol."""
         return self.ok().where(lambda r: not r["protocol"]["faults"])
 
-    def filtered(self, **values: Sequence[Any] | None) -> Results:
+    def filtered(self, **fields: Sequence[Any] | None) -> Results:
         """Those whose field has one of the given values; None asks for nothing.
 
         Raises:
             UserError: A value is that of no result; the message names the nearest.
         """
         found = self
-        for name, wanted in values.items():
+        for name, wanted in fields.items():
             if wanted is None:
                 continue
             known = {str(r[name]) for r in self.runs.values()}
             for value in map(str, wanted):
                 if value not in known:
                     raise UserError(f"no result here has {name} {value!r}: {nearest(value, known)}")
-            found = found.where(lambda r, n=name, w=set(map(str, wanted)): str(r[n]) in w)
+            values = {str(value) for value in wanted}
+            found = found.where(lambda r, n=name, v=values: str(r[n]) in v)
         return found
 
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -23,6 +24,7 @@ def run_jobs(
     retries: int = 1,
     follow: Callable[[Job], Sequence[Job]] | None = None,
     total: int | None = None,
+    before: int | None = None,
     expected: Callable[[Job], float] | None = None,
     quiet: bool = False,
 ) -> list[Job]:
@@ -34,15 +36,17 @@ def run_jobs(
         retries: Further attempts at one that failed; none where it failed by wrong use.
         follow: Jobs that follow from one that has ended, however it has.
         total: How many there will be with those that follow.
+        before: How many of these were done before, where not ``jobs`` tell.
         expected: Seconds of a job by an earlier guess, for the time left before the first has ended.
         quiet: Show nothing.
 
     Returns:
         The jobs that failed.
     """
-    todo = [job for job in jobs if not job.done()]
+    # One that is done ends at once where something follows from it.
+    todo = [job for job in jobs if follow or not job.done()]
     total = total or len(jobs)
-    view = _View(total, total - len(todo) if follow is None else 0, engine.slots, expected, quiet)
+    view = _View(total, len(jobs) - len(todo) if before is None else before, engine.slots, expected, quiet)
     attempts: Counter[str] = Counter()
     failed: list[Job] = []
     unfinished = {job.name: job for job in todo}
@@ -65,7 +69,7 @@ def run_jobs(
                     job.fail(error)
                     failed.append(job)
                 view.ended(job, error)
-                more = [new for new in (follow(job) if follow else ())]
+                more = list(follow(job)) if follow else []
                 _forget_starts(more)
                 unfinished |= {new.name: new for new in more}
                 engine.submit(more)
@@ -74,8 +78,6 @@ def run_jobs(
 
 
 def _forget_starts(jobs: Sequence[Job]) -> None:
-    from pathlib import Path
-
     for job in jobs:
         (Path(job.root) / WORK / job.name / STARTED).unlink(missing_ok=True)
 
@@ -121,7 +123,7 @@ class _View(AbstractContextManager):
         if not self.console.is_terminal:
             return
         running = sum(map(started, unfinished[: 4 * (self.slots or 64)]))
-        left = _clock(self.seconds_left(unfinished))
+        left = clock(self.seconds_left(unfinished))
         state = f"done {self.done}, running {running}, failed {self.failed}, ETA {left}"
         self.progress.update(self.task, completed=self.done + self.failed, total=self.total, state=state)
 
@@ -136,7 +138,8 @@ class _View(AbstractContextManager):
         return sum(map(self.expected, unfinished)) / (self.slots or 1)
 
 
-def _clock(seconds: float | None) -> str:
+def clock(seconds: float | None) -> str:
+    """Seconds as h:mm:ss."""
     if seconds is None:
         return "unknown"
     minutes, rest = divmod(round(seconds), 60)

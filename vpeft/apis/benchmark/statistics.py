@@ -25,7 +25,7 @@ class Line:
         row: Whose it is.
         cells: Its cells by task.
         mean: Mean over tasks of the means over seeds ("mean of tasks"), in [0, 1].
-        std: Standard deviation over seeds of a seed's mean over tasks; None with fewer than two seeds that have all tasks.
+        std: Standard deviation over seeds of a seed's mean over tasks; None with fewer than two seeds that have all.
         group_means: Mean of each VTAB group's tasks that are there.
         mean_of_groups: Mean of these; None where a task has no group.
         parameters: Trained parameters without the head: those of its tasks, averaged (most methods have one number).
@@ -58,13 +58,18 @@ def lines(results: Results, tasks: Sequence[str] | None = None) -> list[Line]:
     """
     table = cells(results)
     tasks = list(tasks or all_tasks(results))
-    found = [_line(row, {t: by_task[t] for t in tasks}, results) for row, by_task in table.items() if {*tasks} <= {*by_task}]
+    found = [
+        _line(row, {t: by_task[t] for t in tasks}, results) for row, by_task in table.items() if {*tasks} <= {*by_task}
+    ]
     return sorted(found, key=lambda line: (-line.mean, line.row))
 
 
 def all_tasks(results: Results) -> list[str]:
     """Tasks of the results, in VTAB's order of groups."""
-    found = {(GROUPS.index(r["group"]) if r["group"] in GROUPS else len(GROUPS), r["task"]) for r in results.ok().runs.values()}
+    found = {
+        (GROUPS.index(r["group"]) if r["group"] in GROUPS else len(GROUPS), r["task"])
+        for r in results.ok().runs.values()
+    }
     return [task for _, task in sorted(found)]
 
 
@@ -83,9 +88,7 @@ def _line(row: Row, by_task: dict[str, Cell], results: Results) -> Line:
     counts = {r["task"]: r["parameters"]["trainable_without_head"] for r in runs}
     parameters = statistics.mean(counts.values())
     spread = statistics.stdev(of_seeds) if len(of_seeds) > 1 else None
-    return Line(
-        row, by_task, overall, spread, group_means, by_group, parameters, ppt(overall, parameters), _cost(runs)
-    )
+    return Line(row, by_task, overall, spread, group_means, by_group, parameters, ppt(overall, parameters), _cost(runs))
 
 
 def _cost(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -104,8 +107,8 @@ class Comparison:
         pairs: Number of (task, seed) pairs.
         difference: Mean of ``a`` minus ``b`` over tasks of the mean over common seeds, in [0, 1].
         of_seeds: That difference of each common seed.
-        seeds_interval: 95 % interval of the difference on these very tasks with other seeds: Student's t over the seeds'
-            differences. None with fewer than two common seeds.
+        seeds_interval: 95 % interval of the difference on these very tasks with other seeds: Student's t over the
+            seeds' differences. None with fewer than two common seeds.
         tasks_interval: 95 % interval of the difference on other tasks like these: BCa bootstrap over the tasks'
             differences. None with fewer than three tasks.
         p_value: Of the paired t-test over seeds, None as above.
@@ -173,7 +176,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     """Indices of the points that no other one beats, by rising cost.
 
     Args:
-        points: Pairs of (score, cost); a point is beaten by one of at least its score for at most its cost, better in one.
+        points: Pairs of (score, cost); one is beaten by another of at least its score for at most its cost.
     """
     order = sorted(range(len(points)), key=lambda i: (points[i][1], -points[i][0]))
     front: list[int] = []

@@ -1,0 +1,46 @@
+"""Results of a benchmark: ``tools/results.py RESULTS``; what a cell is made of: ``--cell LoRA digits``."""
+
+import argparse
+import sys
+
+from vpeft.apis.benchmark.results import read_results
+from vpeft.apis.benchmark.tables import SHAPES, cell_runs
+from vpeft.apis.cli import run_main
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", help="folder that tools/benchmark.py wrote to")
+    parser.add_argument(
+        "--as", dest="shape", choices=list(SHAPES), default="markdown", help="what is printed (markdown)"
+    )
+    parser.add_argument("--method", nargs="+", help="only these methods")
+    parser.add_argument("--backbone", nargs="+", help="only these backbones")
+    parser.add_argument("--task", nargs="+", help="only these tasks")
+    parser.add_argument("--seed", nargs="+", help="only these seeds")
+    parser.add_argument("--status", nargs="+", help="only these: ok, failed")
+    parser.add_argument("--all", action="store_true", help="runs off the protocol too")
+    parser.add_argument("--cell", nargs=2, metavar=("METHOD", "TASK"), help="the runs that a cell is made of")
+    parser.add_argument("--compare", nargs=2, metavar=("METHOD", "METHOD"), help="the first against the second, paired")
+    parser.add_argument("--plots", metavar="FOLDER", help="draw Pareto fronts and accuracy over size there")
+    args = parser.parse_args()
+    results = read_results(args.results)
+    for fault in results.broken:
+        print(f"left out: {fault}", file=sys.stderr)
+    fields = {name: getattr(args, name) for name in ("method", "backbone", "task", "seed", "status")}
+    results = results.filtered(**fields)
+    if args.plots:
+        from vpeft.apis.benchmark.plots import draw_all
+
+        for path in draw_all(results if args.all else results.honest(), args.plots):
+            print(path)
+    elif args.cell:
+        print(cell_runs(results, *args.cell))
+    else:
+        shape = SHAPES["compare"] if args.compare else SHAPES[args.shape]
+        print(shape(results, args.all, *(args.compare or ())))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,242 @@
+"""Plans: which configs on which tasks with which seeds, from one readable file or from flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mmengine import Config
+
+from vpeft.algorithms.base import build_methods
+from vpeft.apis.benchmark.jobs import RunJob
+from vpeft.apis.compose import split
+from vpeft.apis.config import config_names, load_config
+from vpeft.core.datasets.tasks import GROUPS, SUITES, get_task
+from vpeft.errors import UserError
+from vpeft.registry import nearest
+
+
+@dataclass
+class Plan:
+    """Everything that decides which runs there are.
+
+    Attributes:
+        methods: Names as in the configs' file names (``lora``), or registered ones (``LoRA``), or ``all``.
+        backbones: What follows the method in the configs' names: ``nano_vit``, or ``swin-b_coco`` in ``detection``.
+        folder: Folder of configs, ``mini``, ``vtab``, ``detection``, ...
+        configs: Further configs by path.
+        tasks: Tasks or groups of the configs' suite, or ``all``. Configs without a suite have one task, their own.
+        seeds: Seeds.
+        options: Settings by dotted key that are changed in every run; a row of its own in the tables.
+        sweep: Values to go through, all with all: by dotted key; by the name of a hyper-parameter for the methods that
+            have it; by ``shots`` for training sets of so many images a class (null: all).
+        tune: Tune each config on each task first: ``trials``, ``seed``, ``batch``, ``space`` (:mod:`vpeft.apis.tune`).
+        retries: Further attempts at a run that failed.
+        keep_checkpoints: Keep ``epoch_*.pth`` of finished runs.
+        threads: CPU threads of a run. Another number gives results that differ in the last bits.
+    """
+
+    methods: list[str] = field(default_factory=list)
+    backbones: list[str] = field(default_factory=lambda: ["nano_vit"])
+    folder: str = "mini"
+    configs: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=lambda: ["all"])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    options: dict[str, Any] = field(default_factory=dict)
+    sweep: dict[str, list[Any]] = field(default_factory=dict)
+    tune: dict[str, Any] | None = None
+    retries: int = 1
+    keep_checkpoints: bool = False
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("methods", "backbones", "configs", "tasks", "seeds"):
+            value = getattr(self, name)
+            setattr(self, name, [value] if isinstance(value, (str, int)) else list(value))
+        for seed in self.seeds:
+            if not isinstance(seed, int) or isinstance(seed, bool):
+                raise UserError(f"plan: seeds={self.seeds!r}: {seed!r} is no whole number.")
+        for key, values in self.sweep.items():
+            if not isinstance(values, list) or not values:
+                raise UserError(f"plan: sweep.{key}={values!r} must be a list of values.")
+        if not self.methods and not self.configs:
+            raise UserError("plan: nothing to run: give methods or configs.")
+
+    def entries(self) -> list[Entry]:
+        """The configs of the plan, each once, with the labels of their rows."""
+        paths = [(path, _recipe(path)) for path in self.configs]
+        for backbone, method in itertools.product(self.backbones, self.methods):
+            paths += [(path, backbone) for path in _find(self.folder, method, backbone)]
+        found = [Entry(path, backbone, _types(path)) for path, backbone in dict.fromkeys(paths)]
+        for entry in found:
+            twins = [other for other in found if (other.label, other.backbone) == (entry.label, entry.backbone)]
+            if len(twins) > 1:
+                for twin in twins:
+                    twin.label = Path(twin.path).stem.removesuffix(f"_{twin.backbone}")
+        return found
+
+    def cells(self) -> Iterator[Cell]:
+        """Every config on every task with every combination of the sweep."""
+        for entry in self.entries():
+            suite = _load(entry.path).get("suite")
+            tasks = _tasks(self.tasks, suite) if suite else [entry.backbone]
+            for task, variant in itertools.product(tasks, self._variants(entry)):
+                yield Cell(entry, task, suite, variant)
+
+    def _variants(self, entry: Entry) -> list[dict[str, Any]]:
+        keys: dict[str, list[Any]] = {}
+        fields = {f.name for method in build_methods(_method(entry.path)) for f in dataclasses.fields(method)}
+        for key, values in self.sweep.items():
+            if key == "shots" or "." in key:
+                keys[key] = values
+            elif key in fields:
+                keys[f"model.backbone.method.{key}"] = values
+        combinations = [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
+        return [{k: v for k, v in {**self.options, **c}.items() if (k, v) != ("shots", None)} for c in combinations]
+
+    def jobs(self, root: str, settings: Mapping[tuple[str, str], Mapping[str, Any]] | None = None) -> list[RunJob]:
+        """The runs.
+
+        Args:
+            root: Folder of the results.
+            settings: What tuning has found, by config and task: ``options`` by dotted key, and ``tuning``.
+        """
+        jobs = []
+        for cell in self.cells():
+            tuned = (settings or {}).get((cell.entry.path, cell.task), {})
+            for seed in self.seeds:
+                jobs.append(
+                    RunJob(
+                        root=str(Path(root).absolute()),
+                        config=str(Path(cell.entry.path).absolute()),
+                        method=cell.entry.label,
+                        backbone=cell.entry.backbone,
+                        task=cell.task,
+                        suite=cell.suite,
+                        seed=seed,
+                        variant=cell.variant,
+                        options=dict(tuned.get("options", {})),
+                        tuning=tuned.get("tuning"),
+                        threads=self.threads,
+                        keep_checkpoints=self.keep_checkpoints,
+                    )
+                )
+        unique = {(j.config, j.task, j.seed, json.dumps(j.variant, sort_keys=True)): j for j in jobs}
+        # Seed by seed, so that a benchmark that is cut off has whole tables of fewer seeds.
+        return sorted(unique.values(), key=lambda job: self.seeds.index(job.seed))
+
+
+@dataclass
+class Entry:
+    """A config of a plan: its path, the label of its host, and that of its method."""
+
+    path: str
+    backbone: str
+    label: str
+
+
+@dataclass
+class Cell:
+    """A config on a task in one variant."""
+
+    entry: Entry
+    task: str
+    suite: str | None
+    variant: dict[str, Any]
+
+
+@cache
+def _load(path: str) -> Config:
+    return load_config(path)
+
+
+def _method(path: str) -> Any:
+    backbone = _load(path).get("model", {}).get("backbone", {})
+    if "method" not in backbone:
+        raise UserError(f"plan: {path} has no method on its backbone: a plan compares methods.")
+    return backbone.method
+
+
+def _types(path: str) -> str:
+    return "+".join(method.registered_name() for method in build_methods(_method(path)))
+
+
+def _recipe(path: str) -> str:
+    """The label of a config's host: what follows the method in its name."""
+    composed = split(path)
+    if composed is not None:
+        return composed[1].stem
+    stem = Path(path).stem
+    return stem.split("_", 1)[1] if "_" in stem else stem
+
+
+def _find(folder: str, method: str, backbone: str) -> list[str]:
+    root = Path("configs") / folder
+    names = {
+        Path(p).stem.removesuffix(f"_{backbone}"): p for p in _names(str(root)) if Path(p).stem.endswith(f"_{backbone}")
+    }
+    if not names:
+        known = sorted({_recipe(p) for p in _names(str(root))})
+        raise UserError(f"plan: {root} has no config of backbone {backbone!r}: {nearest(backbone, known)}")
+    if method == "all":
+        return [path for path in names.values() if "noah" not in _load(path)]  # a search is no run
+    if method in names:
+        return [names[method]]
+    registered = {_types(path): path for path in names.values() if "noah" not in _load(path)}
+    if method in registered:
+        return [registered[method]]
+    raise UserError(f"plan: no method {method!r} for {backbone} in {root}: {nearest(method, [*names, *registered])}")
+
+
+@cache
+def _names(root: str) -> list[str]:
+    return config_names(root)
+
+
+def _tasks(wanted: Sequence[str], suite: str) -> list[str]:
+    found: dict[str, None] = {}
+    for name in wanted:
+        if name == "all":
+            found |= dict.fromkeys(SUITES[suite])
+        elif name in GROUPS:
+            found |= {t.name: None for t in SUITES[suite].values() if t.group == name}
+        else:
+            found[get_task(name, suite).name] = None
+    return list(found)
+
+
+def load_plan(path: str | None = None, **flags) -> Plan:
+    """A plan from a file, from flags, or from a file with some fields set by flags.
+
+    Args:
+        path: ``.yaml`` or ``.py``.
+        **flags: Fields of :class:`Plan`; None leaves a field as it is.
+
+    Raises:
+        UserError: The file is missing or broken, or a field is unknown; the message names the nearest.
+    """
+    fields = {f.name for f in dataclasses.fields(Plan)}
+    values: dict[str, Any] = {}
+    if path is not None:
+        if not Path(path).is_file():
+            raise UserError(f"plan {path} does not exist.")
+        try:
+            if Path(path).suffix == ".py":
+                values = Config.fromfile(path).to_dict()
+            else:
+                values = yaml.safe_load(Path(path).read_text())
+        except (yaml.YAMLError, SyntaxError, NameError) as error:
+            raise UserError(f"plan {path} cannot be read: {str(error).splitlines()[0]}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"plan {path} must hold fields such as `methods: [lora]`.")
+        for key in values:
+            if key not in fields:
+                raise UserError(f"plan {path} has an unknown field {key!r}: {nearest(key, fields)}")
+    return Plan(**{**values, **{k: v for k, v in flags.items() if v is not None}})

@@ -1,0 +1,229 @@
+"""Results as text: Markdown, CSV, JSON, lists of runs, comparisons."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from vpeft.apis.benchmark.results import Results, Row, cells, row_name
+from vpeft.apis.benchmark.statistics import Comparison, Line, all_tasks, compare, lines
+from vpeft.errors import UserError
+from vpeft.registry import nearest
+
+
+def kept(results: Results, everything: bool) -> Results:
+    """The runs that a table shows: those that followed the protocol, or all that did not fail."""
+    return results.ok() if everything else results.honest()
+
+
+def markdown(results: Results, everything: bool = False) -> str:
+    """A line per row with the mean over seeds of each task in percent, both averages, PPT; what is missing below."""
+    shown = kept(results, everything)
+    tasks = all_tasks(shown)
+    found = lines(shown)
+    rows = [line.row for line in found]
+    head = ["method", "parameters", *tasks, f"mean of {len(tasks)} tasks", "mean of groups", "PPT", "seeds"]
+    text = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for line in found:
+        cell = [percent(statistics.mean(line.cells[t].values.values())) for t in tasks]
+        spread = "" if line.std is None else f" ± {percent(line.std)}"
+        seeds = min(len(cell.values) for cell in line.cells.values())
+        row = [row_name(line.row, rows), f"{line.parameters:,.0f}", *cell, f"**{percent(line.mean)}**{spread}"]
+        row += ["" if line.mean_of_groups is None else percent(line.mean_of_groups), f"{line.ppt:.3f}", str(seeds)]
+        text.append("| " + " | ".join(row) + " |")
+    return "\n".join([*text, *_notes(results, shown, rows, everything)]) + "\n"
+
+
+def percent(value: float) -> str:
+    """A share as percent with one decimal."""
+    return f"{100 * value:.1f}"
+
+
+def _notes(results: Results, shown: Results, rows: Sequence[Row], everything: bool) -> list[str]:
+    """What a table leaves out, and why."""
+    table, notes = cells(shown), []
+    tasks = set(all_tasks(shown))
+    lacking = {row: sorted(tasks - set(by_task)) for row, by_task in table.items() if tasks - set(by_task)}
+    notes += [f"- {row_name(row, table)}: no run of {', '.join(names)}" for row, names in lacking.items()]
+    failed = [r for r in results.runs.values() if r["status"] == "failed"]
+    notes += [f"- failed: {r['config']} on {r['task']}, seed {r['seed']}: {_last(r['error'])}" for r in failed]
+    off: dict[str, int] = {}
+    for r in results.ok().runs.values() if not everything else ():
+        for fault in r["protocol"]["faults"]:
+            off[fault] = off.get(fault, 0) + 1
+    notes += [f"- left out, {number} runs off the protocol: {fault}" for fault, number in off.items()]
+    older = [path for by_task in table.values() for cell in by_task.values() for path in cell.older]
+    if older:
+        notes.append(f"- left out, {len(older)} runs of settings that were changed since")
+    notes += [f"- left out: {fault}" for fault in results.broken]
+    return ["", "Left out of this table:", "", *notes] if notes else []
+
+
+def _last(error: str) -> str:
+    return (error.strip().splitlines() or [""])[-1]
+
+
+#: Columns of the CSV of runs.
+COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    **{n: (lambda r, n=n: r[n]) for n in ("method", "backbone", "task", "group", "suite", "seed", "status", "config")},
+    "variant": lambda r: json.dumps(r["variant"], sort_keys=True) if r["variant"] else "",
+    "metric": lambda r: r.get("main_metric", {}).get("name"),
+    "value": lambda r: r.get("main_metric", {}).get("value"),
+    "parameters": lambda r: r.get("parameters", {}).get("trainable_without_head"),
+    "ppt": lambda r: r.get("ppt"),
+    **{
+        name: (lambda r, name=name: r.get("cost", {}).get(name))
+        for name in (
+            "train_seconds",
+            "step_seconds",
+            "peak_memory_bytes",
+            "inference_ratio",
+            "merged_ratio",
+            "adapter_bytes",
+        )
+    },
+    "tuned": lambda r: (r.get("tuning") or {}).get("trials"),
+    "faults": lambda r: "; ".join(r.get("protocol", {}).get("faults", [])),
+    "data_variant": lambda r: r.get("data_variant"),
+    "git": lambda r: r.get("git"),
+    "hash": lambda r: r["hash"],
+}
+
+
+def as_csv(results: Results, everything: bool = False) -> str:
+    """A line per run, failed ones too, with the file that it is from."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*COLUMNS, "file"])
+    runs = results if everything else results.where(lambda r: r["status"] == "failed" or not r["protocol"]["faults"])
+    for path, result in runs.runs.items():
+        writer.writerow([*(column(result) for column in COLUMNS.values()), path.relative_to(results.root)])
+    return out.getvalue().rstrip("\n")
+
+
+def as_json(results: Results, everything: bool = False) -> str:
+    """The table's lines with their cells' files."""
+    table = []
+    for line in lines(kept(results, everything)):
+        entry = {
+            "method": line.row[0],
+            "backbone": line.row[1],
+            "variant": line.row[2],
+            "mean_of_tasks": line.mean,
+            "std_over_seeds": line.std,
+            "group_means": line.group_means,
+            "mean_of_groups": line.mean_of_groups,
+            "parameters": line.parameters,
+            "ppt": line.ppt,
+            "cost": line.cost,
+            "tasks": {
+                task: {
+                    "values": {str(seed): value for seed, value in cell.values.items()},
+                    "runs": [str(path.relative_to(results.root)) for path in cell.runs.values()],
+                }
+                for task, cell in line.cells.items()
+            },
+        }
+        table.append(entry)
+    return json.dumps(table, indent=2)
+
+
+def as_list(results: Results, everything: bool = False) -> str:
+    """A line per run: its names, its value or its error, the file."""
+    text = []
+    for path, r in results.runs.items():
+        faults = r.get("protocol", {}).get("faults", [])
+        if faults and not everything:
+            continue
+        shown = f"{percent(r['main_metric']['value'])} %" if r["status"] == "ok" else f"FAILED: {_last(r['error'])}"
+        mark = f" [off the protocol: {'; '.join(faults)}]" if faults else ""
+        name = row_name((r["method"], r["backbone"], ", ".join(f"{k}={v}" for k, v in r["variant"].items())), ())
+        text.append(f"{name} | {r['backbone']} | {r['task']} | seed {r['seed']} | {shown}{mark} | {path}")
+    return "\n".join(text)
+
+
+def cell_runs(results: Results, method: str, task: str) -> str:
+    """Exactly which runs a cell is made of, and which it leaves out.
+
+    Raises:
+        UserError: There is no such row or task; the message names the nearest.
+    """
+    table = cells(results.honest())
+    rows = find_rows(table, method)
+    text = []
+    for row in rows:
+        if task not in table[row]:
+            raise UserError(f"{method} has no run of task {task!r}: {nearest(task, table[row])}")
+        cell = table[row][task]
+        values = list(cell.values.values())
+        spread = f" ± {percent(statistics.stdev(values))}" if len(values) > 1 else ""
+        text.append(f"{row_name(row, table)} on {task}: {percent(statistics.mean(values))}{spread} from")
+        text += [f"  seed {seed}: {100 * cell.values[seed]:.2f}  {path}" for seed, path in cell.runs.items()]
+        text += [f"  left out, of a setting that was changed since: {path}" for path in cell.older]
+        for path, r in results.runs.items():
+            if (r["method"], r["backbone"], r["task"]) == (*row[:2], task) and path not in (
+                *cell.runs.values(),
+                *cell.older,
+            ):
+                why = "failed" if r["status"] == "failed" else "; ".join(r["protocol"]["faults"])
+                if why:
+                    text.append(f"  left out, {why}: {path}")
+    return "\n".join(text)
+
+
+def find_rows(table: Iterable[Row], name: str) -> list[Row]:
+    """Rows by method or by their whole name.
+
+    Raises:
+        UserError: There is none; the message names the nearest.
+    """
+    table = list(table)
+    found = [row for row in table if name in (row[0], row_name(row, table))]
+    if not found:
+        raise UserError(f"no row {name!r}: {nearest(name, {row_name(row, table) for row in table})}")
+    return found
+
+
+def comparison(results: Results, everything: bool, a: str, b: str) -> str:
+    """Two rows on the same tasks and seeds."""
+    table = cells(kept(results, everything))
+    (first, *more), (second, *others) = find_rows(table, a), find_rows(table, b)
+    if more or others:
+        names = [row_name(row, table) for row in (first, *more, second, *others)]
+        raise UserError(f"several rows of that name: give one of {', '.join(names)}.")
+    found = compare(table, first, second)
+    if found is None:
+        raise UserError(f"{a} and {b} have no task and seed in common.")
+    return describe(found)
+
+
+def describe(found: Comparison) -> str:
+    """A comparison in words, in percentage points."""
+    lines_ = [
+        f"{found.a[0]} - {found.b[0]}: {100 * found.difference:+.2f} points, mean over {len(found.tasks)} tasks of the "
+        f"mean over seeds, {found.pairs} pairs of runs"
+    ]
+    for interval, what in ((found.seeds_interval, "other seeds, these tasks"), (found.tasks_interval, "other tasks")):
+        if interval is None:
+            lines_.append(f"  95 % interval, {what}: too few to say")
+        else:
+            lines_.append(f"  95 % interval, {what}: {100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}")
+    if found.p_value is not None:
+        lines_.append(f"  paired t-test over seeds: p = {found.p_value:.3g}")
+    return "\n".join(lines_)
+
+
+#: What ``tools/results.py`` can print.
+SHAPES: dict[str, Callable[..., str]] = {
+    "markdown": markdown,
+    "csv": as_csv,
+    "json": as_json,
+    "list": as_list,
+    "compare": comparison,
+}
+
+__all__ = ["SHAPES", "Line", "cell_runs", "markdown"]
