@@ -1,0 +1,89 @@
+"""Grad-CAM on the stream that enters a block: for every host, with a class token or without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vpeft.core.adaptation import adapt, get_adaptation
+from vpeft.core.backbones.host import Block, Host
+from vpeft.errors import UserError
+
+
+def gradcam(model: nn.Module, inputs: Tensor, target: int | None = None, block: int = -1) -> Tensor:
+    """Grad-CAM (Selvaraju et al., 2017): ``relu(sum_c mean_tokens(d score / d x_c) x_c)`` of the map's tokens x.
+
+    Args:
+        model: A trained classifier in eval mode.
+        inputs: Preprocessed images ``(B, 3, H, W)``, or clips as the model takes them.
+        target: The class; each image's most probable one when None.
+        block: The block that x enters, from the end where negative. Where the head reads a class token the stream
+            behind the last block holds nothing else that it sees, so the default is the input of the last block.
+
+    Returns:
+        ``(B, *grid)``, in clips ``(B * clips, *grid)``; not negative.
+
+    Raises:
+        UserError: The model gives no class scores, or the block does not exist.
+    """
+    adaptation = get_adaptation(model)
+    plain = adaptation is None
+    if plain:
+        adaptation = adapt(model, [])
+    try:
+        return _gradcam(model, adaptation.host, inputs, target, block)
+    finally:
+        if plain:
+            adaptation.detach()
+
+
+def _gradcam(model: nn.Module, host: Host, inputs: Tensor, target: int | None, index: int) -> Tensor:
+    if not -len(host.blocks) <= index < len(host.blocks):
+        raise UserError(f"no block {index}: {host.registered_name()} has the blocks 0 to {len(host.blocks) - 1}.")
+    watch = _Watch(host, host.blocks[index])
+    with torch.enable_grad(), watch:
+        scores = class_scores(model, inputs)
+        best = scores.argmax(1) if target is None else torch.full_like(scores[:, 0], target, dtype=torch.long)
+        (gradient,) = torch.autograd.grad(scores.gather(1, best[:, None]).sum(), watch.stream)
+    stream, gradient = (t.flatten(1, -2)[:, watch.own :] for t in (watch.stream.detach(), gradient))
+    cam = (gradient.mean(1, keepdim=True) * stream).sum(-1).relu()
+    return cam.unflatten(-1, watch.grid)
+
+
+class _Watch:
+    """Within its context, the block's input is the leaf that gradients are taken of; nothing below is recorded."""
+
+    def __init__(self, host: Host, block: Block) -> None:
+        self.host, self.module = host, block.module
+
+    def __enter__(self) -> None:
+        self.hooks = [
+            self.module.register_forward_pre_hook(self.take),
+            self.module.register_forward_hook(self.look),
+        ]
+
+    def __exit__(self, *error: Any) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def take(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        self.stream = args[0].detach().requires_grad_()
+        return (self.stream, *args[1:])
+
+    def look(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.grid, self.own = self.host.flow.grid, self.host.flow.own_prefix
+
+
+def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
+    """A classifier's logits of preprocessed inputs, ``(B, classes)``.
+
+    Raises:
+        UserError: The model is no classifier.
+    """
+    options = {"stage": "head"} if hasattr(model, "cls_head") else {}
+    scores = model(inputs, mode="tensor", **options)
+    if not isinstance(scores, Tensor) or scores.dim() != 2:
+        raise UserError(f"{type(model).__name__} gives no class scores: Grad-CAM explains the score of a class.")
+    return scores
