@@ -12,6 +12,11 @@ from torch import Tensor
 
 from vpeft.errors import UserError
 
+#: Boxes whose overlaps with all others are held at once.
+BLOCK = 512
+#: Regions that are pooled at once.
+REGIONS = 128
+
 
 def torchvision_has_ops() -> bool:
     """Whether torchvision's compiled operators load."""
@@ -36,17 +41,20 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) ->
         return torch.ops.torchvision.nms(boxes, scores, iou_threshold)
     order = scores.sort(descending=True, stable=True).indices
     boxes = boxes[order].double()
-    area = (boxes[:, 2:] - boxes[:, :2] + offset).clamp(min=0).prod(1)
-    corner = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    shared = (torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - corner + offset).clamp(min=0).prod(2)
-    # Without a division: boxes without an area suppress nothing.
-    above = (shared > iou_threshold * (area[:, None] + area[None] - shared)).cpu()
+    area = (boxes[:, 2:] - boxes[:, :2] + offset).prod(1)
     gone = torch.zeros(len(boxes), dtype=torch.bool)
     kept = []
-    for i in range(len(boxes)):
-        if not gone[i]:
-            kept.append(i)
-            gone |= above[i]
+    for start in range(0, len(boxes), BLOCK):
+        rows = start + (~gone[start : start + BLOCK]).nonzero().flatten()
+        block, rest = boxes[rows, None], boxes[None, start:]
+        corner = torch.maximum(block[..., :2], rest[..., :2])
+        shared = (torch.minimum(block[..., 2:], rest[..., 2:]) - corner + offset).clamp(min=0).prod(2)
+        # Without a division: boxes without an area suppress nothing.
+        above = (shared > iou_threshold * (area[rows, None] + area[None, start:] - shared)).cpu()
+        for row, suppressed in zip(rows.tolist(), above, strict=True):
+            if not gone[row]:
+                kept.append(row)
+                gone[start:] |= suppressed
     return order[torch.tensor(kept, dtype=torch.long, device=order.device)]
 
 
@@ -86,9 +94,14 @@ def roi_align_forward(
     if torchvision_has_ops():
         output.copy_(torch.ops.torchvision.roi_align(input, rois, spatial_scale, *size, sampling_ratio, aligned))
         return
-    for image, chosen, rows, columns in _weights(input.shape, rois, size, spatial_scale, sampling_ratio, aligned):
-        cells = torch.einsum("kph,chw->kcpw", rows.to(input.dtype), input[image])
-        output[chosen] = torch.einsum("kcpw,kqw->kcpq", cells, columns.to(input.dtype))
+    rows, columns = _weights(input, rois, size, spatial_scale, sampling_ratio, aligned)
+    images = rois[:, 0].long()
+    for image, chosen in _parts(images):
+        if image is None:
+            cells = torch.einsum("kph,kchw->kcpw", rows[chosen], input[images[chosen]])
+        else:
+            cells = torch.einsum("kph,chw->kcpw", rows[chosen], input[image])
+        output[chosen] = torch.einsum("kcpw,kqw->kcpq", cells, columns[chosen])
 
 
 def roi_align_backward(
@@ -109,13 +122,16 @@ def roi_align_backward(
     _only_mean(pool_mode)
     if torchvision_has_ops():
         backward = torch.ops.torchvision._roi_align_backward
-        grad_input.add_(
-            backward(grad_output, rois, spatial_scale, *size, *grad_input.shape, sampling_ratio, aligned)
-        )
+        grad_input.add_(backward(grad_output, rois, spatial_scale, *size, *grad_input.shape, sampling_ratio, aligned))
         return
-    for image, chosen, rows, columns in _weights(grad_input.shape, rois, size, spatial_scale, sampling_ratio, aligned):
-        cells = torch.einsum("kcpq,kqw->kcpw", grad_output[chosen], columns.to(grad_output.dtype))
-        grad_input[image] += torch.einsum("kph,kcpw->chw", rows.to(grad_output.dtype), cells)
+    rows, columns = _weights(grad_input, rois, size, spatial_scale, sampling_ratio, aligned)
+    images = rois[:, 0].long()
+    for image, chosen in _parts(images):
+        cells = torch.einsum("kcpq,kqw->kcpw", grad_output[chosen], columns[chosen])
+        if image is None:
+            grad_input.index_add_(0, images[chosen], torch.einsum("kph,kcpw->kchw", rows[chosen], cells))
+        else:
+            grad_input[image] += torch.einsum("kph,kcpw->chw", rows[chosen], cells)
 
 
 def _only_mean(pool_mode: int) -> None:
@@ -123,22 +139,30 @@ def _only_mean(pool_mode: int) -> None:
         raise UserError("RoIAlign with pool_mode='max' needs mmcv's compiled operators: use pool_mode='avg'.")
 
 
-def _weights(
-    shape: torch.Size, rois: Tensor, size: tuple[int, int], scale: float, sampling: int, aligned: bool
-) -> list[tuple[int, Tensor, Tensor, Tensor]]:
-    """Per image with regions: its index, theirs, and what every row and column of the map counts in every cell.
+def _parts(images: Tensor) -> list[tuple[int | None, Tensor]]:
+    """Regions that are pooled together, few enough for the memory: an image and indices, or None and all indices.
 
-    The mean of bilinear samples on a grid is separable: a matrix over rows ``(K, cells, H)`` and one over columns.
+    Where most regions have an image of their own, as with masks, images are gathered instead.
     """
-    images = rois[:, 0].long()
-    found = []
-    for image in images.unique().tolist():
-        chosen = (images == image).nonzero().flatten()
-        box = rois[chosen, 1:].float() * scale - (0.5 if aligned else 0.0)
-        columns = _axis(box[:, 0], box[:, 2], shape[3], size[1], sampling, aligned)
-        rows = _axis(box[:, 1], box[:, 3], shape[2], size[0], sampling, aligned)
-        found.append((image, chosen, rows, columns))
-    return found
+    different = images.unique().tolist()
+    if 2 * len(different) > len(images):
+        return [(None, part) for part in torch.arange(len(images), device=images.device).split(REGIONS)]
+    chosen = [(image, (images == image).nonzero().flatten()) for image in different]
+    return [(image, part) for image, indices in chosen for part in indices.split(REGIONS)]
+
+
+def _weights(
+    maps: Tensor, rois: Tensor, size: tuple[int, int], scale: float, sampling: int, aligned: bool
+) -> tuple[Tensor, Tensor]:
+    """What every row ``(K, cells, H)`` and every column ``(K, cells, W)`` of the map counts in every cell.
+
+    The mean of bilinear samples on a grid is separable.
+    """
+    exact = torch.promote_types(rois.dtype, torch.float32)
+    x1, y1, x2, y2 = (rois[:, 1:].to(exact) * scale - (0.5 if aligned else 0.0)).unbind(1)
+    rows = _axis(y1, y2, maps.shape[2], size[0], sampling, aligned)
+    columns = _axis(x1, x2, maps.shape[3], size[1], sampling, aligned)
+    return rows.to(maps.dtype), columns.to(maps.dtype)
 
 
 def _axis(start: Tensor, end: Tensor, pixels: int, cells: int, sampling: int, aligned: bool) -> Tensor:
@@ -147,7 +171,8 @@ def _axis(start: Tensor, end: Tensor, pixels: int, cells: int, sampling: int, al
     length = length if aligned else length.clamp(min=1.0)
     step = length / cells
     count = torch.full_like(step, sampling) if sampling > 0 else torch.ceil(step)
-    samples = torch.arange(max(int(count.max()), 1), device=start.device)
+    most = int(count.max()) if len(count) else 1
+    samples = torch.arange(max(most, 1), device=start.device)
     cell = torch.arange(cells, device=start.device)
     inside = samples < count[:, None]
     # (K, cells, samples)
