@@ -51,7 +51,7 @@ def t_swin(**kwargs) -> nn.Module:
 
 def dense_swin(package) -> Callable[..., nn.Module]:
     def make(**kwargs) -> nn.Module:
-        options = {"embed_dims": 32, "patch_size": 2, "strides": (2, 2), "window_size": 4, "mlp_ratio": 2}
+        options = {"embed_dims": 64, "patch_size": 2, "strides": (2, 2), "window_size": 4, "mlp_ratio": 2}
         options |= {"depths": (2, 2), "num_heads": (2, 4), "out_indices": (0, 1), "drop_path_rate": 0.3}
         return package.models.SwinTransformer(**{**options, **kwargs})
 
@@ -73,7 +73,7 @@ def video_vit(**kwargs) -> nn.Module:
 
 
 def video_swin(**kwargs) -> nn.Module:
-    arch = {"embed_dims": 32, "depths": [2, 2], "num_heads": [2, 4]}
+    arch = {"embed_dims": 64, "depths": [2, 2], "num_heads": [2, 4]}
     options = {"patch_size": (2, 4, 4), "window_size": (2, 2, 2), "out_indices": (1,), "mlp_ratio": 2}
     return mmaction.models.backbones.SwinTransformer3D(
         arch, **{**options, "pretrained2d": False, "drop_path_rate": 0.3, **kwargs}

@@ -13,6 +13,7 @@ import timm
 from torch import nn
 
 from vpeft.algorithms.base import Method, build_method
+from vpeft.apis.compose import method_rows
 from vpeft.apis.config import config_files, load_config
 from vpeft.core.adaptation import adapt
 from vpeft.core.meta import meta_build
@@ -21,18 +22,33 @@ from vpeft.registry import HOSTS, MODELS, PEFT_METHODS
 
 PUBLISHED = Path(__file__).parent / "published.json"
 SWIN = {"type": "SwinTransformer", "img_size": 224, "out_indices": [0, 1, 2, 3], "_scope_": "mmpretrain"}
-#: A backbone of each host for the matrix: the suffix of its configs, and how to build it.
+SWIN_B = {"embed_dims": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 7}
+SWIN_L = {"embed_dims": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 7}
+DENSE = {"type": "SwinTransformer", "_scope_": "mmdet"}
+SEG_VIT = {"type": "VisionTransformer", "img_size": 512, "final_norm": True, "_scope_": "mmseg"}
+VIDEO_VIT = {"type": "VisionTransformer", "patch_size": 16, "num_frames": 8, "_scope_": "mmaction"}
+VIDEO_SWIN = {"type": "SwinTransformer3D", "arch": "base", "pretrained2d": False, "_scope_": "mmaction"}
+VIDEO_SWIN |= {"patch_size": (2, 4, 4), "window_size": (8, 7, 7)}
+#: A backbone of each host for the matrix: whose settings of the methods it takes (the suffix of configs in
+#: ``configs/vtab/``, or a table in ``configs/_base_/methods/``), and how to build it.
 BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "mmpretrain.VisionTransformer": ("vit", {"type": "VisionTransformer", "arch": "base", "_scope_": "mmpretrain"}),
     "mmpretrain.SwinTransformer": ("swin", {**SWIN, "arch": "base"}),
     "timm.VisionTransformer": ("vit", {"timm": "vit_base_patch16_224"}),
     "timm.SwinTransformer": ("swin", {"timm": "swin_base_patch4_window7_224"}),
+    "mmdet.SwinTransformer": ("dense", {**DENSE, **SWIN_B}),
+    "mmseg.SwinTransformer": ("dense", {**DENSE, **SWIN_L, "_scope_": "mmseg"}),
+    "mmseg.VisionTransformer": ("dense", {**SEG_VIT, "out_indices": [2, 5, 8, 11]}),
+    "mmaction.VisionTransformer": ("video", VIDEO_VIT),
+    "mmaction.SwinTransformer3D": ("video_swin", VIDEO_SWIN),
 }
-#: The three that parameters are counted on.
+#: Those that parameters are counted on.
 COUNTED: dict[str, tuple[str, dict[str, Any]]] = {
     "ViT-B/16": BACKBONES["mmpretrain.VisionTransformer"],
-    "Swin-B": BACKBONES["mmpretrain.SwinTransformer"],
-    "Swin-L": ("swin", {**SWIN, "arch": "large"}),
+    "Swin-B": BACKBONES["mmdet.SwinTransformer"],
+    "Swin-L": ("dense", {**DENSE, **SWIN_L}),
+    "VideoMAE ViT-B": BACKBONES["mmaction.VisionTransformer"],
+    "Video Swin-B": BACKBONES["mmaction.SwinTransformer3D"],
 }
 
 
@@ -59,12 +75,16 @@ def count_on(name: str, method: Method) -> int:
 
 
 def shipped_options(root: str = "configs") -> dict[tuple[str, str], dict[str, Any]]:
-    """The method's config in ``configs/vtab/<name>_{vit,swin}.py``, by method and host."""
+    """Settings of every method by its name and the kind of backbone (see ``BACKBONES``)."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for path in config_files(Path(root) / "vtab"):
         method = dict(load_config(path).model.backbone.method)
         if "supernet" not in path:
             found[(method.pop("type"), Path(path).stem.rsplit("_", 1)[1])] = method
+    for kind in ("dense", "video", "video_swin"):
+        for row in method_rows(Path(root) / "_base_" / "methods" / f"{kind}.py")[0].values():
+            method = dict(row)
+            found[(method.pop("type"), kind)] = method
     return found
 
 
@@ -118,12 +138,13 @@ def _counts(order: list[str], options: Mapping, published: Mapping[str, Any]) ->
     lines = [
         "## Parameters",
         "",
-        "Trained parameters without the head in millions, by each method's formula, with the hyper-parameters of",
-        "`configs/vtab/` (those in the note where the published row has others; Swin with its four output norms, as",
-        f"for dense tasks), beside the published figure; = marks agreement. Source: {published['source']}.",
+        "Trained parameters of the backbone in millions (heads and necks left out), by each method's formula, with the",
+        "hyper-parameters of `configs/vtab/` on ViT-B/16 (those in the note where the published row has others) and of",
+        "`configs/_base_/methods/` on the dense backbones (with four output norms) and those of video, beside the",
+        f"published figure; = marks agreement. Source: {published['source']}.",
         "",
         _row("method", *(f"{name} | published" for name in COUNTED), "note"),
-        _row(*["---"] * 8),
+        _row(*["---"] * (2 + 2 * len(COUNTED))),
     ]
     for name in order:
         entry = published["methods"].get(name, {})

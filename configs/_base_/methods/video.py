@@ -9,6 +9,8 @@ methods = dict(
     dyt=dict(bottleneck=8),
     prefix=dict(prefix_length=16),
     patt=dict(hidden=32),
+    dtl=dict(rank=2),
+    dtlplus=dict(rank=2),
     lora=dict(rank=16),
     bapat=dict(hidden=32, bottleneck=64),
 )

@@ -1,3 +1,3 @@
 # As video.py, with Video Swin's published sizes.
 _base_ = ["./video.py"]
-methods = dict(patt=dict(hidden=128), bapat=dict(hidden=128))
+methods = dict(patt=dict(hidden=128), dtl=dict(rank=4), dtlplus=dict(rank=4), bapat=dict(hidden=128))
