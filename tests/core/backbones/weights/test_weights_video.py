@@ -168,7 +168,7 @@ def test_wrong_files_for_a_video_vit(tmp_path):
     with pytest.raises(UserError, match=r"first patch_embed.proj.weight: .*\(32, 3, 2, 8, 8\).*\(32, 3, 4, 8, 8\)"):
         load_pretrained(video_vit(tubelet_size=4, num_frames=16), path)
     lacking = {key: value for key, value in state.items() if key != "blocks.1.attn.v_bias"}
-    with pytest.raises(UserError, match="lacks blocks.1.attn.v_bias"):
+    with pytest.raises(UserError, match=r"lacks blocks\.1\.attn\.v_bias"):
         load_pretrained(video_vit(), save_torch({"model": lacking}, tmp_path / "lacking.pth"))
     content = (tmp_path / "videomae.pth").read_bytes()
     (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
@@ -196,6 +196,18 @@ def test_google_vit_on_a_still_clip_equals_timm(tmp_path):
         z = no_class.double().forward_features(x).transpose(1, 2).unflatten(2, (4, 4)).unsqueeze(2)
     assert z.std() > 0.1
     assert largest_difference(y, z.expand_as(y)) < 1e-10
+
+
+def test_timm_vit_with_layer_scale_inflated(tmp_path):
+    reference = timm_vit(init_values=0.1)
+    path = save_torch(reference.state_dict(), tmp_path / "dinov2.pth")
+    backbone = video_vit(img_size=32, init_values=0.1)
+    assert load_pretrained(backbone, path).kept == ["fc_norm.weight", "fc_norm.bias"]
+    for i, block in enumerate(backbone.blocks):
+        assert torch.equal(block.gamma_1, reference.blocks[i].ls1.gamma)
+        assert torch.equal(block.gamma_2, reference.blocks[i].ls2.gamma)
+    with pytest.raises(UserError, match=r"has blocks\.0\.ls1\.gamma, .* with no place in the backbone"):
+        load_pretrained(video_vit(img_size=32), path)
 
 
 # Video Swin -----------------------------------------------------------------------------------------------------------
@@ -256,6 +268,22 @@ def test_image_swin_inflated_equals_mmaction(tmp_path, form, window):
     check_same(backbone, own, clip(7, 45))
 
 
+def test_images_tables_of_a_clips_length_are_inflated_all_the_same(tmp_path):
+    # 15 x 15 offsets of a window of 8 are as many as the 9 x 5 x 5 of a clip's window.
+    state = timm_swin(depths=(2, 1, 1, 1), num_heads=(1, 2, 4, 4), window_size=8, img_size=256).state_dict()
+    name = "layers.0.blocks.0.attn.relative_position_bias_table"
+    backbone = video_swin(window_size=(5, 3, 3))
+    assert load_pretrained(backbone, save_torch(state, tmp_path / "swin.pth")).resized[name] == ((225, 1), (225, 1))
+    slices = backbone.get_parameter(name).unflatten(0, (9, 25))
+    assert torch.equal(slices, slices[:1].expand_as(slices))
+    # 8 x 8 positions of an image are as many as the 4 x 4 x 4 of a clip.
+    state = timm_vit(img_size=64, class_token=False, global_pool="avg").state_dict()
+    backbone = video_vit(img_size=32)
+    load_pretrained(backbone, save_torch(state, tmp_path / "vit.pth"))
+    slices = backbone.pos_embed.unflatten(1, (4, 16))
+    assert torch.equal(slices, slices[:, :1].expand_as(slices))
+
+
 def test_shorter_window_keeps_the_offsets_of_a_longer_one(tmp_path):
     source = randomise(video_swin(window_size=(4, 3, 3)))
     shorter = video_swin(window_size=(2, 3, 3))
@@ -292,7 +320,7 @@ def test_wrong_files_for_a_video_swin(tmp_path):
     with pytest.raises(UserError, match=r"weights of a video Swin \(video_swin\), and SwinTransformer is a Swin"):
         load_pretrained(mm_swin(), path)
     del state["layers.0.downsample.norm.weight"]
-    with pytest.raises(UserError, match="lacks layers.0.downsample.norm.weight"):
+    with pytest.raises(UserError, match=r"lacks layers\.0\.downsample\.norm\.weight"):
         load_pretrained(video_swin(), save_torch(state, tmp_path / "lacking.pth"))
     state["layers.0.blocks.0.attn.relative_position_bias_table"] = torch.zeros(32, 1)
     with pytest.raises(UserError, match="is no square one beside the backbone's 2x3x3"):

@@ -18,6 +18,8 @@ PREFIXES = ("", "backbone.", "module.", "module.backbone.", "encoder.", "module.
 VIDEO = "video "
 
 _BLOCK = r"layers\.0\.blocks\.0\.norm1\.weight"
+#: Norms that files may lack: of the pooled tokens, and of a Swin's stages but the last.
+_POOLED, _NUMBERED = r"fc_norm\..+", r"norm\d+\..+"
 #: What is never loaded into a backbone.
 _LEFT_OUT = {
     r"(head|head_dist|pre_logits)\..+": HEAD,
@@ -46,7 +48,6 @@ class Format:
         to_hub: Renames to timm's names (ViT) or Microsoft's (Swin).
         from_hub: Renames back; None where no backbone keeps its weights by these names.
         kept: Pattern of a backbone's keys that files may lack.
-        numbers_norms: Whether a Swin's output norms have the number of their stage.
     """
 
     holds: str
@@ -54,30 +55,24 @@ class Format:
     to_hub: Callable[[Converted], Converted] = _same
     from_hub: Callable[[Converted], Converted] | None = None
     kept: str = r"(?!)"
-    numbers_norms: bool = False
 
 
-#: Every format by its name. Of two whose anchors are in a file the first is meant, but for `_told_further`.
+#: Every format by its name. The first whose anchor is in a file is meant, but for what `format_of` tells further.
 FORMATS = {
     "google_npz": Format("ViT", r"Transformer/encoderblock_0/.+"),
     "mmaction_vit": Format(
-        VIDEO + "ViT", r"blocks\.0\.mlp\.layers\.0\.0\.weight", _same, vit.to_mmaction, r"fc_norm\..+"
+        VIDEO + "ViT", r"blocks\.0\.mlp\.layers\.0\.0\.weight", from_hub=vit.to_mmaction, kept=_POOLED
     ),
-    "timm_vit": Format("ViT", r"blocks\.0\.norm1\.weight", _same, _same, r"fc_norm\..+"),
+    "timm_vit": Format("ViT", r"blocks\.0\.norm1\.weight", from_hub=_same, kept=_POOLED),
     "videomae": Format(VIDEO + "ViT", r"blocks\.0\.norm1\.weight"),
     "mmseg_vit": Format("ViT", r"layers\.0\.attn\.attn\.in_proj_weight", vit.from_mmseg, vit.to_mmseg),
     "openmmlab_vit": Format("ViT", r"layers\.0\.ln1\.weight", vit.from_mmpretrain, vit.to_mmpretrain, r"ln2\..+"),
     "openmmlab_swin": Format(
-        "Swin",
-        r"stages\.0\.blocks\.0\.norm1\.weight",
-        swin.from_openmmlab,
-        swin.to_openmmlab,
-        r"norm\d+\..+",
-        numbers_norms=True,
+        "Swin", r"stages\.0\.blocks\.0\.norm1\.weight", swin.from_openmmlab, swin.to_openmmlab, _NUMBERED
     ),
     "official_swin": Format("Swin", _BLOCK),
-    "timm_swin": Format("Swin", _BLOCK, swin.from_timm, swin.to_timm, r"fc_norm\..+"),
-    "video_swin": Format(VIDEO + "Swin", _BLOCK, _same, _same, r"norm\d+\..+", numbers_norms=True),
+    "timm_swin": Format("Swin", _BLOCK, swin.from_timm, swin.to_timm, _POOLED),
+    "video_swin": Format(VIDEO + "Swin", _BLOCK, from_hub=_same, kept=_NUMBERED),
 }
 
 
@@ -176,10 +171,9 @@ def convert(state: Mapping[str, Tensor], name: str, backbone: nn.Module) -> Conv
     weights = weights.without(_LEFT_OUT)
     if name != layout:
         weights = FORMATS[layout].from_hub(FORMATS[name].to_hub(weights))
-    if FORMATS[layout].numbers_norms:
+    if FORMATS[layout].kept == _NUMBERED:
         weights = swin.number_norm(weights)
-    keys = backbone.state_dict().keys()
-    unused = {
-        re.escape(n): why for n in weights.state if n not in keys for p, why in _OPTIONAL.items() if re.fullmatch(p, n)
-    }
+    keys, unused = backbone.state_dict().keys(), {}
+    for key in weights.state.keys() - keys:
+        unused |= {re.escape(key): why for pattern, why in _OPTIONAL.items() if re.fullmatch(pattern, key)}
     return weights.without(unused)
