@@ -14,7 +14,7 @@ test_pipeline = [
     dict(type="PackSegInputs"),
 ]
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     num_workers=0,
     sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(type="vpeft.SceneMaps", data_root=data_root, split="train", pipeline=train_pipeline),

@@ -1,6 +1,6 @@
-# UPerNet of 32 channels on the nano Swin; group norm in the head, which is the same on any number of processes.
+# UPerNet of 16 channels on the nano Swin; group norm in the head, which is the same on any number of processes.
 # Pixels are expected as (value - 127.5) / 127.5.
-norm_cfg = dict(type="GN", num_groups=8, requires_grad=True)
+norm_cfg = dict(type="GN", num_groups=4, requires_grad=True)
 model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(
@@ -30,7 +30,7 @@ model = dict(
         in_channels=[24, 48, 96],
         in_index=[0, 1, 2],
         pool_scales=(1, 2, 4),
-        channels=32,
+        channels=16,
         dropout_ratio=0.0,
         num_classes=7,
         norm_cfg=norm_cfg,

@@ -1,6 +1,6 @@
-# UPerNet of 32 channels on the nano ViT; its positions, learned for 32 x 32 pixels, are resized. Group norm in the
+# UPerNet of 16 channels on the nano ViT; its positions, learned for 32 x 32 pixels, are resized. Group norm in the
 # head, which is the same on any number of processes. Pixels are expected as (value - 127.5) / 127.5.
-norm_cfg = dict(type="GN", num_groups=8, requires_grad=True)
+norm_cfg = dict(type="GN", num_groups=4, requires_grad=True)
 model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(
@@ -28,13 +28,13 @@ model = dict(
         interpolate_mode="bicubic",
         init_cfg=dict(type="Pretrained", checkpoint="vpeft://nano_vit"),
     ),
-    neck=dict(type="MultiLevelNeck", in_channels=[64] * 3, out_channels=32, scales=[4, 2, 1]),
+    neck=dict(type="MultiLevelNeck", in_channels=[64] * 3, out_channels=16, scales=[4, 2, 1]),
     decode_head=dict(
         type="UPerHead",
-        in_channels=[32] * 3,
+        in_channels=[16] * 3,
         in_index=[0, 1, 2],
         pool_scales=(1, 2, 4),
-        channels=32,
+        channels=16,
         dropout_ratio=0.0,
         num_classes=7,
         norm_cfg=norm_cfg,

@@ -6,4 +6,4 @@ _base_ = [
     "../../_base_/segmentation_runtime.py",
 ]
 methods_table = "nano"
-default_hooks = dict(checkpoint=dict(interval=400))
+default_hooks = dict(checkpoint=dict(interval=300))

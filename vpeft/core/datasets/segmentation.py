@@ -147,10 +147,10 @@ class LoadLabelMap(LoadAnnotations):
         found = np.flatnonzero(np.bincount(results["gt_seg_map"].ravel(), minlength=IGNORED + 1)[:IGNORED])
         if len(found) and found[-1] >= classes:
             first = 1 if self.reduce_zero_label else 0
+            unused = f"0 and {IGNORED}" if first else IGNORED
             raise UserError(
                 f"label map {path} holds the value {found[-1] + first}: the {classes} classes are {first} to "
-                f"{classes - 1 + first}{', 0' if first else ''} and {IGNORED} are ignored. Correct the map, or the "
-                "data set's classes."
+                f"{classes - 1 + first} (none: {unused}). Correct the map, or the data set's classes."
             )
 
     @staticmethod
