@@ -1,0 +1,46 @@
+"""What data samples and preprocessed inputs of all task families hold, read in one way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def label_of(sample: Any) -> int | None:
+    """The class of a data sample of mmpretrain or mmaction, None where it has none."""
+    label = getattr(sample, "gt_label", None)
+    return None if label is None or label.numel() != 1 else int(label)
+
+
+def prediction_of(sample: Any) -> tuple[int, float] | None:
+    """The predicted class and its probability, None where the sample holds no class scores."""
+    score = getattr(sample, "pred_score", None)
+    if score is None or score.dim() != 1:
+        return None
+    best = int(score.argmax())
+    return best, float(score[best])
+
+
+def shown(model: nn.Module, inputs: Tensor) -> np.ndarray:
+    """Preprocessed inputs as the images that they show.
+
+    Args:
+        model: Their model, whose data preprocessor says how they were normalised.
+        inputs: ``(B, 3, H, W)``, or clips ``(B, 3, T, H, W)``.
+
+    Returns:
+        RGB, uint8, ``(B, H, W, 3)`` or ``(B, T, H, W, 3)``.
+    """
+    before = model.data_preprocessor
+    mean, std = (getattr(before, name, None) for name in ("mean", "std"))
+    images = inputs.detach().float().cpu()
+    if mean is not None and std is not None:
+        shape = (1, -1, *(1,) * (images.dim() - 2))
+        images = images * std.detach().float().cpu().reshape(shape) + mean.detach().float().cpu().reshape(shape)
+    converted = any(getattr(before, name, False) for name in ("_channel_conversion", "channel_conversion", "to_rgb"))
+    if not converted and images.dim() == 4:
+        images = images.flip(1)  # images are read as BGR, clips as RGB
+    return images.round().clamp(0, 255).to(torch.uint8).movedim(1, -1).numpy()
