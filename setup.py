@@ -19,6 +19,8 @@ def requirements(name: str) -> list[str]:
     return found
 
 
+EXTRAS = ("dense", "video", "tune", "ray", "slurm", "tests", "docs", "optional")
+
 setup(
     name="vpeft",
     version="0.1.0",
@@ -28,7 +30,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["vpeft", "vpeft.*"]),
-    package_data={"vpeft": ["**/*.safetensors", "**/*.json", "**/*.log"]},
+    package_data={"vpeft": ["**/*.safetensors", "**/*.json", "**/*.log", "**/*.csv"]},
     install_requires=requirements("runtime"),
-    extras_require={name: requirements(name) for name in ("dense", "video", "tests", "docs", "optional")},
+    extras_require={name: requirements(name) for name in EXTRAS},
 )

@@ -1,4 +1,4 @@
-"""Methods by tasks by seeds: ``tools/benchmark.py PLAN.yaml``, or ``--methods lora adaptformer --tasks digits --seeds 0 1``.
+"""Methods by tasks by seeds: ``tools/benchmark.py PLAN.yaml``, or ``--methods lora mona --tasks digits --seeds 0 1``.
 
 Shows the plan and an estimate, then runs what is not done yet. Run again, also after a kill, it goes on where it was.
 """

@@ -13,7 +13,7 @@ from mmengine import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from vpeft.apis.benchmark.jobs import WORK, locked
+from vpeft.apis.benchmark.jobs import WORK, QuickConfig, locked
 from vpeft.apis.benchmark.protocol import one_look
 from vpeft.apis.config import load_config
 from vpeft.apis.result import main_metric, write_json
@@ -97,8 +97,8 @@ class TrialJob:
             if self.done():
                 return
             torch.set_num_threads(self.threads)
-            cfg = prepare(trial_config(self.config, self.task, self.options), str(work), seed=self.seed, resume=True)
-            cfg.log_level = "ERROR"
+            cfg = trial_config(self.config, self.task, self.options)
+            cfg = QuickConfig.of(prepare(cfg, str(work), seed=self.seed, resume=True))
             hook = {"type": "vpeft.TrialHook", "storage": self.storage, "identifier": self.identifier}
             cfg.custom_hooks = [*cfg.get("custom_hooks", []), hook]
             state = "complete"

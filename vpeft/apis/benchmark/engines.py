@@ -62,9 +62,16 @@ class LocalEngine(Engine):
         workers: Jobs at once: a device each, or one for every ``threads`` cores.
         devices: Devices to use, all that torch sees unless given; an empty list for the CPU.
         threads: CPU threads of a job.
+        start: How processes are made, one of multiprocessing's ways; as above unless given.
     """
 
-    def __init__(self, workers: int | None = None, devices: Sequence[int] | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        devices: Sequence[int] | None = None,
+        threads: int = 1,
+        start: str | None = None,
+    ) -> None:
         visible = list(range(visible_devices())) if devices is None else list(devices)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.slots = workers or len(visible) or max(1, cores // threads)
@@ -75,10 +82,8 @@ class LocalEngine(Engine):
         self.threads = threads
         self.waiting: deque[Job] = deque()
         self.running: dict[Any, tuple[Job, Any, Any, str]] = {}
-        if visible:
-            self.context = multiprocessing.get_context("spawn")
-        else:
-            self.context = multiprocessing.get_context("forkserver")
+        self.context = multiprocessing.get_context(start or ("spawn" if visible else "forkserver"))
+        if self.context.get_start_method() == "forkserver":
             self.context.set_forkserver_preload([PRELOAD])
 
     def submit(self, jobs: Sequence[Job]) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import os
+import platform
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,8 @@ from vpeft.errors import UserError
 
 #: Working folders: logs, checkpoints until the result is there, adapter files.
 WORK = "work"
-#: Touched by the worker that takes a job, so that waiting and running ones can be told apart on any engine.
+#: Written by the worker that takes a job (host and process), so that waiting and running ones can be told apart on any
+#: engine.
 STARTED = ".started"
 #: Set on a config for where and how it runs, not for what comes out.
 NOT_CONTENT = {
@@ -101,6 +103,30 @@ def _setting(config: str, task: str | None, changes: str) -> tuple[str, dict[str
     options, variant = json.loads(changes)
     cfg = effective_config(config, task, options, variant)
     return setting_hash(cfg), protocol(cfg, variant.get("shots"))
+
+
+class QuickConfig(Config):
+    """A config that is written out once: mmengine asks for its formatted text seven times in a run, which for a run of
+    seconds is a good part of all.
+    """
+
+    @classmethod
+    def of(cls, cfg: Config) -> QuickConfig:
+        """The same config, quiet."""
+        return cls({**cfg.to_dict(), "log_level": "ERROR"}, cfg_text=cfg.text, filename=cfg.filename)
+
+    @property
+    def pretty_text(self) -> str:
+        """As mmengine's."""
+        content = repr(self._cfg_dict)
+        if content not in _texts:
+            _texts.clear()
+            _texts[content] = super().pretty_text
+        return _texts[content]
+
+
+#: Of the config that was written out last.
+_texts: dict[str, str] = {}
 
 
 @dataclass
@@ -187,8 +213,7 @@ class RunJob:
         torch.set_num_threads(self.threads)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        cfg = prepare(self.load(), str(self.work_dir), seed=self.seed, resume=True)
-        cfg.log_level = "ERROR"
+        cfg = QuickConfig.of(prepare(self.load(), str(self.work_dir), seed=self.seed, resume=True))
         start = time.perf_counter()
         runner = train(cfg)
         seconds = time.perf_counter() - start
@@ -260,7 +285,7 @@ def execute(job: Job) -> Outcome:
     """Run a job here; errors are told, not raised. Every engine's workers call it."""
     folder = Path(job.root) / WORK / job.name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / STARTED).touch()
+    (folder / STARTED).write_text(f"{platform.node()} {os.getpid()}\n")
     logging.getLogger().setLevel(logging.ERROR)
     try:
         job.run()
