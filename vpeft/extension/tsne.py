@@ -192,6 +192,7 @@ def draw(made: Sequence[Panel], names: Sequence[str], title: str = "") -> Figure
         [*(names[i] for i in shown), "hollow: wrong"],
         loc="outside right center",
         ncols=1 + len(shown) // 24,
+        title="class",
         fontsize=8,
         frameon=False,
     )
@@ -215,6 +216,6 @@ def write_tsne(made: Sequence[Panel], names: Sequence[str], out: str | os.PathLi
     out = Path(out)
     out = out.with_suffix("") if out.suffix in (".png", ".svg", ".html") else out
     fig = draw(made, names, title)
-    files = [save_figure(fig, f"{out}{kind}", dpi=100) for kind in (".png", ".svg")]
+    files = [save_figure(fig, f"{out}{kind}", dpi=90) for kind in (".png", ".svg")]
     page = scatter_page(made, names, class_style, title)
     return [*files, write_atomically(f"{out}.html", page.encode())]

@@ -1,0 +1,220 @@
+"""Pictures of what runs look at: one grid of the input, and of every run's map and prediction."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.device import get_device
+
+from vpeft.errors import UserError
+from vpeft.extension.attention_maps import KINDS, Map, default_kinds, look
+from vpeft.extension.images import Look, file_looks, dataset_looks
+from vpeft.extension.plots import figure, save_figure
+from vpeft.extension.runs import open_runs
+
+#: Colours of texts on right and wrong predictions; a mark says it too.
+RIGHT, WRONG = "#0072B2", "#D55E00"
+COLOURS = "viridis"
+
+
+@dataclass
+class Cell:
+    """One panel: an image, what is laid over it, and a text below."""
+
+    image: np.ndarray
+    values: np.ndarray | None = None
+    text: str = ""
+    colour: str = "black"
+
+
+@dataclass
+class Grid:
+    """Rows of panels with their names."""
+
+    rows: list[list[Cell]]
+    left: list[str]
+    top: list[str]
+
+
+def looked_at(
+    folders: Sequence[str | os.PathLike[str]],
+    kinds: Sequence[str] | None = None,
+    images: Sequence[str | os.PathLike[str]] | None = None,
+    indices: Sequence[int] | None = None,
+    count: int = 4,
+    seed: int = 0,
+    **options,
+) -> dict[str, list[tuple[Look, dict[str, Map]]]]:
+    """Maps of several runs on the same samples.
+
+    Args:
+        folders: The runs' folders; tested on the same data where test samples are looked at.
+        kinds: :data:`~vpeft.extension.attention_maps.KINDS`; those that suit the first run's host when None.
+        images: Files to look at.
+        indices: Test samples to look at, by place; random ones where neither they nor ``images`` are given.
+        count: How many random ones.
+        seed: Seed of the choice.
+        **options: Of :func:`~vpeft.extension.attention_maps.look`.
+
+    Returns:
+        By kind: for every sample, the runs' maps by label.
+
+    Raises:
+        UserError: A folder is no run, runs are of different data, an image is missing, or a host lacks such a map.
+    """
+    runs = open_runs(folders)
+    looks = {run.label: file_looks(run, images) if images else dataset_looks(run, indices, count, seed) for run in runs}
+    found: dict[str, list[tuple[Look, dict[str, Map]]]] = {}
+    for run in runs:
+        model = run.model(get_device())
+        kinds = kinds or default_kinds(model)
+        for kind in kinds:
+            rows = found.setdefault(kind, [(sample, {}) for sample in looks[run.label]])
+            for sample, (_, maps) in zip(looks[run.label], rows, strict=True):
+                try:
+                    maps[run.label] = look(model, sample, kind, **options)
+                except UserError as error:
+                    raise UserError(f"{run.folder}: {error}") from error
+    if images:  # a file has no class
+        for rows in found.values():
+            for _, maps in rows:
+                for one in maps.values():
+                    one.label = None
+    return found
+
+
+def said(one: Map, names: Sequence[str] = ()) -> tuple[str, str]:
+    """What a run predicts, marked as right or wrong, and the text's colour."""
+    lines, colour = [], "black"
+    if one.predicted is not None:
+        label, score = one.predicted
+        text = f"{_name(label, names)} ({100 * score:.0f} %)"
+        if one.label is not None:
+            right = label == one.label
+            text, colour = f"{text} {'✓' if right else '✗'}", RIGHT if right else WRONG
+        lines.append(text)
+    if one.added:
+        lines.append(f"{100 * one.added:.0f} % to added tokens")
+    return "\n".join(lines), colour
+
+
+def _name(label: int, names: Sequence[str]) -> str:
+    return names[label] if label < len(names) else f"class {label}"
+
+
+def arrange(rows: Sequence[tuple[Look, dict[str, Map]]], names: Sequence[str] = ()) -> Grid:
+    """Samples and runs as a grid.
+
+    Images: a row for each sample, the input and a column for each run. Head by head: a row for each sample and run.
+    Clips: below each sample's frames a row for each run (and head), frame by frame.
+    """
+    first = next(iter(rows[0][1].values()))
+    clips = first.image.ndim == 4
+    heads = first.values.ndim > (3 if clips else 2)
+    grid = Grid([], [], [])
+    for sample, maps in rows:
+        one = next(iter(maps.values()))
+        truth = sample.name if one.label is None else f"{sample.name}\n{_name(one.label, names)}"
+        if clips:
+            frames = _frames(one)
+            grid.rows.append([Cell(frame) for frame in frames])
+            grid.left.append(truth)
+            for label, found in maps.items():
+                text, colour = said(found, names)
+                for head, values in enumerate(found.values if heads else [found.values]):
+                    cells = [Cell(frame, value) for frame, value in zip(_frames(found), values, strict=True)]
+                    cells[len(cells) // 2].text, cells[len(cells) // 2].colour = text, colour
+                    grid.rows.append(cells)
+                    grid.left.append(f"{label}\nhead {head}" if heads else label)
+            grid.top = [f"frame {i}" for i in _frame_numbers(one)]
+        elif heads:
+            for label, found in maps.items():
+                text, colour = said(found, names)
+                grid.rows.append(
+                    [Cell(found.image, text=text, colour=colour), *(Cell(found.image, v) for v in found.values)]
+                )
+                grid.left.append(f"{label}\n{truth}")
+            grid.top = ["input", *(f"head {head}" for head in range(len(first.values)))]
+        else:
+            cells = [Cell(one.image)]
+            for found in maps.values():
+                text, colour = said(found, names)
+                cells.append(Cell(found.image, found.values, text, colour))
+            grid.rows.append(cells)
+            grid.left.append(truth)
+            grid.top = ["input", *maps]
+    if len({len(row) for row in grid.rows}) > 1:
+        raise UserError("these runs have maps of different numbers of heads or frames: look at them one by one.")
+    return grid
+
+
+def _frame_numbers(one: Map) -> list[int]:
+    """The middle frame of every step of the map in time."""
+    frames, steps = len(one.image), one.values.shape[-3]
+    return [min(frames - 1, int((i + 0.5) * frames / steps)) for i in range(steps)]
+
+
+def _frames(one: Map) -> list[np.ndarray]:
+    return [one.image[i] for i in _frame_numbers(one)]
+
+
+def draw_grid(grid: Grid, label: str, title: str = "") -> Figure:
+    """The grid, with one scale of colours for all of its maps."""
+    columns, rows = len(grid.top), len(grid.rows)
+    lines = max(cell.text.count("\n") + bool(cell.text) for row in grid.rows for cell in row)
+    fig = figure(1.55 * columns + 1.6, (1.55 + 0.15 * lines) * rows + (0.7 if title else 0.35))
+    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    axes = fig.subplots(rows, columns, squeeze=False)
+    values = [cell.values for row in grid.rows for cell in row if cell.values is not None]
+    low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+    shown = None
+    for i, row in enumerate(grid.rows):
+        for j, cell in enumerate(row):
+            ax = axes[i, j]
+            height, width = cell.image.shape[:2]
+            place = {"extent": (0, width, height, 0), "interpolation": "nearest"}
+            if cell.values is None:
+                ax.imshow(cell.image, **place)
+            else:
+                ax.imshow(cell.image.mean(-1), cmap="gray", vmin=0, vmax=255, **place)
+                shown = ax.imshow(cell.values, cmap=COLOURS, vmin=low, vmax=high, alpha=0.65, **place)
+            ax.set(xticks=[], yticks=[])
+            ax.set_xlabel(cell.text, fontsize=8, color=cell.colour)
+            if i == 0:
+                ax.set_title(grid.top[j], fontsize=9)
+            if j == 0:
+                ax.set_ylabel(grid.left[i], fontsize=8)
+    bar = fig.colorbar(shown, ax=axes, label=label, shrink=min(1.0, 2.2 / rows + 0.3), aspect=25, pad=0.02)
+    bar.ax.tick_params(labelsize=8)
+    if title:
+        fig.suptitle(title, fontsize=10)
+    return fig
+
+
+def write_attention(
+    found: dict[str, list[tuple[Look, dict[str, Map]]]],
+    out: str | os.PathLike[str],
+    names: Sequence[str] = (),
+    title: str = "",
+    kind: str = ".png",
+) -> list[Path]:
+    """Write one picture for each kind of map, ``<out>_<kind>.png``.
+
+    Args:
+        found: From :func:`looked_at`.
+        out: The files' common path.
+        names: The classes' names; their numbers where there are none.
+        title: A line above.
+        kind: ``.png`` or ``.svg``.
+    """
+    out = Path(out)
+    out = out.with_suffix("") if out.suffix in (".png", ".svg") else out
+    return [
+        save_figure(draw_grid(arrange(rows, names), KINDS[name], title), f"{out}_{name}{kind}", dpi=85)
+        for name, rows in found.items()
+    ]

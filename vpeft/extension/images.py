@@ -1,0 +1,86 @@
+"""The images and clips at which trained runs are looked at: of their test set, or files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import init_default_scope
+
+from vpeft.errors import UserError
+from vpeft.extension.features import choose
+from vpeft.extension.runs import Run
+
+
+@dataclass
+class Look:
+    """One sample, read as a run's test samples are.
+
+    Attributes:
+        name: What it is called in a picture.
+        batch: A batch of this sample alone, as ``model.test_step`` takes it.
+    """
+
+    name: str
+    batch: dict[str, Any] = field(repr=False)
+
+
+def dataset_looks(run: Run, indices: Sequence[int] | None = None, count: int = 4, seed: int = 0) -> list[Look]:
+    """Samples of a run's test set.
+
+    Args:
+        run: The run.
+        indices: Places in the test set; when None, ``count`` random ones.
+        count: How many.
+        seed: Seed of the choice; the same for runs of one data set.
+
+    Raises:
+        UserError: A place does not exist.
+    """
+    data = run.dataset()
+    chosen = [int(i) for i in (choose(len(data), count, seed) if indices is None else indices)]
+    for i in chosen:
+        if not 0 <= i < len(data):
+            raise UserError(f"{run.folder}: no test sample {i}: the test set has the samples 0 to {len(data) - 1}.")
+    return [Look(f"sample {i}", pseudo_collate([data[i]])) for i in chosen]
+
+
+def file_looks(run: Run, paths: Sequence[str | os.PathLike[str]]) -> list[Look]:
+    """Image or video files, through the pipeline of a run's test set, annotations left out.
+
+    Raises:
+        UserError: A file is missing.
+    """
+    for path in paths:
+        if not Path(path).is_file():
+            raise UserError(
+                f"image {path} does not exist: give image files, or leave --images out to see test samples."
+            )
+    init_default_scope(run.cfg.get("default_scope", "mmengine"))
+    dataset = run.cfg.test_dataloader.dataset
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    pipeline = Compose([step for step in dataset.pipeline if not _reads_annotations(step)])
+    return [Look(Path(path).name, pseudo_collate([pipeline(_sample(str(path)))])) for path in paths]
+
+
+def _reads_annotations(step: Mapping[str, Any]) -> bool:
+    return str(step["type"]).split(".")[-1].endswith("Annotations")
+
+
+def _sample(path: str) -> dict[str, Any]:
+    """What pipelines of images and of videos look for."""
+    return {
+        "img_path": path,
+        "img_id": 0,
+        "filename": path,
+        "start_index": 0,
+        "modality": "RGB",
+        "label": 0,
+        "reduce_zero_label": False,
+        "seg_fields": [],
+    }
