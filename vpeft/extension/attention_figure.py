@@ -13,7 +13,7 @@ from mmengine.device import get_device
 
 from vpeft.errors import UserError
 from vpeft.extension.attention_maps import KINDS, Map, default_kinds, look
-from vpeft.extension.images import Look, file_looks, dataset_looks
+from vpeft.extension.images import Look, dataset_looks, file_looks
 from vpeft.extension.plots import figure, save_figure
 from vpeft.extension.runs import open_runs
 
