@@ -1,0 +1,9 @@
+# COCO with Cascade Mask R-CNN on Swin-B.
+_base_ = [
+    "../../_base_/models/cascade_mask_swin_base.py",
+    "../../_base_/datasets/coco_instances.py",
+    "../../_base_/schedules/coco_36e.py",
+    "../../_base_/detection_runtime.py",
+]
+methods_table = "dense"
+default_hooks = dict(checkpoint=dict(interval=1))

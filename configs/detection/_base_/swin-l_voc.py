@@ -1,0 +1,9 @@
+# PASCAL VOC 07+12 with RetinaNet on Swin-L.
+_base_ = [
+    "../../_base_/models/retinanet_swin_large.py",
+    "../../_base_/datasets/voc0712.py",
+    "../../_base_/schedules/voc_4e.py",
+    "../../_base_/detection_runtime.py",
+]
+methods_table = "dense"
+default_hooks = dict(checkpoint=dict(interval=1))
