@@ -7,6 +7,7 @@ image_size = 32
 train_split = "train800val200"  # train800 to tune on val200; the last epoch is then tested once
 eval_split = "test"
 normalisation = "inception"  # imagenet | inception (0.5 / 0.5) | none
+shift = None  # of the test images alone: noise-3, mixed-5, ... (docs/analysis.md)
 augmentation = "none"  # none | flip | crop_flip; a flip that would change the label is left out
 
 data_preprocessor = dict(num_classes=10, mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)

@@ -66,6 +66,10 @@ class Salient(nn.Module):
             x = x.index_add(-1, index, change.to(x.dtype))
         return x
 
+    def selected(self) -> dict[str, Tensor]:
+        """Which channels of every part are S, ``(dim,)``."""
+        return {p: torch.zeros(self.dim).index_fill(0, getattr(self, f"index_{p}").cpu(), 1).bool() for p in self.mix}
+
     def affine(self) -> tuple[Tensor, Tensor]:
         """The identity but for the rows and columns S."""
         weight = next(iter(self.mix.values())).weight

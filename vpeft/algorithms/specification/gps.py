@@ -49,6 +49,10 @@ class SparseRows(nn.Module):
         """The change as a matrix ``(rows, columns)``."""
         return self.delta.new_zeros(self.shape).flatten(1).scatter(1, self.index, self.delta)
 
+    def selected(self) -> dict[str, Tensor]:
+        """Which entries of the weight are trained, ``(rows, columns)``."""
+        return {"weight": torch.zeros(self.shape).flatten(1).scatter(1, self.index.cpu(), 1.0).bool()}
+
     def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
         """``y`` (..., rows) with the change added; a product per entry instead of a dense one."""
         if self.conv is not None:

@@ -29,6 +29,10 @@ class Elastic(nn.Module):
         super().__init__()
         self.size = self.active = size
 
+    def selected(self) -> dict[str, Tensor]:
+        """Which of its rows, ranks or units are used, ``(size,)``."""
+        return {"units": torch.arange(self.size) < self.active}
+
 
 class ElasticPrompts(Elastic):
     """Fresh prompts for one block, behind the prefix."""

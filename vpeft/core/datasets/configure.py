@@ -53,6 +53,8 @@ def configure_task(cfg: Config, task: str | None = None) -> Config:
         loader.dataset.update(task=chosen.name, split=split)
         if cfg.suite == "vtab":
             loader.dataset.data_root = cfg.data_root
+        if name == "test" and cfg.get("shift"):
+            _shift(cfg, loader.dataset)
         augmentation = cfg.augmentation if name == "train" else "none"
         loader.dataset.pipeline = _pipeline(cfg.image_size, augmentation, chosen.flip_safe)
     if cfg.augmentation != "none" and not chosen.flip_safe:
@@ -88,6 +90,14 @@ def use_authors_values(cfg: Config, task: str | None = None) -> Config:
         values["model.head.loss"] = loss
     cfg.merge_from_dict(values)
     return cfg
+
+
+def _shift(cfg: Config, dataset: Any) -> None:
+    """Shift the test images; results name it as another variant of the data."""
+    if cfg.suite != "mini":
+        raise UserError(f"shift={cfg.shift!r}: only the embedded tasks have shifted versions; leave it out.")
+    dataset.shift = cfg.shift
+    cfg.data_variant = f"{cfg.data_variant.split(',')[0]}, {cfg.shift}"
 
 
 def _choice(field: str, value: str, known: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 
 from vpeft.core.datasets.pictures import digits, photos, textures, tissue
+from vpeft.core.datasets.shifted import parse_shift, shift_images
 from vpeft.core.datasets.sprites import count, distance, location, orientation
 from vpeft.core.datasets.tasks import check_split, get_task
 from vpeft.registry import DATASETS
@@ -55,13 +56,18 @@ class MiniVTAB(BaseDataset):
         task: Name of the task.
         split: ``train800 | val200 | train800val200 | test``.
         seed: Seed of the drawing.
+        shift: A corruption or change of style, such as ``noise-3`` (:mod:`vpeft.core.datasets.shifted`).
         **kwargs: Of mmengine's ``BaseDataset``, such as ``pipeline``.
     """
 
-    def __init__(self, task: str, split: str = "train800val200", seed: int = 0, **kwargs) -> None:
+    def __init__(
+        self, task: str, split: str = "train800val200", seed: int = 0, shift: str | None = None, **kwargs
+    ) -> None:
         self.task = get_task(task, "mini")
         check_split(split)
-        self.split, self.seed = split, seed
+        if shift is not None:
+            parse_shift(shift, self.task.name)
+        self.split, self.seed, self.shift = split, seed, shift
         super().__init__(serialize_data=False, **kwargs)
         # Given as an argument, a text would be looked for as a file.
         self._metainfo.update(task=self.task.name, split=split)
@@ -69,6 +75,8 @@ class MiniVTAB(BaseDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """The split's samples; ``img`` is BGR, as the pipelines expect."""
         images, labels = mini_split(self.task.name, self.split, self.seed)
+        if self.shift is not None:
+            images = shift_images(images, self.shift, self.task.name, self.seed, self.split)
         return [
             {"img": np.ascontiguousarray(image[..., ::-1]), "gt_label": int(label), "task": self.task.name}
             for image, label in zip(images, labels, strict=True)

@@ -1,0 +1,31 @@
+"""Accuracy between the frozen start and the tuned model, in distribution and shifted (docs/analysis.md)."""
+
+import argparse
+
+from vpeft.apis.cli import run_main
+from vpeft.extension.runs import open_runs
+from vpeft.extension.wise import ALPHAS
+from vpeft.extension.wise_curve import default_shifts, wise_curve, write_curves
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", help="folders of trained runs of one task")
+    parser.add_argument("--shifts", nargs="*", help="shifted test sets, such as noise-3 mixed-5 (all that there are)")
+    parser.add_argument("--alphas", nargs="+", type=float, default=list(ALPHAS), help="from 0 to 1 (0, 0.1 .. 1)")
+    parser.add_argument("--head", help="interpolate the head too, from this run's, or `init`; else the tuned one stays")
+    parser.add_argument("--out", default="work_dirs/wise", help="folder for wise.json and wise.png")
+    args = parser.parse_args()
+    reports = []
+    for run in open_runs(args.runs):
+        print(run.label)
+        shifts = default_shifts(run) if args.shifts is None else args.shifts
+        reports.append(wise_curve(run, shifts, args.alphas, args.head, lambda line: print(f"  {line}", flush=True)))
+        for way, words in reports[-1]["how"].items():
+            print(f"  {way}: {words}")
+    write_curves(reports, args.out)
+    print(f"written to {args.out}")
+
+
+if __name__ == "__main__":
+    run_main(main)
