@@ -1,0 +1,30 @@
+"""What a method does inside its host: sizes of its updates, CKA with the frozen host, what it selected."""
+
+import argparse
+
+from vpeft.apis.cli import run_main
+from vpeft.extension.inside_report import write_inside
+from vpeft.extension.runs import open_runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", help="folders of trained runs of one host and task")
+    parser.add_argument("--samples", type=int, default=256, help="test samples that are looked at (256)")
+    parser.add_argument("--out", default="work_dirs/inside", help="folder for numbers and pictures")
+    args = parser.parse_args()
+    for one in write_inside(open_runs(args.runs), args.out, args.samples):
+        diagonal = [row[i] for i, row in enumerate(one["cka"])]
+        print(one["run"])
+        print(f"  CKA with the frozen host, block by block   {' '.join(f'{value:.2f}' for value in diagonal)}")
+        for key, what in (("contributions", "largest contribution"), ("weights", "largest change of a weight")):
+            if one[key]:
+                top = max(one[key], key=lambda size: size["value"])
+                print(f"  {what:<42} {top['value']:.3f} at {top['where']}, block {top['block']}")
+        if one["selected"]:
+            print(f"  selected                                   {sum(s['count'] for s in one['selected']):,} in all")
+    print(f"written to {args.out}")
+
+
+if __name__ == "__main__":
+    run_main(main)
