@@ -1,4 +1,4 @@
-"""Data: `check ROOT` says what of VTAB-1k is there, `sheet OUT.png` draws samples of the embedded tasks."""
+"""Data: `check ROOT` says what of VTAB-1k is there; `sheet OUT.png`, `label-maps OUT.png` draw embedded tasks."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vpeft.apis.cli import run_main
-from vpeft.apis.data import check_vtab, contact_sheet
+from vpeft.apis.data import check_vtab, contact_sheet, label_map_sheet
 from vpeft.core.datasets.tasks import SPLITS
 
 
@@ -30,6 +30,12 @@ def sheet(args: argparse.Namespace) -> int:
     return 0
 
 
+def label_maps(args: argparse.Namespace) -> int:
+    """Draw scenes and their label maps."""
+    print(label_map_sheet(args.out))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -40,6 +46,9 @@ def main() -> int:
     two = commands.add_parser("sheet", help="contact sheet of the embedded tasks")
     two.add_argument("out", help="PNG file")
     two.set_defaults(run=sheet)
+    three = commands.add_parser("label-maps", help="embedded scenes with their label maps")
+    three.add_argument("out", help="PNG file")
+    three.set_defaults(run=label_maps)
     args = parser.parse_args()
     return args.run(args)
 

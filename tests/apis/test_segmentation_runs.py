@@ -108,10 +108,10 @@ RANDOM = {
     ("options", "kept"),
     [
         ({}, 2),
-        ({"train_cfg.val_interval": 3}, 4),
+        ({"train_cfg.val_interval": 2}, 4),
         ({"train_dataloader.num_workers": 2, **{"train_dataloader.worker_init_fn": {"type": "vpeft_keep_seed"}}}, 4),
     ],
-    ids=["plain", "validated between", "workers"],
+    ids=["plain", "validated", "workers"],
 )
 def test_resume_by_iterations_is_bit_equal(config, options, kept, tmp_path):
     name, options = "adaptformer_nano_swin", {**RANDOM, "default_hooks.checkpoint.max_keep_ckpts": 9, **options}

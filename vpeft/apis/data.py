@@ -108,6 +108,46 @@ def contact_sheet(path: str | os.PathLike[str], tasks: Sequence[str] | None = No
     return write_atomically(path, buffer.getvalue())
 
 
+def label_map_sheet(path: str | os.PathLike[str], samples: int = 6) -> Path:
+    """Draw training scenes above their label maps, with the colours and names of the classes.
+
+    Args:
+        path: The PNG file.
+        samples: How many scenes.
+
+    Returns:
+        The path.
+    """
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    from vpeft.core.datasets.scenes import draw_split
+    from vpeft.core.datasets.segmentation import SceneMaps
+
+    names = SceneMaps.METAINFO["classes"]
+    colours = [tuple(value / 255 for value in colour) for colour in SceneMaps.METAINFO["palette"]]
+    figure = Figure(figsize=(1.1 * samples, 2.7), dpi=80)
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, samples, squeeze=False)
+    figure.subplots_adjust(left=0.005, right=0.995, top=0.995, bottom=0.15, wspace=0.04, hspace=0.04)
+    for (above, below), scene in zip(grid.T, draw_split("train", samples), strict=True):
+        above.imshow(scene.image, interpolation="nearest")
+        below.imshow(
+            scene.label_map, ListedColormap(colours), vmin=-0.5, vmax=len(names) - 0.5, interpolation="nearest"
+        )
+        above.set_axis_off()
+        below.set_axis_off()
+    patches = [Patch(facecolor=colour, label=name) for colour, name in zip(colours, names, strict=True)]
+    figure.legend(handles=patches, loc="lower center", ncols=len(names), frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return write_atomically(path, buffer.getvalue())
+
+
 def _spread(labels: np.ndarray, samples: int) -> list[int]:
     """Indices of the first images of each class, class after class."""
     classes = np.unique(labels)
