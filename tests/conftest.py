@@ -23,3 +23,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def images(request: pytest.FixtureRequest) -> torch.Tensor:
+    """Two inputs of the size that the test's ``host`` takes, mmpretrain's ViT unless it has that parameter."""
+    from support.hosts import SIZES
+
+    host = getattr(request.node, "callspec", None) and request.node.callspec.params.get("host")
+    size = SIZES[host or "mmpretrain.VisionTransformer"]
+    return torch.randn(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -1,17 +1,22 @@
-"""Write docs/methods.md: methods by hosts, parameters beside the published figures."""
+"""Write docs/methods.md, and the matrices in docs/detection.md, docs/segmentation.md and docs/video.md."""
 
 import argparse
+from pathlib import Path
 
 from vpeft.apis.cli import run_main
+from vpeft.apis.family_matrix import PAGES, with_matrix
 from vpeft.apis.methods_page import methods_page
 from vpeft.files import write_atomically
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", default="docs/methods.md")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="the folder of the pages")
     args = parser.parse_args()
-    print(write_atomically(args.out, methods_page().encode()))
+    print(write_atomically(args.docs / "methods.md", methods_page().encode()))
+    for family in PAGES:
+        page = args.docs / f"{family}.md"
+        print(write_atomically(page, with_matrix(page.read_text(), family).encode()))
 
 
 if __name__ == "__main__":

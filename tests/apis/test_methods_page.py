@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vpeft.algorithms.base import build_method
-from vpeft.apis.methods_page import BACKBONES, COUNTED, _agrees, count_on, methods_page
+from vpeft.apis.methods_page import BACKBONES, COUNTED, agrees, count_on, methods_page
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS
 
@@ -33,7 +33,7 @@ def test_counts_on_the_backbones():
     [(156_768, "0.16", " ="), (239_808, "0.22", ""), (1, "", ""), (3_107_328, "3.11", " =")],
 )
 def test_agreement_is_that_of_the_rounded_figure(count, printed, mark):
-    assert _agrees(count, printed) == mark
+    assert agrees(count, printed) == mark
 
 
 @pytest.mark.slow

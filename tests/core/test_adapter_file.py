@@ -89,6 +89,17 @@ def test_other_hyper_parameters_are_attached(file):
     refused(vpeft.attach(build(VIT), {"type": "LoRA", "rank": 5}), file, "detach it first")
 
 
+def test_a_base_with_other_buffers_is_another_base(tmp_path):
+    """VideoMAE's positions are a buffer, which image weights replace."""
+    name = "mmaction.VisionTransformer"
+    file = vpeft.save_adapter(vpeft.attach(build(name), "LoRA"), tmp_path / "video.safetensors")
+    other = build(name)
+    assert "pos_embed" in dict(other.named_buffers())
+    other.pos_embed.add_(0.1)
+    refused(other, file, "other base")
+    vpeft.load_adapter(build(name), file)
+
+
 def test_truncated(file):
     file.write_bytes(file.read_bytes()[:-100])
     refused(build(VIT), file, "is truncated or no safetensors file")

@@ -17,11 +17,6 @@ VARIANTS = [(host, {}) for host in sorted(BUILDERS)] + [
 ]
 
 
-@pytest.fixture
-def images():
-    return torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-
 def check_merge(host, options, cfg, images) -> None:
     plain = build(host, **options)
     model = vpeft.attach(copy.deepcopy(plain), cfg)

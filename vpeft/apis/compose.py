@@ -7,6 +7,7 @@ several data sets it is ``<model>.py`` with a field ``data_sets``: settings by d
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ class Recipe:
 
 
 def _read(file: Path) -> Config:
+    return copy.deepcopy(_parsed(file.resolve(), file.stat().st_mtime_ns))
+
+
+@cache
+def _parsed(file: Path, changed: int) -> Config:
     try:
         return Config.fromfile(str(file))
     except (SyntaxError, KeyError, FileNotFoundError, NameError) as error:

@@ -105,8 +105,8 @@ def methods_page(root: str = "configs") -> str:
         "all blocks; with w also dense weight gradients. A star marks what could not be checked against the authors'",
         "own code or paper; see below.",
         "",
-        _row("method", "category", "memory", "merges", *sorted(HOSTS.module_dict)),
-        _row(*["---"] * (4 + len(HOSTS.module_dict))),
+        markdown_row("method", "category", "memory", "merges", *sorted(HOSTS.module_dict)),
+        markdown_row(*["---"] * (4 + len(HOSTS.module_dict))),
     ]
     for name in order:
         cls, cells = PEFT_METHODS.get(name), []
@@ -119,7 +119,7 @@ def methods_page(root: str = "configs") -> str:
                 refusals.append(f"- {name} on {host}: {error}")
                 cells.append("refused")
         star = "*" if cls.unverified else ""
-        lines.append(_row(f"{name}{star}", cls.category, cls.memory, merges(cls), *cells))
+        lines.append(markdown_row(f"{name}{star}", cls.category, cls.memory, merges(cls), *cells))
     lines += ["", "Refused, in the words of the error:", "", *refusals, "", *_counts(order, options, published)]
     lines += ["", "## Not verified", ""]
     lines += [f"- **{n}**: {PEFT_METHODS.get(n).unverified}" for n in order if PEFT_METHODS.get(n).unverified]
@@ -143,8 +143,8 @@ def _counts(order: list[str], options: Mapping, published: Mapping[str, Any]) ->
         "`configs/_base_/methods/` on the dense backbones (with four output norms) and those of video, beside the",
         f"published figure; = marks agreement. Source: {published['source']}.",
         "",
-        _row("method", *(f"{name} | published" for name in COUNTED), "note"),
-        _row(*["---"] * (2 + 2 * len(COUNTED))),
+        markdown_row("method", *(f"{name} | published" for name in COUNTED), "note"),
+        markdown_row(*["---"] * (2 + 2 * len(COUNTED))),
     ]
     for name in order:
         entry = published["methods"].get(name, {})
@@ -155,20 +155,20 @@ def _counts(order: list[str], options: Mapping, published: Mapping[str, Any]) ->
             printed = entry.get(backbone, "")
             try:
                 count = count_on(backbone, build_method({"type": name, **options.get((name, kind), {}), **changed}))
-                cells += [f"{count / 1e6:.4f}", printed + _agrees(count, printed)]
+                cells += [f"{count / 1e6:.4f}", printed + agrees(count, printed)]
             except UserError:
                 cells += ["", printed]
         note = " ".join([*(f"({other})" for other in sorted(others)), entry.get("note", "")]).strip()
-        lines.append(_row(name, *cells, note))
+        lines.append(markdown_row(name, *cells, note))
     return lines
 
 
-def _agrees(count: int, printed: str) -> str:
+def agrees(count: int, printed: str) -> str:
     """A mark where the count, rounded as the published figure, is that figure."""
     if not printed:
         return ""
     return " =" if round(Decimal(count) / 10**6, -Decimal(printed).as_tuple().exponent) == Decimal(printed) else ""
 
 
-def _row(*cells: str) -> str:
+def markdown_row(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"

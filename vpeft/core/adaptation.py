@@ -172,9 +172,19 @@ class Adaptation:
             state_dict[prefix + key] = state[key]
 
     def base_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The base as it was before training: its parameters by key, sorted."""
+        """The base as it was before training: parameters by key, sorted, and buffers that files hold values of."""
         for p in sorted(self.host.parameters(), key=lambda p: p.name):
             yield p.name, self.originals.get(p.name, self.merged.get(p.name, p.param.detach()))
+        kept = self.host.backbone.state_dict()
+        heads = tuple(f"{name}." for name in self.host.heads())
+        for name, buffer in self.host.backbone.named_buffers():
+            if (
+                buffer.is_floating_point()
+                and name in kept
+                and not is_peft_key(name)
+                and not (heads and name.startswith(heads))
+            ):
+                yield name, buffer
 
     # Switching, merging, detaching ----------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ FORMAT = "vpeft-adapter-1"
 
 
 def fingerprint(adaptation: Adaptation) -> str:
-    """SHA-256 of the base's parameters as they were before training: keys, shapes and values."""
+    """SHA-256 of the base as it was before training: keys, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in adaptation.base_tensors():
         digest.update(f"{name}{tuple(tensor.shape)}".encode())

@@ -76,6 +76,7 @@ class LowRank(nn.Module):
         """``y + scale * B A x`` written into ``y``, which the linear has just made and nobody else reads."""
         down, up = self.factors()
         code = F.linear(self.dropped(x), down).to(y.dtype)
+        y = y.contiguous()  # a copy only where the linear gave a transposed view
         flat = y.view(-1, self.out_features)
         flat.addmm_(code.flatten(0, -2), up.to(y.dtype).t(), alpha=self.scale)
         return y

@@ -1,0 +1,11 @@
+# Methods that dense tasks on a Swin leave out, with the reason that their configs' names answer with.
+__selection = "it selects by the classes of whole images, which this task does not have"
+__width = "its side network is defined for a backbone of one width; E3VA and DTL are those for stages"
+without = dict(
+    sct=__selection,
+    gps=__selection,
+    dyt="its losses compare class scores of a linear head, which this task does not have",
+    lst=__width,
+    last=__width,
+    hst=__width,
+)

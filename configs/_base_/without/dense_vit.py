@@ -1,0 +1,11 @@
+# Methods that dense tasks on a ViT with several outputs leave out, with the reason that their configs' names answer with.
+__selection = "it selects by the classes of whole images, which this task does not have"
+__output = "its side network takes the place of one output, and this backbone gives several"
+without = dict(
+    sct=__selection,
+    gps=__selection,
+    dyt="its losses compare class scores of a linear head, which this task does not have",
+    lst=__output,
+    last=__output,
+    hst=__output,
+)

@@ -1,0 +1,2 @@
+# Methods that video tasks on VideoMAE's ViT leave out, with the reason that their configs' names answer with.
+without = dict(hst="it reads out at a class token, and this backbone norms a mean of its own width")
