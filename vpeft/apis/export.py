@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vpeft.apis.adapters import detach, merge, plain_state_dict
 from vpeft.apis.config import plain_config
-from vpeft.core.adaptation import find_adaptation
+from vpeft.core.adaptation import backbone_prefix, find_adaptation
 from vpeft.core.trained import build_model, load_trained
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
@@ -32,9 +32,9 @@ def export_merged(cfg: Config, checkpoint: str, out: str) -> dict[str, float]:
         out: The plain checkpoint, ``.pth`` or ``.safetensors``.
 
     Returns:
-        ``merged`` and ``written``: the largest difference between adapted and merged output in float64, and between
-        adapted output and that of the plain model with the written weights, both relative to the largest output;
-        ``tensors`` written.
+        ``merged`` and ``written``: the largest difference between the adapted and the merged backbone's outputs in
+        float64, and between the adapted one's and those of the plain one with the written weights, both relative to the
+        largest output; ``tensors`` written.
 
     Raises:
         UserError: Nothing is written: the method cannot be merged, or the outputs differ.
@@ -45,16 +45,17 @@ def export_merged(cfg: Config, checkpoint: str, out: str) -> dict[str, float]:
     images = random_images(model, cfg)
     dtypes = {key: value.dtype for key, value in plain_state_dict(model).items()}
     model.double()
-    before = _outputs(model, images)
+    place = backbone_prefix(model).rstrip(".")
+    before = _outputs(model, place, images)
     left = merge(model)
     if left:
         raise UserError(f"{', '.join(left)} cannot be merged: the plain config could not hold it. Nothing was written.")
-    merged = _difference(before, _outputs(model, images))
+    merged = _difference(before, _outputs(model, place, images))
     detach(model, restore=False)
     state = {key: value.to(dtypes[key]) for key, value in model.state_dict().items()}
     plain = build_model(plain_config(cfg))
     plain.load_state_dict(state, strict=True)
-    written = _difference(before, _outputs(plain.double().eval(), images))
+    written = _difference(before, _outputs(plain.double().eval(), place, images))
     if not (merged <= MERGED_TOLERANCE and written <= WRITTEN_TOLERANCE):
         raise UserError(
             f"the plain model's output differs from the adapted one's by {merged:.1e} (merged, float64) and "
@@ -74,9 +75,10 @@ def random_images(model: nn.Module, cfg: Config, count: int = 2) -> Tensor:
 
 
 @torch.no_grad()
-def _outputs(model: nn.Module, images: Tensor) -> Tensor:
-    out = model(images, mode="tensor")
-    return out[-1] if isinstance(out, (tuple, list)) else out
+def _outputs(model: nn.Module, backbone: str, images: Tensor) -> Tensor:
+    """All outputs of the backbone in one vector: what stands behind it is the same, and asks for more than images."""
+    out = model.get_submodule(backbone)(images)
+    return torch.cat([one.flatten() for one in (out if isinstance(out, (tuple, list)) else (out,))])
 
 
 def _difference(a: Tensor, b: Tensor) -> float:

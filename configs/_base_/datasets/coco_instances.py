@@ -1,6 +1,6 @@
 # COCO 2017 in its public layout (docs/detection.md). 16 images a step in all: divide by the number of processes.
 data_root = "data/coco"
-image_size = (1333, 800)
+image_scale = (1333, 800)
 data_variant = "files"
 train_pipeline = [
     dict(type="vpeft.LoadImage", exif=True),
@@ -12,7 +12,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type="vpeft.LoadImage", exif=True),
-    dict(type="Resize", scale=image_size, keep_ratio=True),
+    dict(type="Resize", scale=image_scale, keep_ratio=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
 train_dataloader = dict(

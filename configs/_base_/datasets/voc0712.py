@@ -1,18 +1,18 @@
 # PASCAL VOC in its public layout (docs/detection.md): 07+12 trainval, three rounds an epoch; tested on 07 test.
 # 16 images a step in all: divide by the number of processes.
 data_root = "data/VOCdevkit"
-image_size = (1000, 600)
+image_scale = (1000, 600)
 data_variant = "files"
 train_pipeline = [
     dict(type="vpeft.LoadImage", exif=True),
     dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="Resize", scale=image_size, keep_ratio=True),
+    dict(type="Resize", scale=image_scale, keep_ratio=True),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="vpeft.LoadImage", exif=True),
-    dict(type="Resize", scale=image_size, keep_ratio=True),
+    dict(type="Resize", scale=image_scale, keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),  # behind the resizing: boxes of the image as it is
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]

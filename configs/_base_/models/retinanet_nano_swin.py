@@ -1,4 +1,4 @@
-# RetinaNet of 48 channels on the last two stages of the nano Swin, for objects of 8 to 32 pixels. Group norm in neck
+# RetinaNet of 32 channels on the last two stages of the nano Swin, for objects of 8 to 32 pixels. Group norm in neck
 # and head learns fast and is the same on any number of processes.
 # Pixels are expected as (value - 127.5) / 127.5.
 norm_cfg = dict(type="GN", num_groups=8, requires_grad=True)
@@ -23,7 +23,7 @@ model = dict(
     neck=dict(
         type="FPN",
         in_channels=[48, 96],
-        out_channels=48,
+        out_channels=32,
         num_outs=3,
         add_extra_convs="on_output",
         norm_cfg=norm_cfg,
@@ -31,9 +31,9 @@ model = dict(
     bbox_head=dict(
         type="RetinaHead",
         num_classes=6,
-        in_channels=48,
-        stacked_convs=2,
-        feat_channels=48,
+        in_channels=32,
+        stacked_convs=1,
+        feat_channels=32,
         norm_cfg=norm_cfg,
         anchor_generator=dict(
             type="AnchorGenerator",

@@ -38,19 +38,12 @@ def coco_content(classes):
         (4, 2, [0, 0, 80, 60], crowd, 1),
         (4, 2, [5, 5, 20, 20], SQUARE, 0),
     ]
+    keys = ("image_id", "category_id", "bbox", "segmentation", "iscrowd")
     return {
         "images": [{"id": i, "file_name": f"{i:012}.jpg", "height": 60, "width": 80} for i in range(1, 6)],
         "annotations": [
-            {
-                "id": n,
-                "image_id": i,
-                "category_id": c,
-                "bbox": b,
-                "area": b[2] * b[3],
-                "segmentation": s,
-                "iscrowd": many,
-            }
-            for n, (i, c, b, s, many) in enumerate(rows, 1)
+            {"id": n, "area": row[2][2] * row[2][3], **dict(zip(keys, row, strict=True))}
+            for n, row in enumerate(rows, 1)
         ],
         "categories": [{"id": i, "name": name} for i, name in enumerate(classes, 1)],
     }
