@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +130,13 @@ class _Trial(optuna.Trial):
 
 def open_trial(storage: str, identifier: int) -> _Trial:
     """A trial of a study, from any process."""
-    study = optuna.load_study(study_name="study", storage=storage, pruner=pruner())
-    return _Trial(study, identifier)
+    return _Trial(_study(storage, os.getpid()), identifier)
+
+
+@cache
+def _study(storage: str, process: int) -> optuna.Study:
+    """A study, once a process: connections must not be shared with a fork."""
+    return optuna.load_study(study_name="study", storage=storage, pruner=pruner())
 
 
 @HOOKS.register_module()

@@ -139,10 +139,12 @@ def _work(job: Job, told: Any, device: str) -> None:
     _die_with(multiprocessing.parent_process())
     log = Path(job.root) / WORK / job.name / "job.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab", buffering=0) as file:
+    # By lines, so that a worker that is killed has said what it said.
+    with open(log, "a", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    told.send(execute(job))
+        sys.stdout = sys.stderr = file
+        told.send(execute(job))
 
 
 def _die_with(parent: Any) -> None:

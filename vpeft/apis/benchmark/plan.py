@@ -170,10 +170,9 @@ def _types(path: str) -> str:
 
 def _recipe(path: str) -> str:
     """The label of a config's host: what follows the method in its name."""
-    composed = split(path)
+    stem, composed = Path(path).stem, split(path)
     if composed is not None:
-        return composed[1].stem
-    stem = Path(path).stem
+        return stem.removeprefix(f"{composed[0]}_")
     return stem.split("_", 1)[1] if "_" in stem else stem
 
 

@@ -48,15 +48,17 @@ def size_curves(results: Results) -> dict[str, dict[str, list[tuple[float, float
     ``parameters``. A curve over shots is of a method of one size, one over parameters of a method with as many shots.
     """
     axes: dict[str, dict[str, list[tuple[float, float, float]]]] = {"shots": {}, "parameters": {}}
-    for line in lines(results):
+    found = lines(results)
+    rows = [line.row for line in found]
+    for line in found:
         variant = _variant(line, results)
         shots = variant.pop("shots", None)
         point = (line.mean, line.std or 0.0)
         size = ", ".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in sorted(variant.items()))
         if shots is not None:
-            axes["shots"].setdefault(row_name((line.row[0], line.row[1], size), ()), []).append((shots, *point))
+            axes["shots"].setdefault(row_name((line.row[0], line.row[1], size), rows), []).append((shots, *point))
         images = "" if shots is None else f"shots={shots}"
-        axes["parameters"].setdefault(row_name((line.row[0], line.row[1], images), ()), []).append(
+        axes["parameters"].setdefault(row_name((line.row[0], line.row[1], images), rows), []).append(
             (line.parameters, *point)
         )
     return {axis: {name: sorted(points) for name, points in curves.items()} for axis, curves in axes.items()}

@@ -1,0 +1,146 @@
+"""Plans, and how runs are known again."""
+
+from pathlib import Path
+
+import pytest
+
+from vpeft import UserError
+from vpeft.apis.benchmark.jobs import effective_config, setting_hash
+from vpeft.apis.benchmark.plan import Plan, load_plan
+from vpeft.apis.config import load_config
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def test_a_plan_file_and_flags(tmp_path):
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        "methods: [lora, SSF]\ntasks: [digits, specialized]\nseeds: [4, 5]\noptions: {train_cfg.max_epochs: 2}\n"
+    )
+    jobs = load_plan(str(file)).jobs(str(tmp_path))
+    assert len(jobs) == 2 * 3 * 2
+    assert {(j.method, j.backbone, Path(j.config).name) for j in jobs} == {
+        ("LoRA", "nano_vit", "lora_nano_vit.py"),
+        ("SSF", "nano_vit", "ssf_nano_vit.py"),
+    }
+    assert {j.task for j in jobs} == {"digits", "textures", "tissue"}
+    assert [j.seed for j in jobs] == [4] * 6 + [5] * 6
+    assert all(j.load().train_cfg.max_epochs == 2 for j in jobs[:2])
+    assert len(load_plan(str(file), seeds=[1]).jobs(str(tmp_path))) == 6
+
+
+def test_a_plan_in_python(tmp_path):
+    file = tmp_path / "plan.py"
+    file.write_text('methods = ["lora"]\ntasks = ["digits"]\nseeds = list(range(3))\n')
+    assert len(load_plan(str(file)).jobs(str(tmp_path))) == 3
+
+
+def test_sweeps_go_through_shots_and_sizes(tmp_path):
+    plan = Plan(["lora", "linear"], tasks=["digits"], seeds=[0], sweep={"shots": [1, None], "rank": [2, 4]})
+    variants = [(j.method, j.variant) for j in plan.jobs(str(tmp_path))]
+    key = "model.backbone.method.rank"
+    assert variants == [
+        ("LoRA", {"shots": 1, key: 2}),
+        ("LoRA", {"shots": 1, key: 4}),
+        ("LoRA", {key: 2}),
+        ("LoRA", {key: 4}),
+        ("Linear", {"shots": 1}),
+        ("Linear", {}),
+    ]
+
+
+def test_all_methods_without_searches():
+    labels = {e.label for e in Plan(["all"]).entries()}
+    assert {"LoRA", "Full", "Linear", "NOAH", "Mona"} <= labels
+    assert len(labels) == 41
+
+
+def test_configs_by_path_and_without_suite(tmp_path):
+    file = tmp_path / "odd_name.py"
+    text = (ROOT / "configs/mini/lora_nano_vit.py").read_text().replace('"../', f'"{ROOT}/configs/')
+    file.write_text(text + "\nsuite = None\n")
+    (job,) = Plan(configs=[str(file)], seeds=[0]).jobs(str(tmp_path))
+    assert (job.method, job.backbone, job.task, job.suite) == ("LoRA", "name", "name", None)
+    assert job.load().train_dataloader.dataset.task == "digits"
+
+
+def test_two_configs_of_one_method_keep_rows_of_their_own(tmp_path):
+    file = tmp_path / "other_nano_vit.py"
+    text = (ROOT / "configs/mini/lora_nano_vit.py").read_text().replace('"../', f'"{ROOT}/configs/')
+    file.write_text(text.replace("rank=8", "rank=2"))
+    entries = Plan(["lora"], configs=[str(file)]).entries()
+    assert [e.label for e in entries] == ["other", "lora"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "nothing to run"),
+        ({"methods": ["lorra"]}, "did you mean 'lora'"),
+        ({"methods": ["lora"], "backbones": ["nano_vitt"]}, "did you mean 'nano_vit'"),
+        ({"methods": ["lora"], "tasks": ["digit"]}, "did you mean 'digits'"),
+        ({"methods": ["lora"], "seeds": ["a"]}, "no whole number"),
+        ({"methods": ["lora"], "sweep": {"rank": 4}}, "must be a list"),
+    ],
+)
+def test_wrong_plans_say_what_is_known(fields, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        Plan(**fields).jobs(str(tmp_path))
+
+
+def test_broken_plan_files(tmp_path):
+    file = tmp_path / "plan.yaml"
+    for text, message in (
+        ("method: [lora]", "did you mean 'methods'"),
+        ("a: [", "cannot be read"),
+        ("- a", "must hold"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_plan(str(file))
+    with pytest.raises(UserError, match="does not exist"):
+        load_plan(str(tmp_path / "no.yaml"))
+
+
+def jobs_of(tmp_path, **fields):
+    return Plan(**{"methods": ["lora"], "tasks": ["digits"], "seeds": [0], **fields}).jobs(str(tmp_path))
+
+
+def test_a_run_is_known_by_what_is_run(tmp_path):
+    (plain,) = jobs_of(tmp_path)
+    assert jobs_of(tmp_path)[0].name == plain.name
+    others = [
+        jobs_of(tmp_path, seeds=[1]),
+        jobs_of(tmp_path, tasks=["tissue"]),
+        jobs_of(tmp_path, options={"optim_wrapper.optimizer.lr": 0.1}),
+        jobs_of(tmp_path, options={"data_variant": "other"}),
+        jobs_of(tmp_path, sweep={"shots": [3]}),
+    ]
+    assert len({job.name for (job,) in others} | {plain.name}) == 6
+
+
+def test_what_changes_nothing_does_not_count():
+    config = ROOT / "configs/mini/lora_nano_vit.py"
+    plain = setting_hash(load_config(config, "digits"))
+    same = {
+        "work_dir": "/elsewhere",
+        "log_level": "ERROR",
+        "randomness.seed": 7,
+        "default_hooks.logger.interval": 1,
+        "tuned": {"trials": 5},
+    }
+    assert setting_hash(load_config(config, "digits", same)) == plain
+    vtab = ROOT / "configs/vtab/lora_vit.py"
+    assert setting_hash(load_config(vtab, "dtd", {"data_root": "/a"})) == setting_hash(load_config(vtab, "dtd"))
+    assert setting_hash(load_config(config, "digits", {"model.backbone.method.rank": 4})) != plain
+
+
+def test_the_effective_config_has_one_look_at_the_test_images():
+    cfg = effective_config(str(ROOT / "configs/mini/lora_nano_vit.py"), "digits", {}, {"shots": 1})
+    assert cfg.val_dataloader is None
+    assert len(cfg.train_dataloader.dataset.indices) == 10

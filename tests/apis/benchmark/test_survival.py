@@ -1,0 +1,151 @@
+"""Real runs: killed at random moments, on Ray with a lost worker, through submitit; all end with the same results."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vpeft.apis.benchmark.benchmark import benchmark
+from vpeft.apis.benchmark.engines import build_engine
+from vpeft.apis.benchmark.plan import Plan
+from vpeft.apis.benchmark.results import read_results
+from vpeft.apis.benchmark.scheduler import run_jobs
+
+ROOT = Path(__file__).parents[3]
+FAST = {
+    "train_cfg.max_epochs": 2,
+    "train_dataloader.batch_size": 250,
+    "default_hooks.checkpoint.interval": 1,
+    "model.backbone.drop_path_rate": 0.2,
+}
+#: Forked from here, where everything is imported: a test need not wait for imports again.
+FORKED = {"workers": 2, "devices": [], "start": "fork"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def plan(seeds: int = 3, **fields) -> Plan:
+    return Plan(["linear", "lora"], tasks=["digits"], seeds=list(range(seeds)), options=FAST, **fields)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The folder of a benchmark that nothing happened to."""
+    root = tmp_path_factory.mktemp("unbroken")
+    before = os.getcwd()
+    os.chdir(ROOT)
+    assert benchmark(plan(), str(root), engine_options=FORKED) == []
+    os.chdir(before)
+    return root
+
+
+def shown(root: Path) -> dict:
+    """What results say, by the run's name, without times."""
+    runs = read_results(root).runs
+    keys = ("status", "hash", "setting", "metrics", "main_metric", "parameters", "protocol", "methods", "seed", "task")
+    return {str(path.relative_to(root)): {key: r[key] for key in keys} for path, r in runs.items()}
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    files = sorted(path.relative_to(a) for path in a.rglob("adapter.safetensors"))
+    pairs = [(load_file(a / file), load_file(b / file)) for file in files]
+    return bool(files) and all(torch.equal(x[key], y[key]) for x, y in pairs for key in x)
+
+
+def test_results_of_the_engine_are_those_of_a_plain_run(unbroken, tmp_path):
+    """The isolated job is the job: the same metrics as in this process."""
+    (job, *_) = [job for job in plan(1).jobs(str(tmp_path)) if job.method == "LoRA"]
+    job.run()
+    mine, theirs = job.result(), read_results(unbroken).runs[unbroken / job.file.relative_to(tmp_path)]
+    assert mine["metrics"] == theirs["metrics"]
+    assert mine["cost"]["peak_memory_bytes"] == theirs["cost"]["peak_memory_bytes"] > 1_000_000
+    assert mine["cost"]["adapter_bytes"] == os.path.getsize(job.work_dir / "adapter.safetensors")
+    assert mine["cost"]["inference_ratio"] > 0
+    assert not list(job.work_dir.glob("*.pth"))
+
+
+def test_killed_five_times_it_ends_as_if_it_was_not(unbroken, tmp_path):
+    moments = random.Random(0)
+    finished: dict[Path, bytes] = {}
+    for kill in range(5):
+        process = multiprocessing.get_context("fork").Process(
+            target=benchmark, args=(plan(), str(tmp_path)), kwargs={"engine_options": FORKED}
+        )
+        process.start()
+        # Some time after so many runs have been finished in all.
+        deadline = time.time() + 120
+        while len(list(tmp_path.rglob("runs/**/seed*.json"))) < kill and time.time() < deadline:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 1.5))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "the benchmark was done before it could be killed"
+        finished |= {path: path.read_bytes() for path in tmp_path.rglob("runs/**/seed*.json")}
+    assert 4 <= len(finished) < 6
+    assert benchmark(plan(), str(tmp_path), engine_options=FORKED) == []
+    assert all(path.read_bytes() == content for path, content in finished.items()), "a finished run was run again"
+    assert shown(tmp_path) == shown(unbroken)
+    assert len(shown(tmp_path)) == 6
+    assert same_weights(tmp_path / "work", unbroken / "work")
+
+
+def test_ray_gives_the_same_results_and_runs_a_lost_job_again(unbroken, tmp_path, capsys):
+    pytest.importorskip("ray")
+    killed = threading.Event()
+
+    def kill_one() -> None:
+        while not killed.is_set():
+            for mark in tmp_path.rglob(".started"):
+                words = mark.read_text().split()
+                # In the middle: after an epoch, before the result.
+                if len(words) == 2 and (mark.parent / "epoch_1.pth").exists():
+                    os.kill(int(words[1]), signal.SIGKILL)
+                    killed.set()
+                    return
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=kill_one, daemon=True)
+    thread.start()
+    jobs = [job for job in plan(2).jobs(str(tmp_path)) if job.method == "LoRA"]
+    with build_engine("ray", workers=2) as engine:
+        assert run_jobs(jobs, engine) == []
+    assert killed.is_set()
+    killed.set()
+    assert "attempt 1 failed, another follows" in capsys.readouterr().err
+    expected = {name: r for name, r in shown(unbroken).items() if "lora" in name and r["seed"] < 2}
+    assert shown(tmp_path) == expected
+    assert len(expected) == 2
+    assert same_weights(tmp_path / "work", unbroken / "work")
+
+
+def test_submitit_gives_the_same_results(unbroken, tmp_path):
+    pytest.importorskip("submitit")
+    jobs = plan(1).jobs(str(tmp_path))
+    with build_engine("slurm", cluster="local", folder=str(tmp_path / "slurm"), workers=2, minutes=5) as engine:
+        assert run_jobs(jobs, engine, quiet=True) == []
+    assert shown(tmp_path) == {name: r for name, r in shown(unbroken).items() if r["seed"] == 0}
+
+
+def test_tuned_settings_are_used_and_named(tmp_path):
+    fast = {**FAST, "train_cfg.max_epochs": 1}
+    tuned = Plan(["lora"], tasks=["digits"], seeds=[0], options=fast, tune={"trials": 2, "space": {"rank": [1, 2]}})
+    assert benchmark(tuned, str(tmp_path), engine_options=FORKED) == []
+    (run,) = read_results(tmp_path).runs.values()
+    best = json.loads((tmp_path / "tuning/lora_nano_vit/digits/best.json").read_text())
+    assert run["tuning"] == best["tuning"]
+    assert run["methods"][0]["rank"] == best["options"]["model.backbone.method.rank"]
+    assert run["protocol"]["faults"] == []
+    assert run["train_split"] == "train800val200"
