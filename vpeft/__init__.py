@@ -2,7 +2,7 @@
 
 from vpeft import compat  # isort: skip  # noqa: F401  must come before any package that it mends
 
-from vpeft import algorithms, core  # noqa: F401  (register)
+from vpeft import algorithms, core, extension  # noqa: F401  (register)
 from vpeft.apis import attach, detach, disabled, learn, load_adapter, merge, plain_state_dict, save_adapter, unmerge
 from vpeft.errors import UserError
 

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mmengine.device import get_device
 
 from vpeft.errors import UserError
 from vpeft.extension.attention_maps import KINDS, Map, default_kinds, look
+from vpeft.extension.grids import Cell, Grid, draw_grid
 from vpeft.extension.images import Look, dataset_looks, file_looks
-from vpeft.extension.plots import figure, save_figure
+from vpeft.extension.plots import save_figure
 from vpeft.extension.runs import open_runs
 
 #: Colours of texts on right and wrong predictions; a mark says it too.
 RIGHT, WRONG = "#0072B2", "#D55E00"
-COLOURS = "viridis"
-
-
-@dataclass
-class Cell:
-    """One panel: an image, what is laid over it, and a text below."""
-
-    image: np.ndarray
-    values: np.ndarray | None = None
-    text: str = ""
-    colour: str = "black"
-
-
-@dataclass
-class Grid:
-    """Rows of panels with their names."""
-
-    rows: list[list[Cell]]
-    left: list[str]
-    top: list[str]
 
 
 def looked_at(
@@ -163,37 +143,11 @@ def _frames(one: Map) -> list[np.ndarray]:
     return [one.image[i] for i in _frame_numbers(one)]
 
 
-def draw_grid(grid: Grid, label: str, title: str = "") -> Figure:
-    """The grid, with one scale of colours for all of its maps."""
-    columns, rows = len(grid.top), len(grid.rows)
-    lines = max(cell.text.count("\n") + bool(cell.text) for row in grid.rows for cell in row)
-    fig = figure(1.55 * columns + 1.6, (1.55 + 0.15 * lines) * rows + (0.7 if title else 0.35))
-    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    axes = fig.subplots(rows, columns, squeeze=False)
-    values = [cell.values for row in grid.rows for cell in row if cell.values is not None]
-    low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
-    shown = None
-    for i, row in enumerate(grid.rows):
-        for j, cell in enumerate(row):
-            ax = axes[i, j]
-            height, width = cell.image.shape[:2]
-            place = {"extent": (0, width, height, 0), "interpolation": "nearest"}
-            if cell.values is None:
-                ax.imshow(cell.image, **place)
-            else:
-                ax.imshow(cell.image.mean(-1), cmap="gray", vmin=0, vmax=255, **place)
-                shown = ax.imshow(cell.values, cmap=COLOURS, vmin=low, vmax=high, alpha=0.65, **place)
-            ax.set(xticks=[], yticks=[])
-            ax.set_xlabel(cell.text, fontsize=8, color=cell.colour)
-            if i == 0:
-                ax.set_title(grid.top[j], fontsize=9)
-            if j == 0:
-                ax.set_ylabel(grid.left[i], fontsize=8)
-    bar = fig.colorbar(shown, ax=axes, label=label, shrink=min(1.0, 2.2 / rows + 0.3), aspect=25, pad=0.02)
-    bar.ax.tick_params(labelsize=8)
-    if title:
-        fig.suptitle(title, fontsize=10)
-    return fig
+def picture(rows: Sequence[tuple[Look, dict[str, Map]]], kind: str, names: Sequence[str] = ()) -> np.ndarray:
+    """The grid of one kind of map as an RGB image, uint8, for mmengine's visualizers."""
+    canvas = FigureCanvasAgg(draw_grid(arrange(rows, names), KINDS[kind]))
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def write_attention(
@@ -215,6 +169,6 @@ def write_attention(
     out = Path(out)
     out = out.with_suffix("") if out.suffix in (".png", ".svg") else out
     return [
-        save_figure(draw_grid(arrange(rows, names), KINDS[name], title), f"{out}_{name}{kind}", dpi=85)
+        save_figure(draw_grid(arrange(rows, names), KINDS[name], title), f"{out}_{name}{kind}", dpi=90)
         for name, rows in found.items()
     ]

@@ -1,0 +1,25 @@
+"""What runs of detection and segmentation predict, drawn on the images side by side with the truth."""
+
+import argparse
+
+from vpeft.apis.cli import run_main
+from vpeft.extension.predictions import drawn, write_predictions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", help="folders of trained runs, all tested on the same data")
+    parser.add_argument("--images", nargs="+", help="image files instead of test samples")
+    parser.add_argument("--samples", type=int, nargs="+", help="test samples by place (random ones)")
+    parser.add_argument("--count", type=int, default=3, help="how many random test samples (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random choice (%(default)s)")
+    parser.add_argument("--threshold", type=float, default=0.3, help="least score of boxes and masks (%(default)s)")
+    parser.add_argument("--out", default="work_dirs/predictions.png", help="the picture (%(default)s)")
+    parser.add_argument("--title", default="", help="a line above")
+    args = parser.parse_args()
+    grid, legend = drawn(args.runs, args.images, args.samples, args.count, args.seed, args.threshold)
+    print(write_predictions(grid, legend, args.out, args.title))
+
+
+if __name__ == "__main__":
+    run_main(main)
