@@ -107,11 +107,12 @@ def upset(ax: Axes, dots: Axes, sets: Mapping[str, set], most: int = 14) -> None
         rows = [names.index(name) for name in inside]
         dots.scatter([i] * len(names), range(len(names)), color="#d9d9d9", s=30)
         dots.plot([i] * len(rows), rows, color="black", marker="o", markersize=5.5, linewidth=1.5)
-    dots.set_yticks(range(len(names)), [f"{name} ({len(members)})" for name, members in sets.items()])
+    dots.set_yticks(range(len(names)), names)
+    for i, members in enumerate(sets.values()):
+        dots.text(len(counts) - 0.3, i, f"{len(members)}", va="center", fontsize=8)
     dots.set_xticks([])
-    dots.invert_yaxis()
     dots.set_ylim(len(names) - 0.5, -0.5)
-    dots.set_xlim(-0.6, len(counts) - 0.4)
-    ax.set_xlim(-0.6, len(counts) - 0.4)
+    dots.set_xlim(-0.6, len(counts) + 0.6)
+    ax.set_xlim(-0.6, len(counts) + 0.6)
     dots.spines[:].set_visible(False)
     dots.tick_params(length=0)

@@ -91,13 +91,14 @@ def write_report(runs: Sequence[Predictions], out: str | os.PathLike[str], k: in
 
 def _overlap(runs: Sequence[Predictions], k: int) -> Figure:
     if len(runs) <= 3:
-        fig = figure(8, 4)
+        fig = figure(8, 4.3)
+        fig.get_layout_engine().set(h_pad=0.15)
         for ax, (kind, correct) in zip(fig.subplots(1, 2), KINDS.items(), strict=True):
             venn(ax, {run.name: set(most_confident(run, k, correct)) for run in runs})
             ax.set_title(f"{k} most confident {kind} predictions")
         return fig
     fig = figure(10, 3 + 0.22 * len(runs))
-    grid = fig.subplots(2, 2, height_ratios=[3, 0.25 * len(runs) + 0.6])
+    grid = fig.subplots(2, 2, height_ratios=[3, 0.25 * len(runs) + 0.6], sharey="row")
     for column, (kind, correct) in enumerate(KINDS.items()):
         upset(grid[0, column], grid[1, column], {run.name: set(most_confident(run, k, correct)) for run in runs})
         grid[0, column].set_title(f"{k} most confident {kind} predictions")
@@ -116,8 +117,7 @@ def _ensembles(report: dict[str, Any]) -> Figure:
     for i, (_, value) in enumerate(bars):
         ax.text(value, i, f" {value:.1f}", va="center", fontsize=8)
     ax.axvline(report["members"][report["best"]], color="black", linewidth=0.8, linestyle=":")
-    lowest = min(value for _, value in bars)
-    ax.set_xlim(max(0, lowest - 10), min(110, max(v for _, v in bars) + 5))
+    ax.set_xlim(0, 109)
     ax.set_xlabel("top-1 accuracy in %; dotted: the best single run")
     ax.spines[["top", "right"]].set_visible(False)
     return fig
