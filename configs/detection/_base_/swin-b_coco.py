@@ -4,6 +4,8 @@ _base_ = [
     "../../_base_/datasets/coco_instances.py",
     "../../_base_/schedules/coco_36e.py",
     "../../_base_/detection_runtime.py",
+    "../../_base_/without/dense_swin.py",
 ]
 methods_table = "dense"
+published = "Swin-B"  # the column of published parameters
 default_hooks = dict(checkpoint=dict(interval=1))

@@ -4,6 +4,8 @@ _base_ = [
     "../../_base_/datasets/voc0712.py",
     "../../_base_/schedules/voc_4e.py",
     "../../_base_/detection_runtime.py",
+    "../../_base_/without/dense_swin.py",
 ]
 methods_table = "dense"
+published = "Swin-L"  # the column of published parameters
 default_hooks = dict(checkpoint=dict(interval=1))

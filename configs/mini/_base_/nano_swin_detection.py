@@ -4,6 +4,7 @@ _base_ = [
     "../../_base_/datasets/scene_voc.py",
     "../../_base_/schedules/nano_detection.py",
     "../../_base_/detection_runtime.py",
+    "../../_base_/without/dense_swin.py",
 ]
 methods_table = "nano"
 default_hooks = dict(checkpoint=dict(interval=4))

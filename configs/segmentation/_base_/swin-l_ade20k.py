@@ -4,6 +4,8 @@ _base_ = [
     "../../_base_/datasets/ade20k.py",
     "../../_base_/schedules/segmentation_160k.py",
     "../../_base_/segmentation_runtime.py",
+    "../../_base_/without/dense_swin.py",
 ]
 methods_table = "dense"
+published = "Swin-L"  # the column of published parameters
 default_hooks = dict(checkpoint=dict(interval=16_000))

@@ -4,6 +4,7 @@ _base_ = [
     "../../_base_/datasets/ade20k.py",
     "../../_base_/schedules/segmentation_160k.py",
     "../../_base_/segmentation_runtime.py",
+    "../../_base_/without/dense_vit.py",
 ]
 methods_table = "dense"
 default_hooks = dict(checkpoint=dict(interval=16_000))
