@@ -171,6 +171,50 @@ def test_testing_refuses_other_classes_and_values_beyond_them(config, scenes, tm
     assert not (tmp_path / "result.json").exists()
 
 
+#: The ADE20K recipe made small enough to run: its pipelines, both heads, schedule and evaluation stay.
+SMALL = {
+    "model.backbone.method.rank": 8,
+    "model.backbone.embed_dims": 24,
+    "model.backbone.depths": [1, 1, 2, 1],
+    "model.backbone.num_heads": [1, 2, 4, 8],
+    "model.data_preprocessor.size": (64, 64),
+    "model.decode_head.in_channels": [24, 48, 96, 192],
+    "model.decode_head.channels": 16,
+    "model.auxiliary_head.in_channels": 96,
+    "model.auxiliary_head.channels": 16,
+    "train_dataloader.num_workers": 0,
+    "val_dataloader.num_workers": 0,
+    "test_dataloader.num_workers": 0,
+    "train_dataloader.dataset.pipeline.2.scale": (256, 64),
+    "train_dataloader.dataset.pipeline.3.crop_size": (64, 64),
+    "val_dataloader.dataset.pipeline.1.scale": (256, 64),
+    "test_dataloader.dataset.pipeline.1.scale": (256, 64),
+}
+
+
+def test_the_ade20k_recipe_runs(tmp_path):
+    data, weights = write_ade20k(tmp_path / "data", train=4, val=2), str(tmp_path / "swin.pth")
+    folders = {f"{part}_dataloader.dataset.data_root": str(data) for part in ("train", "val", "test")}
+    options = {**FAST, **SMALL, **folders, "model.backbone.init_cfg.checkpoint": weights, "train_cfg.val_interval": 2}
+
+    def config(**more):
+        cfg = load_config(ROOT / "configs/segmentation/lora_swin-l_ade20k.py", None, {**options, **more})
+        return prepare(cfg, str(tmp_path / "run"), seed=0)
+
+    torch.save({"state_dict": build_model(plain_config(config())).backbone.state_dict()}, weights)
+    runner = train(config())
+    # The first step is taken at a millionth of the rate, and 1500 lead up to it.
+    assert runner.optim_wrapper.get_lr()["lr"][0] == pytest.approx(6e-5 * (1e-6 + 4 * (1 - 1e-6) / 1500), rel=1e-2)
+    decayed = {group["weight_decay"] for group in runner.optim_wrapper.optimizer.param_groups}
+    assert decayed == {0.0, 0.01}
+    result = run_test(config(), str(tmp_path / "run/iter_4.pth"))
+    assert 0 <= result["metrics"]["mIoU"] < 100
+    heads = [*runner.model.decode_head.parameters(), *runner.model.auxiliary_head.parameters()]
+    assert result["parameters"]["head"] == sum(p.numel() for p in heads)
+    with pytest.raises(vpeft.UserError, match=r"model\.auxiliary_head\.num_classes=19, and ADE20K has 150 classes"):
+        train(config(**{"model.auxiliary_head.num_classes": 19}))
+
+
 #: A user's own config, as mmseg's documentation has them.
 OWN = """
 default_scope = "mmseg"
