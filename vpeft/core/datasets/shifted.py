@@ -54,7 +54,7 @@ def _rotate(x: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarra
 
 
 def _colour(x: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
-    """Channels mixed by a random matrix whose rows add up to one."""
+    """Channels mixed by a random matrix whose rows add up to one: grey stays grey."""
     other = rng.dirichlet(np.ones(3), 3)
     return x @ (np.eye(3) * (1 - severity / 5) + other * severity / 5).T
 
