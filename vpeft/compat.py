@@ -149,19 +149,22 @@ class _Operators(types.ModuleType):
     """In the place of ``mmcv._ext``: what :mod:`vpeft.core.detection_ops` has; anything else says so when called."""
 
     def __getattr__(self, name: str) -> Any:
-        from vpeft.core import detection_ops
-        from vpeft.errors import UserError
-
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def missing(*args, **kwargs) -> None:
-            raise UserError(
-                f"mmcv was installed without its compiled operators, and {name!r} is none of those that vpeft has in "
-                "plain torch: build mmcv with ops (docs/detection.md)."
-            )
+        def operator(*args, **kwargs) -> Any:
+            # Not before: mmcv.ops is imported while vpeft is, and would be left half imported by a circle.
+            from vpeft.core import detection_ops
+            from vpeft.errors import UserError
 
-        return getattr(detection_ops, name, missing)
+            if not hasattr(detection_ops, name):
+                raise UserError(
+                    f"mmcv was installed without its compiled operators, and {name!r} is none of those that vpeft has "
+                    "in plain torch: build mmcv with ops (docs/detection.md)."
+                )
+            return getattr(detection_ops, name)(*args, **kwargs)
+
+        return operator
 
 
 class _OperatorsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
