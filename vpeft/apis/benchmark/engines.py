@@ -183,12 +183,11 @@ class RayEngine(Engine):
         self.own = not self.ray.is_initialized()
         if self.own:
             # Ray would else take a running cluster of this machine without being asked.
-            where = {"address": address} if address else {"address": "local", "num_cpus": workers}
+            here = {"address": "local", "num_cpus": workers, "include_dashboard": False}
             variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
             self.ray.init(
-                **where,
+                **({"address": address} if address else here),
                 log_to_driver=False,
-                include_dashboard=False if not address else None,
                 logging_level="ERROR",
                 runtime_env={"env_vars": variables},
             )
