@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.hosts import perturb
-
 import vpeft
+from support.hosts import perturb
 from vpeft.apis.config import load_config
 from vpeft.core.trained import ADAPTER, build_model
 

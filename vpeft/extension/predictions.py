@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from matplotlib.colors import to_rgb
 from mmengine.device import get_device
 from mmengine.registry import VISUALIZERS
-from mmengine.structures import BaseDataElement
+from mmengine.structures import BaseDataElement, PixelData
 from mmengine.visualization import Visualizer
 
 from vpeft.core.datasets.load import LoadImage
@@ -85,11 +86,11 @@ def drawn(
 def _meta(run: Run) -> dict[str, Any]:
     """Names and colours of a run's classes; where the data set has no colours, ones that all can tell apart."""
     meta = dict(run.dataset().metainfo)
+    meta.setdefault("classes", ())
     if not meta.get("palette"):
-        count = len(meta["classes"])
         colours = [tuple(round(255 * c) for c in to_rgb(colour)) for colour in COLOURS]
         # Black is hard to see on images: it comes last, and beyond seven classes colours return.
-        meta["palette"] = [colours[i % len(colours)] for i in range(count)]
+        meta["palette"] = [colours[i % len(colours)] for i in range(len(meta["classes"]))]
     return meta
 
 
@@ -124,13 +125,13 @@ def enlarge(image: np.ndarray, sample: BaseDataElement) -> tuple[np.ndarray, Bas
     factor = max(1, -(-LEAST // min(image.shape[:2])))
     if factor == 1:
         return image, sample
-    sample = sample.clone()
+    sample = copy.deepcopy(sample)
     for name in ("gt_instances", "pred_instances"):
         if name in sample:
             _enlarge_instances(sample.get(name), factor)
     for name in ("gt_sem_seg", "pred_sem_seg"):
         if name in sample:
-            sample.get(name).set_data({"data": _larger(sample.get(name).data, factor)})
+            sample.set_field(PixelData(data=_larger(sample.get(name).data, factor)), name, dtype=PixelData)
     return image.repeat(factor, 0).repeat(factor, 1), sample
 
 

@@ -1,0 +1,233 @@
+"""Maps of runs side by side, Grad-CAM, predictions drawn, and the hook."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.hosts import BUILDERS, SIZES, build
+from support.runs import write_run
+from torch import nn
+
+import vpeft
+from vpeft.apis.config import load_config
+from vpeft.apis.run import prepare
+from vpeft.apis.run import test as run_test
+from vpeft.core.backbones.host import find_host
+from vpeft.core.datasets.scenes import SPLITS
+from vpeft.extension.attention import recording, rollout_map
+from vpeft.extension.attention_figure import arrange, looked_at
+from vpeft.extension.gradcam import gradcam
+from vpeft.extension.grids import draw_grid
+from vpeft.extension.predictions import drawn, enlarge
+from vpeft.extension.runs import open_run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    return [write_run(root / name, f"{name}_nano_vit", samples=20) for name in ("lora", "prefix")]
+
+
+def run_tool(name, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / f"tools/visualization/{name}.py"), run_name="__main__")
+    return end.value.code
+
+
+def test_maps_of_runs_side_by_side(folders):
+    found = looked_at(folders, ["class", "rollout"], indices=[3, 5])
+    run = open_run(folders[1])
+    model = run.model()
+    batch = next(run.batches([5]))
+    with torch.no_grad(), recording(model) as kept:
+        score = model.test_step(batch)[0].pred_score
+    look, maps = found["class"][1]
+    assert look.name == "sample 5"
+    assert list(maps) == ["LoRA", "PrefixTuning"]
+    one = maps["PrefixTuning"]
+    np.testing.assert_allclose(one.values, kept[5].of_class_token()[0].mean(0), rtol=1e-6)
+    assert one.predicted == (int(score.argmax()), pytest.approx(float(score.max())))
+    assert one.added == pytest.approx(kept[5].shares()["added"])
+    assert one.added > 0
+    assert maps["LoRA"].added == 0
+    np.testing.assert_allclose(found["rollout"][1][1]["PrefixTuning"].values, rollout_map(kept)[0], rtol=1e-6)
+
+    grid = arrange(found["class"])
+    assert grid.top == ["input", "LoRA", "PrefixTuning"]
+    assert [left.split("\n")[0] for left in grid.left] == ["sample 3", "sample 5"]
+    assert "to added tokens" in grid.rows[1][2].text
+    fig = draw_grid(grid, "attention")
+    scales = {ax.images[1].get_clim() for ax in fig.axes if len(ax.images) == 2}
+    assert len(scales) == 1  # one scale for all
+
+
+def test_heads_have_columns_of_their_own(folders):
+    found = looked_at(folders, ["class"], indices=[3], heads=True, block=0)
+    grid = arrange(found["class"])
+    assert grid.top == ["input", "head 0", "head 1"]
+    assert [left.split("\n")[0] for left in grid.left] == ["LoRA", "PrefixTuning"]
+    mean = looked_at(folders, ["class"], indices=[3], block=0)["class"][0][1]["LoRA"].values
+    np.testing.assert_allclose(found["class"][0][1]["LoRA"].values.mean(0), mean, rtol=1e-6)
+
+
+def test_a_file_is_read_as_test_images_are(folders, tmp_path, monkeypatch):
+    run = open_run(folders[0])
+    Image.fromarray(np.ascontiguousarray(run.dataset().get_data_info(7)["img"][..., ::-1])).save(tmp_path / "seven.png")
+    (look, maps), *_ = looked_at(folders[:1], ["class"], images=[tmp_path / "seven.png"])["class"]
+    (_, same), *_ = looked_at(folders[:1], ["class"], indices=[7])["class"]
+    assert look.name == "seven.png"
+    assert np.array_equal(maps["LoRA"].values, same["LoRA"].values)
+    assert np.array_equal(maps["LoRA"].image, same["LoRA"].image)
+    assert (maps["LoRA"].label, same["LoRA"].label is None) == (None, False)
+    code = run_tool("attention", monkeypatch, *folders, "--samples", 1, "--out", tmp_path / "a", "--kinds", "token",
+                    "--token", 1, 2)  # fmt: skip
+    assert code == 0
+    assert Image.open(tmp_path / "a_token.png").width > 300
+
+
+def test_wrong_use_helps(folders, tmp_path, monkeypatch, capsys):
+    tissue = write_run(tmp_path / "tissue", "linear_nano_vit", "tissue", samples=20)
+    swin = write_run(tmp_path / "swin", "lora_nano_swin", samples=20)
+    for arguments, message in {
+        (folders[0], tissue): "tested on different data: task is 'digits' and 'tissue'",
+        (folders[0], "--images", "no.png"): "image no.png does not exist",
+        (folders[0], "--samples", 20): "no test sample 20: the test set has the samples 0 to 19",
+        (swin, "--kinds", "class"): "this host has no class token",
+        (swin, "--kinds", "rollout"): "rollout needs blocks that all attend over the whole map",
+        (swin, "--kinds", "gradcam", "--heads"): "gradcam is no attention of single heads",
+        (swin, "--kinds", "token"): "which token?",
+        (swin, "--block", 6): "no block 6: mmpretrain.SwinTransformer has the blocks 0 to 5",
+    }.items():
+        assert run_tool("attention", monkeypatch, *arguments, "--out", tmp_path / "no") == 2
+        assert message in capsys.readouterr().err
+    assert run_tool("predictions", monkeypatch, folders[0], "--out", tmp_path / "no") == 2
+    assert "holds neither boxes nor label maps" in capsys.readouterr().err
+    assert run_tool("tsne", monkeypatch, folders[0], tissue, "--out", tmp_path / "no") == 2
+    assert "tested on different data" in capsys.readouterr().err
+    assert not list(tmp_path.glob("no*"))
+
+
+class Classifier(nn.Module):
+    """A backbone with a linear on its class token or on the mean of its map."""
+
+    def __init__(self, host, **options):
+        super().__init__()
+        self.backbone = build(host, **options)
+        self.width = find_host(self.backbone).blocks[-1].dim
+        self.head = nn.Linear(self.width, 3).double()
+
+    def forward(self, images, mode="tensor"):
+        backbone = self.backbone
+        out = backbone.forward_features(images) if hasattr(backbone, "forward_features") else backbone(images)
+        out = out[-1] if isinstance(out, (tuple, list)) else out
+        if out.dim() == 3:
+            out = out[:, 0]
+        elif out.dim() > 3:
+            axis = 1 if out.shape[1] == self.width else -1
+            out = out.movedim(axis, -1).flatten(1, -2).mean(1)
+        return self.head(out)
+
+
+@pytest.mark.parametrize("method", [None, "VPTDeep"])
+@pytest.mark.parametrize("host", BUILDERS)
+def test_gradcam_is_its_formula(host, method):
+    torch.manual_seed(0)
+    model = Classifier(host, **({"with_cls_token": True} if host == "mmseg.VisionTransformer" else {}))
+    if method:
+        vpeft.attach(model, {"type": method, "prompt_length": 2})
+    model.eval()
+    images = torch.randn(2, 3, *SIZES[host], dtype=torch.float64)
+    cam = gradcam(model, images, target=1, block=-1)
+    assert (cam >= 0).all()
+    assert cam.max() > 0
+    assert hasattr(model.backbone, "peft_adaptation") == bool(method)
+
+    # The same from the whole graph, image by image and channel by channel.
+    last = find_host(model).blocks[-1].module
+    kept = []
+    hook = last.register_forward_pre_hook(lambda module, args: kept.append(args[0]))
+    leaf = images.clone().requires_grad_()
+    scores = model(leaf)
+    hook.remove()
+    (gradient,) = torch.autograd.grad(scores[:, 1].sum(), kept[0])
+    own = 1 if "Vision" in host and "mmaction" not in host else 0
+    for image in range(2):
+        x, g = (t[image].reshape(-1, t.shape[-1])[own:] for t in (kept[0].detach(), gradient))
+        expected = torch.zeros(len(x), dtype=torch.float64)
+        for channel in range(x.shape[1]):
+            expected += g[:, channel].mean() * x[:, channel]
+        torch.testing.assert_close(cam[image].flatten(), expected.clamp_min(0), atol=1e-10, rtol=1e-8)
+
+
+def test_gradcam_needs_class_scores():
+    model = build("mmseg.SwinTransformer")
+    model.forward = lambda inputs, mode: type(model).forward(model, inputs)
+    with pytest.raises(vpeft.UserError, match="gives no class scores"):
+        gradcam(model, torch.randn(1, 3, 16, 16, dtype=torch.float64))
+
+
+@pytest.fixture
+def scenes(tmp_path, monkeypatch):
+    for split in SPLITS:
+        monkeypatch.setitem(SPLITS, split, 4)
+    root = str(tmp_path / "scenes")
+    options = {f"{part}_dataloader.dataset.data_root": root for part in ("train", "val", "test")}
+    return [write_run(tmp_path / name, f"{name}_nano_swin_segmentation", None, options) for name in ("lora", "linear")]
+
+
+def test_label_maps_are_drawn_beside_the_truth(scenes, tmp_path, monkeypatch):
+    grid, legend = drawn(scenes, indices=[1, 2])
+    assert grid.top == ["truth", "LoRA", "Linear"]
+    assert grid.left == ["sample 1", "sample 2"]
+    run = open_run(scenes[0])
+    (sample,) = run.outputs(run.model(), [2])
+    right = float((sample.gt_sem_seg.data == sample.pred_sem_seg.data).float().mean())
+    assert grid.rows[1][1].text == f"{100 * right:.1f} % of pixels right"
+    assert grid.rows[1][0].image.shape == (320, 320, 3)  # 64 pixels, five times
+    assert "background" in dict(legend)
+    assert not np.array_equal(grid.rows[1][0].image, grid.rows[1][1].image)
+    found = looked_at(scenes[:1], ["received"], indices=[1])
+    assert found["received"][0][1]["LoRA"].values.ndim == 2
+    assert run_tool("predictions", monkeypatch, *scenes, "--count", 1, "--out", tmp_path / "p.png") == 0
+    assert Image.open(tmp_path / "p.png").width > 300
+
+
+def test_small_images_are_enlarged_with_what_is_on_them():
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    image = np.arange(100 * 120 * 3, dtype=np.uint8).reshape(100, 120, 3)
+    masks = torch.zeros(1, 100, 120, dtype=torch.bool)
+    masks[0, 10:20, 5:8] = True
+    box = torch.tensor([[5.0, 10.0, 8.0, 20.0]])
+    instances = InstanceData(bboxes=box, labels=torch.tensor([1]), scores=torch.tensor([0.9]), masks=masks)
+    sample = DetDataSample(pred_instances=instances)
+    larger, found = enlarge(image, sample)
+    assert larger.shape == (400, 480, 3)
+    assert (larger[4:8, 8:12] == image[1, 2]).all()
+    assert found.pred_instances.bboxes.tolist() == [[20.0, 40.0, 32.0, 80.0]]
+    assert found.pred_instances.masks[0].nonzero().amin(0).tolist() == [40, 20]
+    assert int(found.pred_instances.masks.sum()) == 16 * 30
+    assert sample.pred_instances.bboxes.tolist() == box.tolist()  # the sample itself stays
+    large = np.zeros((320, 400, 3), np.uint8)
+    assert enlarge(large, sample)[0] is large
+
+
+def test_the_hook_gives_pictures_to_the_visualizer(folders, tmp_path):
+    cfg = load_config(ROOT / "configs/mini/lora_nano_vit.py", "digits")
+    cfg.test_dataloader.dataset.indices = 20
+    cfg.custom_hooks.append({"type": "vpeft.AttentionHook", "samples": [0, 3], "kinds": ["class"]})
+    cfg.visualizer = {"type": "Visualizer", "vis_backends": [{"type": "LocalVisBackend"}]}
+    run_test(prepare(cfg, str(tmp_path)), str(folders[0] / "adapter.safetensors"))
+    (file,) = tmp_path.rglob("attention_class_*.png")
+    assert Image.open(file).height > 200
+    cfg.custom_hooks[-1]["samples"] = [20]
+    with pytest.raises(vpeft.UserError, match="no sample 20: the data set has the samples 0 to 19"):
+        run_test(prepare(cfg, str(tmp_path)), str(folders[0] / "adapter.safetensors"))
