@@ -3,6 +3,7 @@
 from vpeft.core.datasets.load import LoadImage
 from vpeft.core.datasets.mini import MiniVTAB
 from vpeft.core.datasets.tasks import TASKS, Task, get_task
+from vpeft.core.datasets.video import VideoList
 from vpeft.core.datasets.vtab import VTAB1k
 
-__all__ = ["TASKS", "LoadImage", "MiniVTAB", "Task", "VTAB1k", "get_task"]
+__all__ = ["TASKS", "LoadImage", "MiniVTAB", "Task", "VTAB1k", "VideoList", "get_task"]

@@ -1,0 +1,10 @@
+# VideoMAE's ViT-B, on every data set of the table in datasets/video.py.
+_base_ = [
+    "../../_base_/models/videomae_base.py",
+    "../../_base_/datasets/video.py",
+    "../../_base_/schedules/video.py",
+    "../../_base_/video_runtime.py",
+    "../../_base_/without/video_vit.py",
+]
+methods_table = "video"
+published = "VideoMAE ViT-B"  # the column of published parameters

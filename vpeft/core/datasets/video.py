@@ -1,0 +1,157 @@
+"""Lists of videos, and videos that cannot be read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+
+from vpeft.core.datasets.video_moving import ensure_moving
+from vpeft.errors import UserError
+from vpeft.registry import DATASETS
+
+_LINE = re.compile(r"(?P<path>.*\S)\s*[\s,]\s*(?P<label>[+-]?\d+)")
+#: Data sets that are drawn on first use, by name.
+EMBEDDED = {"moving_shapes": ensure_moving}
+
+
+@DATASETS.register_module()
+class VideoList(BaseDataset):
+    """Videos and their classes, read from a list; the samples are those of mmaction2's ``VideoDataset``.
+
+    The list has a line ``path,label`` (or ``path label``) per video and no header; the path is relative to
+    ``<data_root>/<data_prefix["video"]>``.
+
+    Args:
+        ann_file: The list, relative to ``data_root``: ``train.csv``, or ``train_2.csv`` of the second of several
+            official splits.
+        num_classes: Labels are 0 to ``num_classes - 1``.
+        name: Name of the data set, for messages. ``moving_shapes`` is drawn into ``data_root`` on first use.
+        flip_safe: Whether a clip that is mirrored left to right keeps its label; else a pipeline that flips is
+            refused.
+        check: Look through every video's container before it is decoded. decord 0.6 takes some truncated files for
+            short ones, and crashes the process on others.
+        data_prefix: Folder of the videos below ``data_root``.
+        **kwargs: Of mmengine's ``BaseDataset``: ``data_root``, ``pipeline``, ``test_mode``.
+
+    Raises:
+        UserError: The list is missing, empty or malformed, or a label outside the classes; a video is missing, empty,
+            truncated or no video. The message is one line that names the file; no other video takes its place.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        num_classes: int,
+        name: str = "video",
+        flip_safe: bool = True,
+        check: bool = True,
+        data_prefix: dict[str, str] | None = None,
+        **kwargs,
+    ) -> None:
+        self.name, self.num_classes, self.check = name, num_classes, check
+        if not flip_safe and any(flips(step) for step in kwargs.get("pipeline", [])):
+            raise UserError(f"{name}: its labels tell left from right, and the pipeline flips: leave the flip out.")
+        if name in EMBEDDED:
+            EMBEDDED[name](kwargs["data_root"])
+        super().__init__(ann_file=ann_file, data_prefix=data_prefix or {"video": ""}, **kwargs)
+        # Given as an argument, a text would be looked for as a file.
+        self._metainfo.update(data_set=name)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read the list."""
+        file = Path(self.ann_file)
+        if not file.is_file():
+            raise UserError(f"{self.name}: list {file} does not exist: write it or set data_root (docs/video.md).")
+        rows = []
+        for number, line in enumerate(file.read_text().splitlines(), start=1):
+            if not line.strip():
+                continue
+            found = _LINE.fullmatch(line.strip())
+            if found is None:
+                raise UserError(f"{self.name}: {file}:{number}: {line!r} is not `<path>,<label>`.")
+            label = int(found["label"])
+            if not 0 <= label < self.num_classes:
+                raise UserError(
+                    f"{self.name}: {file}:{number}: label {label} is out of range: the classes are 0 to "
+                    f"{self.num_classes - 1}."
+                )
+            path = Path(self.data_prefix["video"], found["path"].strip('"'))
+            # mmaction2 opens a name without a suffix with this one.
+            path = path if path.suffix else path.with_name(f"{path.name}.mp4")
+            rows.append({"filename": str(path), "label": label, "start_index": 0, "modality": "RGB"})
+        if not rows:
+            raise UserError(f"{self.name}: list {file} is empty: write a line `<path>,<label>` per video.")
+        return rows
+
+    def prepare_data(self, idx: int) -> Any:
+        """One sample; a broken video stops the run instead of being replaced by another."""
+        info = self.get_data_info(idx)
+        path = info["filename"]
+        if self.check or not Path(path).is_file():
+            self._refuse(path, fault(path))
+        try:
+            return self.pipeline(info)
+        except UserError:
+            raise
+        except Exception as error:
+            self._refuse(path, undecodable(path), error)
+            raise
+
+    def _refuse(self, path: str, reason: str | None, cause: Exception | None = None) -> None:
+        if reason is not None:
+            raise UserError(f"{self.name}: video {path} {reason}") from cause
+
+
+def flips(step: Any) -> bool:
+    """Whether a step of a pipeline mirrors clips left to right."""
+    return (
+        isinstance(step, dict)
+        and str(step.get("type")).rpartition(".")[2] == "Flip"
+        and step.get("flip_ratio", 0.5) > 0
+        and step.get("direction", "horizontal") == "horizontal"
+    )
+
+
+def fault(path: str) -> str | None:
+    """What is wrong with a video's container, which is read through and not decoded; None where nothing is."""
+    import av
+
+    file = Path(path)
+    if not file.is_file():
+        return "does not exist: the archive was unpacked only in part, or data_root is another folder."
+    if file.stat().st_size == 0:
+        return "is empty: copy or unpack it again."
+    try:
+        with av.open(path, metadata_errors="ignore") as container:
+            if not container.streams.video:
+                return "has no picture: it holds sound or data alone."
+            stream = container.streams.video[0]
+            ends = [entry.pos + entry.size for entry in stream.index_entries]
+            if max(ends, default=0) > file.stat().st_size:
+                return "is truncated: copy or unpack it again."
+            if any(packet.is_corrupt for packet in container.demux(stream)):
+                return "is truncated or broken: copy or unpack it again."
+    except (OSError, ValueError, EOFError, IndexError, MemoryError, av.error.FFmpegError) as error:
+        return f"is truncated or no video ({_line(error)}): copy or unpack it again."
+    return None
+
+
+def undecodable(path: str) -> str | None:
+    """Why decord cannot decode a video to its end; None where it can."""
+    import decord
+
+    try:
+        reader = decord.VideoReader(path, num_threads=1)
+        for _ in range(len(reader)):
+            reader.next()
+    except Exception as error:  # decord raises RuntimeError, StopIteration, IndexError and others of its own
+        return f"cannot be decoded ({_line(error)}): copy or unpack it again."
+    return None
+
+
+def _line(error: Exception) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text.rpartition("Check failed: ")[2][:120]
