@@ -20,8 +20,8 @@ class TrainingData:
     """The training set for one pass.
 
     Attributes:
-        batches: Pairs of preprocessed images ``(B, 3, H, W)`` and labels ``(B,)``, in a fixed order, without random
-            augmentation.
+        batches: Pairs of preprocessed images ``(B, 3, H, W)``, or whatever else the model takes, such as clips
+            ``(B, clips, 3, T, H, W)``, and labels ``(B,)``, in a fixed order, without random augmentation.
         features: Images to pooled features ``(B, D)`` in front of the head, with gradient.
         logits: Images to class scores ``(B, classes)``, with gradient.
     """
@@ -37,20 +37,28 @@ class TrainingData:
 
 
 def training_data(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> TrainingData:
-    """The data of a classifier of mmpretrain or timm, or of a bare backbone."""
+    """The data of a classifier, or of a bare backbone."""
     return TrainingData(batches, lambda x: pooled_features(model, x), lambda x: class_scores(model, x))
 
 
 def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
-    """Features ``(B, D)`` in front of the head."""
+    """Features ``(B, D)`` in front of the head, the mean over places and over the clips of a sample."""
     if hasattr(model, "extract_feat"):
         out = model.extract_feat(images)
     elif hasattr(model, "forward_head"):
         out = model.forward_head(model.forward_features(images), pre_logits=True)
     else:
         out = model(images)
+    if isinstance(out, tuple) and isinstance(out[-1], dict):  # a recogniser tells its head something besides
+        out = out[0]
     out = out[-1] if isinstance(out, (tuple, list)) else out
-    return out if out.dim() == 2 else out.flatten(2).mean(2) if out.dim() == 4 else out.mean(1)
+    out = out if out.dim() == 2 else out.flatten(2).mean(2) if out.dim() > 3 else out.mean(1)
+    return mean_of_clips(out, len(images))
+
+
+def mean_of_clips(out: Tensor, samples: int) -> Tensor:
+    """``(B, ...)`` of ``(B * clips, ...)``."""
+    return out if len(out) == samples else out.unflatten(0, (samples, -1)).mean(1)
 
 
 def class_scores(model: nn.Module, images: Tensor) -> Tensor:
@@ -59,8 +67,10 @@ def class_scores(model: nn.Module, images: Tensor) -> Tensor:
     Raises:
         UserError: The model has no classification head.
     """
-    if hasattr(model, "with_head") and model.with_head:
+    if getattr(model, "with_head", False):
         return model(images, mode="tensor")
+    if getattr(model, "with_cls_head", False):
+        return mean_of_clips(model(images, mode="tensor", stage="head"), len(images))
     if hasattr(model, "forward_head"):
         return model(images)
     raise UserError(f"{type(model).__name__} has no classification head whose scores could be read.")

@@ -79,21 +79,31 @@ class PEFTHook(Hook):
 
 
 def selection_batches(cfg: Config, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Preprocessed images and labels of the training set, once, in a fixed random order, read as in testing."""
+    """Preprocessed images and labels of the training set, once, in a fixed random order, read as in validation."""
     dataset = copy.deepcopy(cfg.train_dataloader.dataset)
     inner = dataset
     while "dataset" in inner:
         inner = inner.dataset
-    inner.pipeline = cfg.test_dataloader.dataset.pipeline
+    reading = (cfg.get("val_dataloader") or cfg.test_dataloader).dataset
+    while "dataset" in reading:
+        reading = reading.dataset
+    inner.pipeline = reading.pipeline
     data = DATASETS.build(dataset)
     order = RandomSampler(data, generator=torch.Generator().manual_seed(0))
     loader = DataLoader(data, cfg.train_dataloader.batch_size, sampler=order, collate_fn=pseudo_collate)
     for batch in loader:
         batch = model.data_preprocessor(batch, False)
-        labels = [getattr(sample, "gt_label", None) for sample in batch["data_samples"]]
+        labels = [class_label(sample) for sample in batch["data_samples"]]
         if any(label is None for label in labels):
             raise UserError("a method selects by class, and the training samples of this config have no class labels.")
         yield batch["inputs"], torch.cat(labels)
+
+
+def class_label(sample: Any) -> Tensor | None:
+    """The label of a training sample, in either of the places where it may be."""
+    if hasattr(sample, "gt_label"):
+        return sample.gt_label
+    return getattr(getattr(sample, "gt_labels", None), "item", None)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
