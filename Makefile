@@ -31,7 +31,7 @@ quickstart: $(VENV)/.runtime
 	$(BIN)/python tools/test.py $(QUICK_CONFIG) $(QUICK_DIR)/adapter.safetensors --task $(QUICK_TASK) --work-dir $(QUICK_DIR)
 
 # --slow runs everything; leave it out with `make test PYTEST_FLAGS=` for the quick part.
-PYTEST_FLAGS ?= --slow
+PYTEST_FLAGS ?= --slow -n logical
 test: $(VENV)/.tests lint
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
