@@ -98,16 +98,24 @@ def block_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
 def frozen_against_tuned(model: nn.Module, batches: Iterable[Any]) -> Tensor:
     """CKA of every block of the frozen host (rows) with every block of the tuned one, ``(blocks, blocks)``.
 
+    The frozen host is run on what the tuned one got, without the head, which may be of another width.
+
     Args:
         model: The adapted model, in eval mode.
         batches: As ``model.test_step`` takes them.
     """
     cka, adaptation = CKA(), find_adaptation(model)
-    with block_outputs(model) as seen, torch.no_grad():
-        for batch in batches:
-            with adaptation.disabled():
+    backbone, got = adaptation.host.backbone, []
+    handle = backbone.register_forward_pre_hook(lambda module, args: got.append(args))
+    try:
+        with block_outputs(model) as seen, torch.no_grad():
+            for batch in batches:
+                got.clear()
                 model.test_step(batch)
-            frozen = list(seen)
-            model.test_step(batch)
-            cka.add(frozen, seen)
+                tuned, (args,) = list(seen), got
+                with adaptation.disabled():
+                    backbone(*args)
+                cka.add(list(seen), tuned)
+    finally:
+        handle.remove()
     return cka.matrix()

@@ -102,6 +102,7 @@ def _overlap(runs: Sequence[Predictions], k: int) -> Figure:
     for column, (kind, correct) in enumerate(KINDS.items()):
         upset(grid[0, column], grid[1, column], {run.name: set(most_confident(run, k, correct)) for run in runs})
         grid[0, column].set_title(f"{k} most confident {kind} predictions")
+        grid[0, column].label_outer()
     return fig
 
 
