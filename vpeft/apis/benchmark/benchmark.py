@@ -78,9 +78,12 @@ def show(plan: Plan, jobs: Sequence[RunJob], estimate: Estimate | None, slots: i
     for name in ("method", "backbone", "task", "seed"):
         values = dict.fromkeys(str(getattr(job, name)) for job in jobs)
         console.print(f"  {name + 's':<10} {', '.join(values)}", soft_wrap=True)
-    variants = {repr(job.variant): job.variant for job in jobs if job.variant}
-    for variant in variants.values():
-        console.print(f"  with       {', '.join(f'{k}={v}' for k, v in variant.items())}", soft_wrap=True)
+    changed: dict[str, dict[str, None]] = {}
+    for job in jobs:
+        for key, value in job.variant.items():
+            changed.setdefault(key, {})[str(value)] = None
+    for key, values in changed.items():
+        console.print(f"  with       {key} = {', '.join(values)}", soft_wrap=True)
     faults = {}
     for job in {(j.config, j.task, repr(j.variant)): j for j in todo}.values():
         for fault in job.protocol()["faults"]:

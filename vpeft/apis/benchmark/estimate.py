@@ -36,8 +36,10 @@ class Estimate:
             for key in self._keys(r["config"], r["backbone"], r["task"], r["variant"]):
                 self.known.setdefault(key, []).append(r["cost"]["train_seconds"])
         self.source = f"from {len(runs)} earlier runs" if runs else ""
+        probes = 0
         for job in jobs:
-            if self(job) is None and len(self.known) < PROBES:
+            if self(job) is None and probes < PROBES:
+                probes += 1
                 try:
                     self.known[(job.backbone,)] = [probe(job)]
                     self.source = self.source or "from a few steps here"

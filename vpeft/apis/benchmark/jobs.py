@@ -218,6 +218,7 @@ class RunJob:
         runner = train(cfg)
         seconds = time.perf_counter() - start
         step = cost.step_seconds(runner)
+        runner._resume = False  # what is tested is the model that was trained, not a checkpoint looked for once more
         metrics = runner.test()
         model = unwrap(runner.model)
         result = run_result(cfg, model, metrics, str(self.work_dir / ADAPTER))

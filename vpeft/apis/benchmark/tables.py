@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from vpeft.apis.benchmark.results import Results, Row, cells, row_name
@@ -20,22 +20,36 @@ def kept(results: Results, everything: bool) -> Results:
     return results.ok() if everything else results.honest()
 
 
+def suites(results: Results) -> dict[str, Results]:
+    """Results that belong into one table: those of a suite, or of a task that is of none."""
+    names = dict.fromkeys(r["suite"] or r["task"] for r in results.runs.values())
+    return {name: results.where(lambda r, n=name: (r["suite"] or r["task"]) == n) for name in names}
+
+
 def markdown(results: Results, everything: bool = False) -> str:
-    """A line per row with the mean over seeds of each task in percent, both averages, PPT; what is missing below."""
-    shown = kept(results, everything)
-    tasks = all_tasks(shown)
-    found = lines(shown)
+    """A table per suite, with a line per row: the mean over seeds of each task in percent, both averages, PPT; what is
+    missing below.
+    """
+    shown = {name: kept(part, everything) for name, part in suites(results).items()}
+    tables = [_table(part) for part in shown.values() if part.runs]
+    return "\n".join([*tables, *_notes(results, shown, everything)])
+
+
+def _table(shown: Results) -> str:
+    tasks, found = all_tasks(shown), lines(shown)
     rows = [line.row for line in found]
-    head = ["method", "parameters", *tasks, f"mean of {len(tasks)} tasks", "mean of groups", "PPT", "seeds"]
+    grouped = any(line.mean_of_groups is not None for line in found)
+    head = ["method", "parameters", *tasks]
+    head += [f"mean of {len(tasks)} tasks", *(["mean of groups"] if grouped else []), "PPT", "seeds"]
     text = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for line in found:
         cell = [percent(statistics.mean(line.cells[t].values.values())) for t in tasks]
         spread = "" if line.std is None else f" ± {percent(line.std)}"
         seeds = min(len(cell.values) for cell in line.cells.values())
         row = [row_name(line.row, rows), f"{line.parameters:,.0f}", *cell, f"**{percent(line.mean)}**{spread}"]
-        row += ["" if line.mean_of_groups is None else percent(line.mean_of_groups), f"{line.ppt:.3f}", str(seeds)]
-        text.append("| " + " | ".join(row) + " |")
-    return "\n".join([*text, *_notes(results, shown, rows, everything)]) + "\n"
+        row += [percent(line.mean_of_groups)] if grouped else []
+        text.append("| " + " | ".join([*row, f"{line.ppt:.3f}", str(seeds)]) + " |")
+    return "\n".join(text) + "\n"
 
 
 def percent(value: float) -> str:
@@ -43,12 +57,14 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _notes(results: Results, shown: Results, rows: Sequence[Row], everything: bool) -> list[str]:
-    """What a table leaves out, and why."""
-    table, notes = cells(shown), []
-    tasks = set(all_tasks(shown))
-    lacking = {row: sorted(tasks - set(by_task)) for row, by_task in table.items() if tasks - set(by_task)}
-    notes += [f"- {row_name(row, table)}: no run of {', '.join(names)}" for row, names in lacking.items()]
+def _notes(results: Results, shown: dict[str, Results], everything: bool) -> list[str]:
+    """What the tables leave out, and why."""
+    notes, older = [], 0
+    for part in shown.values():
+        table, tasks = cells(part), set(all_tasks(part))
+        lacking = {row: sorted(tasks - set(by_task)) for row, by_task in table.items() if tasks - set(by_task)}
+        notes += [f"- {row_name(row, table)}: no run of {', '.join(names)}" for row, names in lacking.items()]
+        older += sum(len(cell.older) for by_task in table.values() for cell in by_task.values())
     failed = [r for r in results.runs.values() if r["status"] == "failed"]
     notes += [f"- failed: {r['config']} on {r['task']}, seed {r['seed']}: {_last(r['error'])}" for r in failed]
     off: dict[str, int] = {}
@@ -56,11 +72,9 @@ def _notes(results: Results, shown: Results, rows: Sequence[Row], everything: bo
         for fault in r["protocol"]["faults"]:
             off[fault] = off.get(fault, 0) + 1
     notes += [f"- left out, {number} runs off the protocol: {fault}" for fault, number in off.items()]
-    older = [path for by_task in table.values() for cell in by_task.values() for path in cell.older]
-    if older:
-        notes.append(f"- left out, {len(older)} runs of settings that were changed since")
+    notes += [f"- left out, {older} runs of settings that were changed since"] if older else []
     notes += [f"- left out: {fault}" for fault in results.broken]
-    return ["", "Left out of this table:", "", *notes] if notes else []
+    return ["Left out:", "", *notes, ""] if notes else []
 
 
 def _last(error: str) -> str:
