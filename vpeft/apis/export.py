@@ -66,12 +66,17 @@ def export_merged(cfg: Config, checkpoint: str, out: str) -> dict[str, float]:
 
 
 def random_images(model: nn.Module, cfg: Config, count: int = 2) -> Tensor:
-    """Random images ``(count, C, H, W)`` in float64 of the size that the config's backbone expects."""
-    size = cfg.get("image_size") or cfg.model.backbone.get("img_size", 224)
+    """Random images ``(count, C, H, W)``, or clips ``(count, C, T, H, W)``, in float64, of the size that the config's
+    backbone expects; clips are 8 x 64 x 64 where it takes any."""
+    backbone = cfg.model.backbone
+    patch = find_adaptation(model).host.modules["patch_embed"]
+    clips = len(patch.kernel_size) == 3
+    size = cfg.get("image_size") or backbone.get("img_size", 64 if clips else 224)
     size = (size, size) if isinstance(size, int) else tuple(size)
+    if clips:
+        size = (backbone.get("num_frames", 8), *size)
     generator = torch.Generator().manual_seed(0)
-    channels = find_adaptation(model).host.in_channels
-    return torch.randn(count, channels, *size, generator=generator, dtype=torch.float64)
+    return torch.randn(count, patch.in_channels, *size, generator=generator, dtype=torch.float64)
 
 
 @torch.no_grad()
