@@ -12,6 +12,7 @@ import vpeft
 from vpeft.core.backbones.host import find_host
 from vpeft.registry import HOSTS
 
+DENSE_AND_VIDEO = ["mmseg.VisionTransformer", "mmaction.VisionTransformer", "mmaction.SwinTransformer3D"]
 CASES = [(host, variant) for host in VARIANTS for variant in VARIANTS[host]]
 
 
@@ -127,3 +128,28 @@ def test_what_is_not_restated_is_refused():
     masked = vpeft.attach(t_vit(), "LoRA")
     with pytest.raises(vpeft.UserError, match="attention mask"):
         masked.forward_features(torch.randn(1, 3, 32, 32), attn_mask=torch.ones(17, 17, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("host", ["mmdet.SwinTransformer", "mmseg.SwinTransformer", *DENSE_AND_VIDEO])
+def test_a_derived_block_of_a_dense_or_video_host_is_refused(host):
+    model = build(host, torch.float32)
+    block = find_host(model).blocks[1].module
+
+    class OtherBlock(type(block)):
+        pass
+
+    block.__class__ = OtherBlock
+    with pytest.raises(vpeft.UserError, match=r"OtherBlock, and only the forward of .* is re-stated"):
+        vpeft.attach(model, "LoRA")
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "words"),
+    [
+        ("mmseg.VisionTransformer", {"num_fcs": 3}, "num_fcs=3"),
+        ("mmaction.SwinTransformer3D", {"out_after_downsample": True}, "out_after_downsample"),
+    ],
+)
+def test_an_option_that_is_not_stated_is_refused(host, options, words):
+    with pytest.raises(vpeft.UserError, match=words):
+        vpeft.attach(build(host, torch.float32, **options), "LoRA")
