@@ -2,6 +2,7 @@
 
 import json
 import math
+import runpy
 from pathlib import Path
 
 import optuna
@@ -9,9 +10,10 @@ import pytest
 
 from vpeft import UserError
 from vpeft.algorithms.space import COMMON, Range
-from vpeft.apis.benchmark.engines import Engine, LocalEngine
+from vpeft.apis.benchmark.engines import ENGINES, Engine, LocalEngine
 from vpeft.apis.benchmark.jobs import Outcome
-from vpeft.apis.config import load_config
+from vpeft.apis.catalogue import config_parameters
+from vpeft.apis.config import config_files, load_config
 from vpeft.apis.trial import TrialJob, open_trial, trial_config
 from vpeft.apis.tune import Study, tune
 from vpeft.registry import PEFT_METHODS
@@ -164,6 +166,29 @@ def test_every_method_declares_a_space():
         assert isinstance(space["lr"], Range), name
         assert all(isinstance(v, Range) or len(v) > 1 for v in space.values()), name
         assert set(space) - {"lr", "weight_decay"} <= set(cls.__dataclass_fields__), name
+
+
+def test_the_tool_searches_and_prints_the_best(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(ENGINES, "formula", Formula)
+    args = ["--task", "digits", "--grid", "lr=[0.01,0.001]", "drop=0", "--engine", "formula", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["tools/tune.py", CONFIG, *args])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path("tools/tune.py", run_name="__main__")
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert f'"{LR}": 0.001' in said
+    assert f"a config that trains alone: {tmp_path}/tuning/lora_nano_vit/digits/best.py" in said
+
+
+@pytest.mark.slow
+def test_every_declared_value_builds_on_the_nano_vit():
+    for path in config_files("configs/mini"):
+        cfg = load_config(path)
+        if not path.endswith("_nano_vit.py") or "noah" in cfg:
+            continue
+        for name, values in PEFT_METHODS.get(cfg.model.backbone.method.type).search_space().items():
+            for value in values if isinstance(values, list) else ():
+                config_parameters(load_config(path, options={f"model.backbone.method.{name}": value}))
 
 
 @pytest.mark.slow

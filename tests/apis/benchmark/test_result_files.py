@@ -1,6 +1,8 @@
 """Result files: sealed, checked, read, and the cells that are made of them."""
 
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 from support.results import result, store
@@ -133,3 +135,24 @@ def test_comparison_in_words(tmp_path):
     assert "LoRA - SSF: +8.00 points, mean over 1 tasks of the mean over seeds, 3 pairs of runs" in text
     assert "other seeds, these tasks: +3.03 to +12.97" in text
     assert "other tasks: too few to say" in text
+
+
+def test_the_tool_filters_prints_and_names_what_is_broken(tmp_path, monkeypatch, capsys):
+    paths = store(
+        tmp_path, result("LoRA", "digits", 0, 0.5), result("SSF", "digits", 0, 0.4), result("SSF", "digits", 1, 0.6)
+    )
+    paths[1].write_text("{")
+    tool = str(Path(__file__).parents[3] / "tools" / "results.py")
+    for args, words in (
+        ([], "| LoRA | 1,000 | 50.0 |"),
+        (["--method", "SSF", "--as", "list"], "SSF | nano_vit | digits | seed 1 | 60.0 %"),
+        (["--cell", "LoRA", "digits"], str(paths[0])),
+        (["--plots", str(tmp_path / "figures")], "pareto_parameters.png"),
+    ):
+        monkeypatch.setattr("sys.argv", [tool, str(tmp_path), *args])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(tool, run_name="__main__")
+        said = capsys.readouterr()
+        assert end.value.code == 0
+        assert words in said.out
+        assert f"left out: {paths[1]} is truncated" in said.err

@@ -1,0 +1,88 @@
+"""What runs cost, and how long they will take."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.results import result, store
+
+from vpeft.apis.benchmark import cost
+from vpeft.apis.benchmark.estimate import Estimate, probe
+from vpeft.apis.benchmark.plan import Plan
+from vpeft.apis.config import build_model, load_config
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def model_of(name):
+    cfg = load_config(f"configs/mini/{name}_nano_vit.py", "digits")
+    return cfg, build_model(cfg)
+
+
+def test_memory_follows_what_has_to_be_kept():
+    kept = {name: cost.kept_bytes(*model_of(name)) for name in ("linear", "lst", "lora", "full")}
+    # The probe keeps the head's input (64 x 64) and little more; LoRA keeps activations of every block.
+    assert 64 * 64 * 4 <= kept["linear"] < 1_000_000
+    assert kept["linear"] < kept["lst"] < kept["lora"] < kept["full"]
+
+
+def test_memory_leaves_the_model_as_it_was():
+    cfg, model = model_of("lora")
+    model.eval()
+    model.head.train()
+    cost.kept_bytes(cfg, model)
+    assert not model.backbone.training
+    assert model.head.training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_price_at_inference(monkeypatch):
+    monkeypatch.setattr(cost, "ROUNDS", 2)
+    for name, merges in (("lora", True), ("adaptformer", False), ("vptdeep", False)):
+        cfg, model = model_of(name)
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        found = cost.inference(cfg, model)
+        assert found["inference_ratio"] > 0
+        assert found["host_seconds"] > 0
+        assert (found["merged_ratio"] is not None) == merges
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        assert not model.backbone.peft_adaptation.merged
+
+
+def jobs(root, **fields):
+    return Plan(["lora"], tasks=["digits", "tissue"], seeds=[0], **fields).jobs(str(root))
+
+
+def test_estimate_from_earlier_runs(tmp_path):
+    own = [
+        result("LoRA", "digits", s, 0.5, cost={**COST, "train_seconds": t})
+        for s, t in ((1, 10.0), (2, 20.0), (3, 90.0))
+    ]
+    store(tmp_path, *own)
+    estimate = Estimate(str(tmp_path), jobs(tmp_path))
+    digits, tissue = jobs(tmp_path)
+    assert estimate(digits) == 20.0
+    assert estimate(tissue) == 20.0  # of the same config
+    assert estimate.total([digits, tissue], 2) == 20.0
+    assert estimate.source == "from 3 earlier runs"
+
+
+COST = {"step_seconds": 0.1, "peak_memory_bytes": 1, "adapter_bytes": 7}
+
+
+def test_estimate_from_a_few_steps_grows_with_the_epochs(tmp_path):
+    short, _ = jobs(tmp_path, options={"train_cfg.max_epochs": 1})
+    long, _ = jobs(tmp_path, options={"train_cfg.max_epochs": 100})
+    assert 0 < probe(short) < probe(long)
+
+
+def test_no_estimate_says_why(tmp_path):
+    vtab = Plan(["lora"], backbones=["vit"], folder="vtab", tasks=["dtd"], seeds=[0])
+    estimate = Estimate(str(tmp_path), vtab.jobs(str(tmp_path)))
+    assert estimate(vtab.jobs(str(tmp_path))[0]) is None
+    assert "data/vtab-1k does not exist" in estimate.source
