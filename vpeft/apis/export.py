@@ -66,8 +66,10 @@ def export_merged(cfg: Config, checkpoint: str, out: str) -> dict[str, float]:
 
 
 def random_images(model: nn.Module, cfg: Config, count: int = 2) -> Tensor:
-    """Random images ``(count, C, H, W)``, or clips ``(count, C, T, H, W)``, in float64, of the size that the config's
-    backbone expects; clips are 8 x 64 x 64 where it takes any."""
+    """Random images ``(count, C, H, W)`` or clips ``(count, C, T, H, W)`` in float64.
+
+    Their size is that of the config's backbone; clips are 8 x 64 x 64 where it takes any.
+    """
     backbone = cfg.model.backbone
     patch = find_adaptation(model).host.modules["patch_embed"]
     clips = len(patch.kernel_size) == 3
