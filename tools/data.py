@@ -1,4 +1,4 @@
-"""Data: `check ROOT` says what of VTAB-1k is there; `sheet OUT.png`, `label-maps OUT.png` draw embedded tasks."""
+"""Data: `check ROOT` says what of VTAB-1k is there; `sheet`, `label-maps`, `objects OUT.png` draw embedded tasks."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vpeft.apis.cli import run_main
-from vpeft.apis.data import check_vtab, contact_sheet, label_map_sheet
+from vpeft.apis.data import check_vtab, contact_sheet, label_map_sheet, object_sheet
 from vpeft.core.datasets.tasks import SPLITS
 
 
@@ -36,6 +36,12 @@ def label_maps(args: argparse.Namespace) -> int:
     return 0
 
 
+def objects(args: argparse.Namespace) -> int:
+    """Draw scenes with their boxes and masks."""
+    print(object_sheet(args.out))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -49,6 +55,9 @@ def main() -> int:
     three = commands.add_parser("label-maps", help="embedded scenes with their label maps")
     three.add_argument("out", help="PNG file")
     three.set_defaults(run=label_maps)
+    four = commands.add_parser("objects", help="embedded scenes with their boxes and masks")
+    four.add_argument("out", help="PNG file")
+    four.set_defaults(run=objects)
     args = parser.parse_args()
     return args.run(args)
 

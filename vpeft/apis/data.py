@@ -148,6 +148,52 @@ def label_map_sheet(path: str | os.PathLike[str], samples: int = 6) -> Path:
     return write_atomically(path, buffer.getvalue())
 
 
+def object_sheet(path: str | os.PathLike[str], samples: int = 8) -> Path:
+    """Draw training scenes with the boxes, masks and names of their objects.
+
+    Args:
+        path: The PNG file.
+        samples: How many scenes, in rows of four.
+
+    Returns:
+        The path.
+    """
+    import io
+
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from PIL import Image
+
+    from vpeft.core.datasets.scenes import CLASSES, SIZE, draw_split
+
+    colours = colormaps["tab10"].colors[: len(CLASSES)]
+    rows = -(-samples // 4)
+    figure = Figure(figsize=(7.2, 1.8 * rows), dpi=80)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, 4, squeeze=False).flat
+    figure.subplots_adjust(left=0.003, right=0.997, top=0.997, bottom=0.003, wspace=0.02, hspace=0.02)
+    for axis, scene in zip(axes, draw_split("train", samples), strict=False):
+        axis.imshow(scene.image, interpolation="nearest")
+        for label, mask, (x1, y1, x2, y2) in zip(scene.labels, scene.masks, scene.boxes, strict=True):
+            area = np.ma.masked_where(~mask, mask)
+            axis.imshow(area, ListedColormap([colours[label]]), alpha=0.55, interpolation="nearest")
+            # Pixels have their centres at whole numbers.
+            box = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colours[label], linewidth=1.2)
+            axis.add_patch(box)
+            at = (min(x1, SIZE - 16), y1 - 1.5 if y1 > 6 else y2 + 4.5)
+            axis.text(*at, CLASSES[label], fontsize=6, color="white", bbox={"facecolor": colours[label], "pad": 0.6})
+    for axis in figure.axes:
+        axis.set_axis_off()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    small = io.BytesIO()
+    Image.open(buffer).quantize(64, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    return write_atomically(path, small.getvalue())
+
+
 def _spread(labels: np.ndarray, samples: int) -> list[int]:
     """Indices of the first images of each class, class after class."""
     classes = np.unique(labels)
