@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ class Study:
             searched = {name: _within(values, start[name]) for name, values in searched.items()}
         for name, values in searched.items():
             if isinstance(values, list):
-                searched[name] = _possible(config, task, {**(options or {}), **fixed}, name, values)
+                searched[name] = _possible(config, {**(options or {}), **fixed}, name, values)
         if not searched:
             raise UserError(f"{config}: nothing to search: give lists, such as --space lr=[0.001,0.01].")
         if grid:
@@ -209,18 +210,23 @@ def _within(values: Values, start: Any) -> Values:
     return values if start in values else [start, *values]
 
 
-def _possible(config: str, task: str | None, options: Mapping[str, Any], name: str, values: list[Any]) -> list[Any]:
+def _possible(config: str, options: Mapping[str, Any], name: str, values: list[Any]) -> list[Any]:
     """The values that the host takes."""
-    found, error = [], None
-    for value in values:
-        try:
-            config_parameters(load_config(config, task, {**options, dotted(name): value}))
-            found.append(value)
-        except UserError as refusal:
-            error = refusal
+    refusals = [_refusal(config, json.dumps({**options, dotted(name): value})) for value in values]
+    found = [value for value, refusal in zip(values, refusals, strict=True) if refusal is None]
     if not found:
-        raise UserError(f"space: no value of {name} fits: {error}")
+        raise UserError(f"space: no value of {name} fits: {refusals[-1]}")
     return found
+
+
+@cache
+def _refusal(config: str, options: str) -> str | None:
+    """Why a config cannot be built with these options, None where it can; the task does not matter."""
+    try:
+        config_parameters(load_config(config, options=json.loads(options)))
+    except UserError as error:
+        return str(error)
+    return None
 
 
 # Working it off -----------------------------------------------------------------------------------------------------

@@ -185,12 +185,14 @@ class RayEngine(Engine):
             # Ray would else take a running cluster of this machine without being asked.
             here = {"address": "local", "num_cpus": workers, "include_dashboard": False}
             variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
-            self.ray.init(
-                **({"address": address} if address else here),
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env={"env_vars": variables},
-            )
+            where = {"address": address} if address else here
+            try:
+                self.ray.init(**where, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": variables})
+            except (ConnectionError, RuntimeError) as error:
+                raise UserError(
+                    f"engine ray: no cluster at {address or 'this machine'} ({str(error).splitlines()[0]}): check the "
+                    "address, and, where the cluster asks for a token, that this shell has it."
+                ) from error
         # A lost worker is told as any other failure, and run again by who asked.
         self.task = self.ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0)(execute)
         self.slots = int(self.ray.cluster_resources().get("CPU", 1) // threads)

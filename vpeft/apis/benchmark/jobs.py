@@ -93,7 +93,10 @@ def effective_config(config: str, task: str | None, options: Mapping[str, Any], 
     changes = {k: v for k, v in {**options, **variant}.items() if k != "shots"}
     cfg = one_look(load_config(config, task, changes))
     if (shots := variant.get("shots")) is not None:
-        few_shot(cfg, shots)
+        try:
+            few_shot(cfg, shots)
+        except UserError as error:
+            raise UserError(f"{config}{f' on {task}' if task else ''}: {error}") from error
     return cfg
 
 

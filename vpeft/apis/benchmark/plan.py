@@ -238,4 +238,7 @@ def load_plan(path: str | None = None, **flags) -> Plan:
         for key in values:
             if key not in fields:
                 raise UserError(f"plan {path} has an unknown field {key!r}: {nearest(key, fields)}")
-    return Plan(**{**values, **{k: v for k, v in flags.items() if v is not None}})
+    given = {k: v for k, v in flags.items() if v is not None}
+    if "tune" in given:
+        given["tune"] = {**(values.get("tune") or {}), **given["tune"]}
+    return Plan(**{**values, **given})

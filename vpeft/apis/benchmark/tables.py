@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from vpeft.apis.benchmark.results import Results, Row, cells, row_name
-from vpeft.apis.benchmark.statistics import Comparison, Line, all_tasks, compare, lines
+from vpeft.apis.benchmark.statistics import Comparison, all_tasks, compare, lines
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -239,5 +239,3 @@ SHAPES: dict[str, Callable[..., str]] = {
     "list": as_list,
     "compare": comparison,
 }
-
-__all__ = ["SHAPES", "Line", "cell_runs", "markdown"]
