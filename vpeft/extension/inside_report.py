@@ -95,11 +95,10 @@ def draw_updates(found: dict[str, Any]) -> Figure | None:
     return fig
 
 
-def draw_structure(label: str, selected: Sequence[Selection]) -> Figure:
+def draw_structure(label: str, selected: Sequence[Selection], blocks: int) -> Figure:
     """How much is used per block, and where only some channels are, which."""
     inside_blocks = [one for one in selected if one.block is not None]
     names = list(dict.fromkeys(one.name for one in inside_blocks))
-    blocks = 1 + max(one.block for one in inside_blocks)
     counts = np.full((len(names), blocks), np.nan)
     for one in inside_blocks:
         counts[names.index(one.name), one.block] = one.count
@@ -166,7 +165,7 @@ def write_inside(runs: Sequence[Run], out: str | os.PathLike[str], count: int = 
         if (fig := draw_updates(one)) is not None:
             save_figure(fig, out / f"{name}_updates.png")
         if one["selected"]:
-            save_figure(draw_structure(label, one["selected"]), out / f"{name}_structure.png")
+            save_figure(draw_structure(label, one["selected"], len(one["cka"])), out / f"{name}_structure.png")
         numbers.append(
             {
                 "run": label,

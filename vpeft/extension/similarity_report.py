@@ -116,8 +116,8 @@ def _ensembles(report: dict[str, Any]) -> Figure:
     ax = fig.subplots()
     ax.barh([name for name, _ in bars], [value for _, value in bars], color=colours)
     for i, (_, value) in enumerate(bars):
-        ax.text(value, i, f" {value:.1f}", va="center", fontsize=8)
-    ax.axvline(report["members"][report["best"]], color="black", linewidth=0.8, linestyle=":")
+        ax.text(value, i, f"{value:.1f} ", ha="right", va="center", color="white", fontsize=8)
+    ax.axvline(report["members"][report["best"]], color="black", linewidth=0.8, linestyle=":", zorder=0)
     ax.set_xlim(0, 109)
     ax.set_xlabel("top-1 accuracy in %; dotted: the best single run")
     ax.spines[["top", "right"]].set_visible(False)

@@ -47,7 +47,7 @@ def evaluate(model: nn.Module, run: Run, loader: DataLoader) -> dict[str, float]
     return evaluator.evaluate(len(loader.dataset))
 
 
-def test_sets(run: Run, shifts: Sequence[str]) -> dict[str, DataLoader]:
+def data_sets(run: Run, shifts: Sequence[str]) -> dict[str, DataLoader]:
     """The run's own test set, ``in distribution``, and others by name.
 
     Args:
@@ -118,7 +118,7 @@ def wise_curve(
 
     Args:
         run: The tuned run.
-        shifts: Test sets besides its own (:func:`test_sets`).
+        shifts: Test sets besides its own (:func:`data_sets`).
         alphas: Values from 0 to 1.
         head: What has the start's head (:func:`start_head`); None leaves the tuned one at every alpha.
         progress: Told of every value.
@@ -127,7 +127,7 @@ def wise_curve(
         ``alphas``, ``metric``, ``curves`` by test set, ``shifted_mean`` (where there are shifts), ``how`` the models in
         between were made, ``head``, and ``best``: alpha with the largest mean of in-distribution and shifted.
     """
-    sets = test_sets(run, shifts)
+    sets = data_sets(run, shifts)
     model = run.model()
     batch = next(iter(sets["in distribution"]))
 

@@ -1,4 +1,4 @@
-# The robustness study: AdamW 3e-5, weight decay 5e-3. It does not state the epochs; ten are ours.
+# The robustness study: AdamW 3e-5, weight decay 5e-3. Its epochs are not known to us; ten are ours.
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="vpeft.PEFTOptimWrapperConstructor",

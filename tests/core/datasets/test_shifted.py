@@ -8,6 +8,7 @@ from vpeft.apis.config import load_config
 from vpeft.core.datasets.mini import MiniVTAB, mini_split
 from vpeft.core.datasets.shifted import SEVERITIES, SHIFTS, parse_shift, safe_shifts, shift_images
 from vpeft.core.datasets.tasks import MINI
+from vpeft.extension.shift_sheet import draw_shifts
 
 IMAGES = mini_split("digits", "val200")[0][:24]  # coloured, which the photos are not
 
@@ -91,3 +92,10 @@ def test_wrong_shifts(shift, task, message):
 def test_no_shift_of_real_data():
     with pytest.raises(vpeft.UserError, match="only the embedded tasks"):
         load_config("configs/vtab/lora_vit.py", "dtd", {"shift": "noise-3"})
+
+
+def test_a_picture_of_the_shifts(tmp_path):
+    path = draw_shifts("sprite_location", tmp_path / "a.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(vpeft.UserError, match="unknown task"):
+        draw_shifts("digit", tmp_path / "a.png")

@@ -1,0 +1,18 @@
+"""Draw what the shifts do to an embedded task: ``tools/analysis/shifts.py digits shifts.png``."""
+
+import argparse
+
+from vpeft.apis.cli import run_main
+from vpeft.extension.shift_sheet import draw_shifts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", help="embedded task, such as digits")
+    parser.add_argument("out", help="picture, .png or .svg")
+    args = parser.parse_args()
+    print(f"written to {draw_shifts(args.task, args.out)}")
+
+
+if __name__ == "__main__":
+    run_main(main)
