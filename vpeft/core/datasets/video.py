@@ -12,7 +12,7 @@ from vpeft.core.datasets.video_moving import ensure_moving
 from vpeft.errors import UserError
 from vpeft.registry import DATASETS
 
-_LINE = re.compile(r"(?P<path>.*\S)\s*[\s,]\s*(?P<label>[+-]?\d+)")
+_LINE = re.compile(r"(?P<path>.*[^\s,])\s*[\s,]\s*(?P<label>[+-]?\d+)")
 #: Data sets that are drawn on first use, by name.
 EMBEDDED = {"moving_shapes": ensure_moving}
 
@@ -93,12 +93,17 @@ class VideoList(BaseDataset):
         if self.check or not Path(path).is_file():
             self._refuse(path, fault(path))
         try:
-            return self.pipeline(info)
+            sample = self.pipeline(info)
         except UserError:
             raise
         except Exception as error:
             self._refuse(path, undecodable(path), error)
             raise
+        if sample is None:
+            raise UserError(
+                f"{self.name}: video {path}: the pipeline gave nothing, and no other video takes its place."
+            )
+        return sample
 
     def _refuse(self, path: str, reason: str | None, cause: Exception | None = None) -> None:
         if reason is not None:
