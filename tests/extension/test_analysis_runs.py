@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import vpeft
 from vpeft.apis.config import load_config
 from vpeft.apis.run import prepare, train
 from vpeft.apis.run import test as evaluate
 from vpeft.core.predictions import read_predictions
+from vpeft.core.trained import build_model
 from vpeft.extension.inside_report import inside, write_inside
 from vpeft.extension.runs import open_run, open_runs
 from vpeft.extension.similarity_report import read_runs, write_report
-from vpeft.extension.wise_curve import default_shifts, wise_curve, write_curves
+from vpeft.extension.wise_curve import data_sets, default_shifts, wise_curve, write_curves
+from vpeft.extension.wise_curve import evaluate as evaluate_set
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -92,6 +95,29 @@ def test_wrong_use_of_curves(runs):
     run.cfg = real
     with pytest.raises(vpeft.UserError, match="no shifted test set 'noise-3'"):
         wise_curve(run, ["noise-3"])
+
+
+def test_a_curve_from_a_head_that_is_read_from_a_file(tmp_path):
+    """The start is the zero-shot model: the frozen host with the file's head."""
+    save_file({"weight": torch.randn(10, 64)}, tmp_path / "head.safetensors")
+
+    def config():
+        options = {"train_cfg.max_epochs": 1, "log_level": "ERROR", "eval_split": "val200", "train_split": "train800"}
+        cfg = load_config(ROOT / "configs/mini/adaptformer_nano_vit.py", "digits", options)
+        file = str(tmp_path / "head.safetensors")
+        cfg.model.head = {"type": "vpeft.EmbeddingHead", "file": file, "num_classes": 10, "in_channels": 64}
+        cfg.model.head.scale = 10.0
+        return cfg
+
+    train(prepare(config(), str(tmp_path / "run"), seed=0))
+    run = open_run(tmp_path / "run")
+    report = wise_curve(run, [], (0.0, 1.0), "init")
+    model = build_model(config())
+    model.init_weights()  # AdaptFormer starts as the frozen host
+    start = evaluate_set(model.eval(), run, data_sets(run, [])["in distribution"])
+    assert report["curves"]["in distribution"][0] == start["accuracy/top1"]
+    assert report["how"]["head"] == "interpolated"
+    assert report["curves"]["in distribution"][1] != start["accuracy/top1"]
 
 
 def test_inside(runs, tmp_path):
