@@ -1,0 +1,35 @@
+"""The leaderboard of a folder of results: a page, Markdown and CSV: ``tools/leaderboard.py RESULTS``."""
+
+import argparse
+import sys
+
+from vpeft.apis.benchmark.results import read_results
+from vpeft.apis.cli import run_main
+from vpeft.apis.leaderboard.tables import TABLES
+from vpeft.apis.leaderboard.write import write_leaderboard
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", help="folder that tools/benchmark.py wrote to")
+    parser.add_argument("--out", help="folder that is written to (RESULTS/leaderboard)")
+    parser.add_argument(
+        "--against", nargs="*", metavar="TABLE", help=f"published tables to compare with: {', '.join(TABLES)} (all)"
+    )
+    parser.add_argument("--method", nargs="+", help="only these methods")
+    parser.add_argument("--backbone", nargs="+", help="only these backbones")
+    parser.add_argument("--task", nargs="+", help="only these tasks")
+    parser.add_argument("--all", action="store_true", help="runs off the protocol too, marked")
+    parser.add_argument("--title", default="V-PEFT Bench leaderboard", help="heading")
+    args = parser.parse_args()
+    results = read_results(args.results)
+    for fault in results.broken:
+        print(f"left out: {fault}", file=sys.stderr)
+    results = results.filtered(**{name: getattr(args, name) for name in ("method", "backbone", "task")})
+    for path in write_leaderboard(results, args.out, args.against, args.all, args.title):
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,138 @@
+// Data, helpers, theme, boards, notes, guide. table.js, plots.js and panel.js follow it in one script.
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const $ = id => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+
+// Children are text or nodes: no name ever becomes markup.
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "on") for (const [event, call] of Object.entries(value)) node.addEventListener(event, call);
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(key, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter(child => child !== null && child !== undefined && child !== false));
+  return node;
+}
+function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+const percent = value => (100 * value).toFixed(1);
+const signed = (value, digits) => (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(digits);
+const known = value => value !== null && value !== undefined;
+const PREFIXES = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "\u00b5"]];
+// Three digits with a prefix: 36.9 k, 147 MB, 12.3 ms.
+function si(value, unit = "") {
+  if (!value) return "0" + (unit && " " + unit);
+  const rounded = Number(Math.abs(value).toPrecision(3));
+  const [size, prefix] = PREFIXES.find(([s]) => rounded >= s) ?? PREFIXES.at(-1);
+  const x = value / size, whole = unit === "" && size === 1 && Number.isInteger(value);
+  return ((whole ? x : x.toFixed(Math.abs(x) >= 99.95 ? 0 : Math.abs(x) >= 9.995 ? 1 : 2)) + " " + prefix + unit).trim();
+}
+const plural = (n, one, many = one + "s") => n + " " + (n === 1 ? one : many);
+const breakable = name => name.split(/(?<=_)/).flatMap((part, i) => i ? [el("wbr"), part] : [part]);
+
+// Okabe and Ito's colours, told apart by the colour-blind; the shape says it again.
+const LOOKS = {
+  baseline: ["#7d8793", "M-4,-4H4V4H-4Z"],
+  adapter: ["#0072b2", "M-4.6,0A4.6,4.6 0 1 0 4.6,0A4.6,4.6 0 1 0 -4.6,0Z"],
+  prompt: ["#e69f00", "M0,-5.4L5,4.2H-5Z"],
+  prefix: ["#cc79a7", "M0,5.4L5,-4.2H-5Z"],
+  side: ["#009e73", "M0,-5.8L5.8,0L0,5.8L-5.8,0Z"],
+  specification: ["#d55e00", "M-1.9,-5H1.9V-1.9H5V1.9H1.9V5H-1.9V1.9H-5V-1.9H-1.9Z"],
+  reparameter: ["#56b4e9", "M0,-5.6L1.5,-1.9L5.5,-1.7L2.4,.8L3.4,4.7L0,2.5L-3.4,4.7L-2.4,.8L-5.5,-1.7L-1.5,-1.9Z"],
+  unified: ["#a58b00", "M-5,-2.2L-2.2,-5H2.2L5,-2.2V2.2L2.2,5H-2.2L-5,2.2Z"],
+};
+const looks = category => LOOKS[category.split(" + ")[0]] ?? LOOKS.baseline;
+const dot = category => {
+  const [colour, shape] = looks(category), node = svg("svg", {viewBox: "-6 -6 12 12", class: "dot", "aria-hidden": "true"});
+  node.append(svg("path", {d: shape, fill: colour}));
+  return node;
+};
+
+// Theme: the system's until the button is pressed.
+const dark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+function nameTheme() { $("theme").textContent = dark() ? "\u2600 Light" : "\u263e Dark"; $("theme").setAttribute("aria-label", dark() ? "Change to light colours" : "Change to dark colours"); }
+$("theme").addEventListener("click", () => {
+  const next = dark() ? "light" : "dark";
+  document.documentElement.dataset.theme = next;
+  try { localStorage.setItem("vpeft-theme", next); } catch { /* private windows and files may have no storage */ }
+  nameTheme();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", nameTheme);
+nameTheme();
+
+let board = DATA.boards[0];
+
+function chooseBoard(id) {
+  board = DATA.boards.find(b => b.id === id) ?? DATA.boards[0];
+  for (const tab of $("tabs").children) {
+    tab.setAttribute("aria-selected", tab.dataset.id === board.id);
+    tab.tabIndex = tab.dataset.id === board.id ? 0 : -1;
+  }
+  $("board-title").textContent = board.title;
+  $("notes").replaceChildren(
+    ...(DATA.everything ? [el("p", {}, "Runs off the protocol are shown too, marked \u2020.")] : []),
+    ...board.notes.map(note => el("p", {}, note)),
+  );
+  startTable();
+}
+
+function drawTabs() {
+  if (DATA.boards.length < 2) return $("tabs").remove();
+  $("tabs").append(...DATA.boards.map(b => el("button", {
+    type: "button", role: "tab", "data-id": b.id, "aria-controls": "board",
+    on: {click: () => { history.replaceState(null, "", "#" + b.id); chooseBoard(b.id); }},
+  }, b.title)));
+  $("tabs").addEventListener("keydown", event => {
+    const step = {ArrowRight: 1, ArrowLeft: -1}[event.key], tabs = [...$("tabs").children];
+    if (!step) return;
+    event.preventDefault();
+    const next = tabs[(tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length];
+    next.focus();
+    next.click();
+  });
+}
+
+function drawLead() {
+  const all = DATA.runs, last = all.map(r => r.written).sort().at(-1);
+  const commits = [...new Set(all.map(r => r.git).filter(Boolean))];
+  $("lead").append(
+    `Ours: ${plural(all.length, "run")} on ${plural(DATA.boards.length, "board")}, the last of ${last.slice(0, 10)}` +
+    (commits.length ? `, ${plural(commits.length, "commit")} (${commits.slice(0, 3).map(c => c.slice(0, 7)).join(", ")}${commits.length > 3 ? ", \u2026" : ""}).` : "."),
+    " Published figures stand only where they are called so.");
+}
+
+function drawOut() {
+  const rows = DATA.left_out, why = {};
+  for (const {file, why: reason} of rows) (why[reason] ??= []).push(file);
+  const lists = Object.entries(why).map(([reason, files]) => el("details", {open: files.length <= 6},
+    el("summary", {}, reason, " ", el("small", {}, plural(files.length, "run"))),
+    el("ul", {}, files.map(file => el("li", {}, link(file))))));
+  if (DATA.broken.length) lists.push(el("details", {open: true}, el("summary", {}, "Broken files"), el("ul", {}, DATA.broken.map(text => el("li", {}, text)))));
+  $("out").replaceChildren(...(lists.length ? lists : [el("p", {class: "muted"}, "Nothing: every file of the folder is on a board.")]));
+}
+const link = file => el("a", {href: (DATA.root + "/" + file).split("/").map(encodeURIComponent).join("/")}, el("code", {}, file));
+
+function drawGuide() {
+  const items = [
+    ["Ours, published", "Everything marked \u201cours\u201d is derived from the result files of this folder, one file a run. \u201cPublished\u201d figures are those printed in the named papers; they are never mixed into our tables, ranks or plots."],
+    ["A cell", "Mean over seeds of the task\u2019s main metric in percent; after \u00b1 the standard deviation over seeds (n \u2212 1), where there are two or more. It opens the runs that it is made of. The best of a column is bold and underlined."],
+    ["Mean of tasks", "Plain mean over the board\u2019s tasks of the means over seeds. Its \u00b1 is the standard deviation over seeds of a seed\u2019s mean over tasks."],
+    ["Mean of groups", "Mean of the group means (natural, specialized, structured). It differs from the mean of tasks, and papers mix the two."],
+    ["Behind the best", "Difference to the row of the highest mean in points, on the same tasks and seeds, with its 95 % interval for other seeds (paired, Student\u2019s t, not corrected for the number of rows). \u2248 where the interval holds 0 or there are too few seeds: the two cannot be told apart."],
+    ["PPT", `PPT = M \u00b7 exp(\u2212log10(P / C + 1)) with C = ${DATA.constant.toLocaleString("en")}, M the mean of tasks in [0, 1] and P the trained parameters without the head (survey arXiv 2402.02242).`],
+    ["Parameters", "Trained parameters of the backbone and of what the method adds, without the head; averaged over tasks where they differ."],
+    ["Step time, peak memory", "Median over runs. Memory is what the accelerator\u2019s allocator held at most, or on a CPU the bytes that autograd keeps of one batch; a row\u2019s panel names the device."],
+    ["Adapter", "Bytes of the file that a run leaves to be shipped."],
+    ["Inference", "Time of a prediction relative to the frozen host without the method: as trained, and after merging where it can be merged."],
+    ["Memory class", Object.entries(DATA.memory).map(([name, text]) => `${name}: ${text}`).join("; ") + "."],
+    ["Trials", "Trials of the search behind the settings; \u2013 where they are the config\u2019s own."],
+    ["Protocol", "Tuned on train800 against val200, trained again on all 1,000 images, tested once at the last epoch. Runs that were done otherwise are left out and listed with the reason."],
+    ["Beyond noise", "A difference to a published figure that is larger than the 95 % prediction interval of one more run by our seeds, and than the known re-run noise of the task (VTAB-1k: 0.55 points; 5 on KITTI, dSprites, smallNORB and Retinopathy; 0.7 on an average), plus rounding. With one seed only the latter can be used."],
+  ];
+  $("guide").append(el("dl", {}, items.flatMap(([term, text]) => [el("dt", {}, term), el("dd", {}, text)])));
+}

@@ -1,0 +1,211 @@
+"""The leaderboard as one HTML page that needs nothing but a browser.
+
+The page carries the figures as JSON and draws itself; every name gets in as text, never as markup. Configs, which are
+long and alike, lie in it compressed, one for each cell (its runs differ in the seed alone).
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from vpeft.algorithms.base import CATEGORIES
+from vpeft.apis.benchmark.results import Results
+from vpeft.apis.leaderboard.against import Against
+from vpeft.apis.leaderboard.boards import COSTS, MEMORY, Board, Entry, left_out
+from vpeft.core.report import PPT_CONSTANT
+
+FOLDER = Path(__file__).parent
+SCRIPTS = ("page.js", "table.js", "plots.js", "panel.js")
+
+
+def page(data: Mapping[str, Any], title: str) -> str:
+    """The page of :func:`page_data`."""
+    script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    for sign, escape in (("<", "\\u003c"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):  # a tag could end the script
+        text = text.replace(sign, escape)
+    return Template((FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(title), style=(FOLDER / "page.css").read_text(encoding="utf-8"), script=script, data=text
+    )
+
+
+def page_data(
+    results: Results, boards: Sequence[Board], compared: Sequence[Against], everything: bool, to_root: str
+) -> dict[str, Any]:
+    """What the page shows.
+
+    Args:
+        results: All results of the folder.
+        boards: Its boards.
+        compared: Comparisons with published tables.
+        everything: Whether runs off the protocol are on the boards.
+        to_root: From the page to the results' folder, for its links.
+    """
+    runs, configs, versions = _Numbered(), _Numbered(), _Numbered()
+    shown = [_board(board, runs, configs, versions) for board in boards]
+    packed = gzip.compress(json.dumps(list(configs.known)).encode(), 9, mtime=0)
+    out = left_out(results, boards, everything)
+    return {
+        "boards": shown,
+        "runs": [json.loads(run) for run in runs.known],
+        "versions": list(versions.known),
+        "configs": base64.b64encode(packed).decode(),
+        "against": [_against(a) for a in compared],
+        "left_out": [{"file": file, "why": why} for file, why in out],
+        "broken": [_relative(text, results) for text in results.broken],
+        "everything": everything,
+        "root": to_root,
+        "constant": PPT_CONSTANT,
+        "memory": MEMORY,
+        "categories": CATEGORIES,
+    }
+
+
+def _relative(text: str, results: Results) -> str:
+    return text.replace(f"{results.root}/", "")
+
+
+class _Numbered:
+    """Texts, each once, known by their number."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def __call__(self, text: str) -> int:
+        return self.known.setdefault(text, len(self.known))
+
+
+def _board(board: Board, runs: _Numbered, configs: _Numbered, versions: _Numbered) -> dict[str, Any]:
+    return {
+        "id": board.key.slug(),
+        "title": board.key.title(),
+        "tasks": [{"name": task, "group": board.groups[task]} for task in board.tasks],
+        "groups": board.group_names,
+        "metrics": sorted({r["main_metric"]["name"] for r in board.results.runs.values()}),
+        "notes": notes(board),
+        "entries": [_entry(board, entry, runs, configs, versions) for entry in board.entries],
+    }
+
+
+def _entry(board: Board, entry: Entry, runs: _Numbered, configs: _Numbered, versions: _Numbered) -> dict[str, Any]:
+    method, backbone, variant = entry.row
+    cells = {}
+    for task, cell in entry.cells.items():
+        mean, std = entry.mean(task)
+        first = board.results.runs[next(iter(cell.runs.values()))]
+        numbers = []
+        for path in cell.runs.values():
+            r = board.results.runs[path]
+            numbers.append(
+                runs(json.dumps(_run(r, path.relative_to(board.results.root), configs(first["full_config"]), versions)))
+            )
+        cells[task] = {"mean": mean, "std": std, "runs": numbers}
+    line, behind = entry.line, entry.behind
+    return {
+        "name": entry.name,
+        "method": method,
+        "backbone": backbone,
+        "variant": variant,
+        "category": entry.category,
+        "memory": entry.memory,
+        "merges": entry.merges,
+        "mean": line and line.mean,
+        "std": line and line.std,
+        "mean_of_groups": line and line.mean_of_groups,
+        "groups": entry.groups,
+        "ppt": line and line.ppt,
+        "parameters": entry.parameters,
+        "cost": {name: entry.cost[name] for name in COSTS},
+        "seeds": entry.seeds,
+        "trials": _trials(board, entry),
+        "behind": behind and {"difference": behind.difference, "interval": behind.interval, "tells": behind.tells},
+        "cells": cells,
+    }
+
+
+def _run(r: Mapping[str, Any], file: Path, config: int, versions: _Numbered) -> dict[str, Any]:
+    cost = r["cost"]
+    return {
+        "file": file.as_posix(),
+        "seed": r["seed"],
+        "metric": r["main_metric"]["name"],
+        "value": r["main_metric"]["value"],
+        "written": r["written"],
+        "git": r.get("git"),
+        "config_file": r["config"],
+        "config": config,
+        "versions": versions(", ".join(f"{k} {v}" for k, v in r["versions"].items() if v)),
+        "device": cost.get("device"),
+        "threads": cost.get("threads"),
+        "host": r["host"],
+        "data_variant": r["data_variant"],
+        "tuning": r["tuning"],
+        "faults": r["protocol"]["faults"],
+    }
+
+
+def _trials(board: Board, entry: Entry) -> int | None:
+    """Trials of the searches behind a row's settings: their median, None where no setting was searched."""
+    found = [board.results.runs[path]["tuning"] for cell in entry.cells.values() for path in cell.runs.values()]
+    numbers = [t["trials"] for t in found if t and isinstance(t.get("trials"), (int, float))]
+    return round(statistics.median(numbers)) if numbers else None
+
+
+def notes(board: Board) -> list[str]:
+    """What a reader must know before comparing rows: where runs were not alike."""
+    runs = board.results.runs.values()
+    found = []
+
+    def unlike(what: str, values: Sequence[Any], effect: str) -> None:
+        names = sorted({str(value) for value in values})
+        if len(names) > 1:
+            found.append(f"{what} differ ({', '.join(names)}): {effect}")
+
+    machines = [f"{r['cost'].get('device')}, {r['cost'].get('threads')} threads" for r in runs]
+    unlike("Devices", machines, "compare step times within one device only.")
+    measures = [r["cost"]["memory_is"] for r in runs if r["cost"].get("memory_is")]
+    unlike("What counts as peak memory does", measures, "the two are not comparable.")
+    unlike("Normalisations", [r.get("normalisation") for r in runs], "they move results.")
+    budgets = [(r["tuning"] or {}).get("trials", 0) for r in runs]
+    unlike("Tuning budgets in trials", budgets, "an honest comparison gives every method the same.")
+    metrics = [r["main_metric"]["name"] for r in runs]
+    unlike("Metrics", metrics, "an average over them has no unit.")
+    few = [entry.name for entry in board.entries if entry.seeds < 3]
+    if few:
+        found.append(f"{len(few)} of {len(board.entries)} rows have fewer than three seeds: their spread says little.")
+    return found
+
+
+def _against(a: Against) -> dict[str, Any]:
+    return {
+        "table": a.table.name,
+        "source": a.table.source,
+        "remark": a.table.remark,
+        "reasons": [{"why": why, "cells": cells} for why, cells in a.reasons.items()],
+        "found": [
+            {
+                "row": d.row,
+                "ours_name": d.ours_name,
+                "board": d.board,
+                "column": d.column,
+                "kind": d.kind,
+                "what": d.what,
+                "ours": d.ours,
+                "published": d.published,
+                "std": d.std,
+                "seeds": d.seeds,
+                "noise": d.noise,
+                "difference": d.difference,
+                "verdict": d.verdict,
+            }
+            for d in a.found
+        ],
+    }

@@ -1,0 +1,131 @@
+// The panel of a cell or a row, the comparison with published tables, and the start of the page.
+function openPanel(title, ...content) {
+  $("panel-title").textContent = title;
+  $("panel-body").replaceChildren(...content.flat().filter(Boolean));
+  $("tip").hidden = true;
+  if (!$("panel").open) $("panel").showModal();
+  $("panel").scrollTop = 0;
+}
+$("close").addEventListener("click", () => $("panel").close());
+$("panel").addEventListener("click", event => { if (event.target === $("panel")) $("panel").close(); });
+
+const facts = pairs => el("dl", {class: "facts"}, pairs.filter(([, v]) => known(v) && v !== "").flatMap(([k, v]) => [el("dt", {}, k), el("dd", {}, v)]));
+const figure = (value, std) => el("p", {class: "big"}, value, " ", el("small", {}, std ?? ""));
+
+function showCell(e, task) {
+  const cell = e.cells[task], runs = cell.runs.map(i => DATA.runs[i]), faults = [...new Set(runs.flatMap(r => r.faults))];
+  openPanel(`${e.name} on ${task}`,
+    el("span", {class: "tag ours"}, "ours"), figure(percent(cell.mean) + " %", [spread(cell.std), plural(runs.length, "seed")].filter(Boolean).join(", ")),
+    faults.length ? el("p", {class: "banner"}, "\u2020 Off the protocol: " + faults.join("; ")) : null, runTable(runs), shared(runs), configOf(runs[0]),
+    el("p", {}, el("button", {type: "button", class: "plain", on: {click: () => showRow(e)}}, `All of ${e.name}`)));
+}
+
+function showRow(e) {
+  const lacking = board.tasks.filter(t => !e.cells[t.name]).map(t => t.name), c = e.cost, b = e.behind;
+  const all = Object.values(e.cells).flatMap(cell => cell.runs.map(i => DATA.runs[i]));
+  openPanel(e.name, el("span", {class: "tag ours"}, "ours"),
+    known(e.mean) ? figure(percent(e.mean) + " %", [spread(e.std), `mean of ${plural(board.tasks.length, "task")}`].filter(Boolean).join(", "))
+      : el("p", {class: "banner"}, `No average: no run of ${lacking.join(", ")}.`),
+    facts([
+      ["Category", e.category], ["Backbone", e.backbone], ["Variant", e.variant],
+      ["Mean of groups", known(e.mean_of_groups) && percent(e.mean_of_groups) + " %"],
+      ["Behind the best", b && behindText(e).filter(Boolean).join(" points, 95 % interval ")],
+      ["PPT", known(e.ppt) && e.ppt.toFixed(4)], ["Parameters without head", Math.round(e.parameters).toLocaleString("en")],
+      ["Step time", known(c.step_seconds) && si(c.step_seconds, "s")], ["Peak memory", known(c.peak_memory_bytes) && si(c.peak_memory_bytes, "B")],
+      ["Adapter file", known(c.adapter_bytes) && si(c.adapter_bytes, "B")],
+      ["Inference", known(c.inference_ratio) && `\u00d7${c.inference_ratio.toFixed(2)} as trained, ` + (known(c.merged_ratio) ? `\u00d7${c.merged_ratio.toFixed(2)} merged` : "not merged")],
+      ["Memory class", e.memory + (DATA.memory[e.memory] ? `: ${DATA.memory[e.memory]}` : "")], ["Merges", e.merges],
+      ["Trials of its search", e.trials ?? "none, the config\u2019s own settings"],
+    ].filter(([, v]) => v)),
+    el("h3", {}, "Its cells"),
+    el("table", {class: "list"}, el("tbody", {}, board.tasks.filter(t => e.cells[t.name]).map(t => el("tr", {},
+      el("td", {}, el("button", {type: "button", class: "plain", on: {click: () => showCell(e, t.name)}}, t.name)),
+      el("td", {class: "num"}, percent(e.cells[t.name].mean) + " " + (spread(e.cells[t.name].std) ?? "")),
+      el("td", {}, plural(e.cells[t.name].runs.length, "run")))))),
+    shared(all));
+}
+
+function runTable(runs) {
+  return el("table", {class: "list", id: "runs"},
+    el("thead", {}, el("tr", {}, ["Seed", "Value", "Written", "Commit", "File"].map(name => el("th", {scope: "col"}, name)))),
+    el("tbody", {}, runs.map(r => el("tr", {}, el("td", {}, String(r.seed)), el("td", {class: "num"}, (100 * r.value).toFixed(2)),
+      el("td", {}, r.written.slice(0, 16).replace("T", " ")), el("td", {}, r.git ? el("code", {title: r.git}, r.git.slice(0, 7)) : "\u2013"), el("td", {}, link(r.file))))));
+}
+
+// What the runs were made with; several values where they differ.
+function shared(runs) {
+  const values = of => [...new Set(runs.map(of).filter(v => known(v) && v !== ""))].join("; ");
+  return facts([
+    ["Metric", values(r => r.metric)], ["Config", values(r => r.config_file)], ["Host", values(r => r.host)], ["Data", values(r => r.data_variant)],
+    ["Device", values(r => r.device && `${r.device}, ${plural(r.threads ?? 0, "thread")}`)],
+    ["Tuning", values(r => r.tuning && JSON.stringify(r.tuning))], ["Versions", values(r => DATA.versions[r.versions])],
+  ]);
+}
+
+let configs = null;
+async function unpacked() {
+  const bytes = Uint8Array.from(atob(DATA.configs), c => c.charCodeAt(0));
+  return JSON.parse(await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text());
+}
+function configOf(run) {
+  const text = el("pre", {id: "config", tabindex: 0}, "\u2026");
+  return el("details", {on: {toggle: async () => {
+    try { text.textContent = (await (configs ??= unpacked()))[run.config] || "The result holds no config text."; }
+    catch (error) { text.textContent = `This browser cannot unpack it (${error}); the run\u2019s file holds it as full_config.`; }
+  }}}, el("summary", {}, "Config ", el("small", {}, `of seed ${run.seed}; other seeds differ in the seed and the working folder alone`)), text);
+}
+
+function drawAgainst() {
+  $("against").replaceChildren(...(DATA.against.length ? DATA.against.map(comparison) : [el("p", {class: "muted"}, "No published table was asked for.")]));
+}
+
+function comparison(a) {
+  const beyond = a.found.filter(d => d.verdict === "beyond noise").length, judged = a.found.filter(d => !["equal", "differs"].includes(d.verdict)).length;
+  const skipped = a.reasons.reduce((n, r) => n + r.cells.length, 0);
+  const summary = a.found.length ? `${plural(judged, "difference")}, ${beyond} beyond noise; ${plural(skipped, "cell")} not compared` : `nothing to compare: ${skipped} cells`;
+  return el("details", {open: a.found.length > 0, "data-table": a.table},
+    el("summary", {}, a.table, " ", el("small", {}, `(published, ${a.source}): ${summary}`)),
+    a.remark ? el("p", {class: "muted"}, `About the published table: ${a.remark}.`) : "",
+    a.found.length ? matrix(a) : "",
+    a.found.length ? el("p", {class: "muted"}, "Ours minus published, in points (parameters: \u201c=\u201d where ours round to the printed figure, in millions). Blue: ours is higher, orange: lower; framed with \u25b2 or \u25bc: beyond noise.") : "",
+    el("div", {}, a.reasons.map(r => el("details", {}, el("summary", {}, "Not compared: " + r.why, " ", el("small", {}, plural(r.cells.length, "cell"))), el("ul", {}, r.cells.map(cell => el("li", {}, cell)))))));
+}
+
+function matrix(a) {
+  const names = [...new Set(a.found.map(d => d.column))], rows = new Map();
+  for (const d of a.found) {
+    const key = JSON.stringify([d.row, d.ours_name, d.board]);
+    if (!rows.has(key)) rows.set(key, {first: d, cells: {}});
+    rows.get(key).cells[d.column] = d;
+  }
+  return el("div", {class: "scroller", tabindex: 0, role: "region", "aria-label": `Ours minus ${a.table}`}, el("table", {class: "plainhead"},
+    el("thead", {}, el("tr", {}, el("th", {class: "name", scope: "col"}, "published / ours"), names.map(n => el("th", {scope: "col"}, breakable(n))))),
+    el("tbody", {}, [...rows.values()].map(({first, cells}) => el("tr", {},
+      el("th", {scope: "row", class: "name"}, el("b", {}, first.row), el("br"), el("small", {class: "muted"}, first.ours_name)),
+      names.map(n => differenceCell(a, cells[n])))))));
+}
+
+function differenceCell(a, d) {
+  if (!d) return el("td", {class: "none"}, el("span", {}, "\u2013"));
+  const digits = {PPT: 3, parameters: 3}[d.kind] ?? 1, beyond = d.verdict === "beyond noise", full = {PPT: 4, parameters: 4}[d.kind] ?? 2;
+  const text = d.verdict === "equal" ? "=" : signed(d.difference, digits) + (beyond ? (d.difference > 0 ? " \u25b2" : " \u25bc") : "");
+  const strength = d.kind === "parameters" ? 0 : Math.min(1, Math.abs(d.difference) / (d.kind === "PPT" ? .05 : 5));
+  const unit = d.kind === "parameters" ? " M" : d.kind === "PPT" ? "" : " %", show = () => openPanel(`${d.ours_name}: ${d.what}`,
+    facts([
+      ["Ours", d.ours.toFixed(full) + unit + (known(d.std) ? ` \u00b1 ${d.std.toFixed(full)}` : "") + `, ${plural(d.seeds, "seed")}`], ["Published", `${d.published}${unit}, row ${d.row}, column ${d.column}`],
+      ["Table", `${a.table}, ${a.source}`], ["Ours minus published", signed(d.difference, full)],
+      [d.kind === "parameters" ? "Rounding of the printed figure" : "Noise", known(d.noise) ? d.noise.toFixed(full) : "not known: one seed"], ["Verdict", d.verdict],
+      ["Of", d.kind], ["Our board", d.board],
+    ]), a.remark ? el("p", {class: "muted"}, `About the published table: ${a.remark}.`) : null);
+  return el("td", {class: [d.difference > 0 ? "up" : "down", beyond ? "beyond" : ""].join(" ").trim(), style: `--h:${strength.toFixed(3)}`},
+    el("button", {type: "button", class: "cell", on: {click: show}}, text));
+}
+
+drawTabs();
+drawLead();
+drawOut();
+drawGuide();
+drawAgainst();
+chooseBoard(decodeURIComponent(location.hash.slice(1)));
+let width = innerWidth;
+addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; drawPlots(state.shown); } });

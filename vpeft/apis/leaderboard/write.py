@@ -1,0 +1,65 @@
+"""Everything that the leaderboard is written as."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vpeft.apis.benchmark.results import Results
+from vpeft.apis.benchmark.tables import as_csv
+from vpeft.apis.leaderboard.against import against
+from vpeft.apis.leaderboard.boards import boards
+from vpeft.apis.leaderboard.page import page, page_data
+from vpeft.apis.leaderboard.tables import TABLES, find_table
+from vpeft.apis.leaderboard.text import as_markdown, board_csv, differences_csv
+from vpeft.errors import UserError
+from vpeft.files import write_atomically
+
+#: Folder below the results that it is written to unless another is given.
+FOLDER = "leaderboard"
+
+
+def write_leaderboard(
+    results: Results,
+    out: str | os.PathLike[str] | None = None,
+    published: Sequence[str] | None = None,
+    everything: bool = False,
+    title: str = "V-PEFT Bench leaderboard",
+) -> list[Path]:
+    """Write the page, Markdown and CSV.
+
+    Args:
+        results: What :func:`vpeft.apis.benchmark.results.read_results` gives.
+        out: Folder; ``<results>/leaderboard`` unless given.
+        published: Names of published tables to compare with; all unless given.
+        everything: Put runs off the protocol on the boards too.
+        title: Heading.
+
+    Returns:
+        The files: ``index.html``, ``leaderboard.md``, ``board_<name>.csv`` of each board, ``runs.csv``,
+        ``published.csv``.
+
+    Raises:
+        UserError: No run can be shown, or a table is unknown.
+    """
+    tables = [find_table(name) for name in (TABLES if published is None else published)]
+    found = boards(results, everything)
+    if not found:
+        off = sum(bool(r["protocol"]["faults"]) for r in results.ok().runs.values())
+        failed = len(results.runs) - len(results.ok().runs)
+        raise UserError(
+            f"{results.root}: no run to show ({off} off the protocol, {failed} failed, {len(results.broken)} broken "
+            "files): run tools/benchmark.py, or show runs off the protocol with --all."
+        )
+    folder = results.root / FOLDER if out is None else Path(out)
+    compared = [against(found, table) for table in tables]
+    data = page_data(results, found, compared, everything, Path(os.path.relpath(results.root, folder)).as_posix())
+    texts = {
+        "index.html": page(data, title),
+        "leaderboard.md": as_markdown(results, found, compared, everything, title),
+        **{f"board_{board.key.slug()}.csv": board_csv(board) for board in found},
+        "runs.csv": as_csv(results, everything) + "\n",
+        "published.csv": differences_csv(compared),
+    }
+    return [write_atomically(folder / name, text.encode()) for name, text in texts.items()]
