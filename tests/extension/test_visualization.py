@@ -231,3 +231,33 @@ def test_the_hook_gives_pictures_to_the_visualizer(folders, tmp_path):
     cfg.custom_hooks[-1]["samples"] = [20]
     with pytest.raises(vpeft.UserError, match="no sample 20: the data set has the samples 0 to 19"):
         run_test(prepare(cfg, str(tmp_path)), str(folders[0] / "adapter.safetensors"))
+
+
+def test_samples_of_both_packages_are_read_alike():
+    from mmaction.structures import ActionDataSample
+    from mmpretrain.structures import DataSample
+
+    from vpeft.extension.samples import label_of, prediction_of
+
+    for sample in (DataSample(), ActionDataSample()):
+        assert label_of(sample) is None
+        assert prediction_of(sample) is None
+        (sample.set_gt_labels if hasattr(sample, "set_gt_labels") else sample.set_gt_label)(2)
+        sample.set_pred_score(torch.tensor([0.25, 0.75]))
+        assert label_of(sample) == 2
+        assert prediction_of(sample) == (1, 0.75)
+
+
+def test_clips_are_shown_frame_by_frame():
+    from vpeft.extension.attention_maps import Map
+    from vpeft.extension.images import Look
+
+    clip = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    maps = {"one": Map(clip, np.arange(4.0)[:, None, None] * np.ones((4, 2, 2)), 1, (1, 0.5)), "two": None}
+    maps["two"] = Map(clip, maps["one"].values + 1, 1, (0, 0.9))
+    grid = arrange([(Look("sample 3", {}), maps)])
+    assert grid.top == ["frame 1", "frame 3", "frame 5", "frame 7"]  # the middle of every two
+    assert [left.split("\n")[0] for left in grid.left] == ["sample 3", "one", "two"]
+    assert [int(cell.image[0, 0, 0]) for cell in grid.rows[1]] == [1, 3, 5, 7]
+    assert [float(cell.values[0, 0]) for cell in grid.rows[2]] == [1.0, 2.0, 3.0, 4.0]
+    assert [cell.text for cell in grid.rows[2] if cell.text] == ["class 0 (90 %) ✗"]

@@ -78,6 +78,8 @@ def said(one: Map, names: Sequence[str] = ()) -> tuple[str, str]:
             right = label == one.label
             text, colour = f"{text} {'✓' if right else '✗'}", RIGHT if right else WRONG
         lines.append(text)
+    if not one.values.any():
+        lines.append("nothing positive")
     if one.added:
         lines.append(f"{100 * one.added:.0f} % to added tokens")
     return "\n".join(lines), colour

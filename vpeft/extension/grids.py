@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -53,7 +54,7 @@ def draw_grid(
     columns, rows = len(grid.top), len(grid.rows)
     lines = max(cell.text.count("\n") + bool(cell.text) for row in grid.rows for cell in row)
     fig = figure(side * columns + 1.6, (side + 0.15 * lines) * rows + (0.7 if title else 0.35))
-    fig.get_layout_engine().set(w_pad=0.03, h_pad=0.06, wspace=0.0, hspace=0.0)
+    fig.get_layout_engine().set(w_pad=0.03, h_pad=0.09, wspace=0.0, hspace=0.0)
     axes = fig.subplots(rows, columns, squeeze=False)
     values = [cell.values for row in grid.rows for cell in row if cell.values is not None]
     low = min((float(v.min()) for v in values), default=0.0)
@@ -76,7 +77,9 @@ def draw_grid(
             if j == 0:
                 ax.set_ylabel(grid.left[i], fontsize=8)
     if shown is not None:
-        bar = fig.colorbar(shown, ax=axes, label=label, shrink=min(1.0, 2.2 / rows + 0.3), aspect=25, pad=0.02)
+        bar = fig.colorbar(
+            shown, ax=axes, label=fill(label, 10 + 18 * rows), shrink=min(1.0, 2.2 / rows + 0.3), aspect=25, pad=0.02
+        )
         bar.ax.tick_params(labelsize=8)
     if legend:
         patches = [Patch(facecolor=colour, edgecolor="0.4", label=name) for name, colour in legend]

@@ -11,13 +11,19 @@ from torch import Tensor, nn
 
 def label_of(sample: Any) -> int | None:
     """The class of a data sample of mmpretrain or mmaction, None where it has none."""
-    label = getattr(sample, "gt_label", None)
+    label = _field(sample, "gt_label")
     return None if label is None or label.numel() != 1 else int(label)
+
+
+def _field(sample: Any, name: str) -> Tensor | None:
+    """A field of a data sample; mmaction packs it as the ``item`` of one with an ``s``."""
+    value = getattr(sample, name, None)
+    return getattr(getattr(sample, f"{name}s", None), "item", None) if value is None else value
 
 
 def prediction_of(sample: Any) -> tuple[int, float] | None:
     """The predicted class and its probability, None where the sample holds no class scores."""
-    score = getattr(sample, "pred_score", None)
+    score = _field(sample, "pred_score")
     if score is None or score.dim() != 1:
         return None
     best = int(score.argmax())
