@@ -188,7 +188,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="LoadImageFromFile"), dict(type="Resize", scale=(64, 64), keep_ratio=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"))]
-metainfo = dict(classes=("square", "triangle", "star", "cross", "crescent", "cup"))
+metainfo = dict(classes=("red", "yellow", "green", "cyan", "blue", "magenta"))
 train_dataloader = dict(
     batch_size=3, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(

@@ -157,7 +157,7 @@ def test_testing_refuses_other_classes_and_values_beyond_them(config, scenes, tm
     train(config("lora_nano_swin", tmp_path))
     checkpoint = str(tmp_path / "iter_4.pth")
     cfg = config("lora_nano_swin", tmp_path)
-    cfg.test_dataloader.dataset.metainfo = {"classes": ("background", "square")}
+    cfg.test_dataloader.dataset.metainfo = {"classes": ("background", "red")}
     with pytest.raises(vpeft.UserError, match=r"num_classes=7, and SceneMaps has 2 classes"):
         run_test(cfg, checkpoint)
     path = scenes / "annotations/test/0003.png"

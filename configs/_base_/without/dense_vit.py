@@ -1,4 +1,4 @@
-# Methods that dense tasks on a ViT with several outputs leave out, with the reason that their configs' names answer with.
+# Methods that dense tasks on a ViT with several outputs leave out, with the reason that their names answer with.
 __selection = "it selects by the classes of whole images, which this task does not have"
 __output = "its side network takes the place of one output, and this backbone gives several"
 without = dict(

@@ -1,12 +1,14 @@
 """Scenes drawn by rule: several shapes that partly hide one another, for embedded detection and segmentation.
 
-The class of an object is its shape. Place, size, angle, colour, texture and number are random and no part of it. The
-shapes and textures are some of those that the nano hosts were pretrained on, one by one and half the size of an image
-(:mod:`vpeft.core.datasets.shapes`); here they are small, many and cut off.
+The class of an object is its colour: one of six ranges of hue, at any saturation and brightness, in two tones that make
+a texture. Shape, place, size, angle, texture and number are random and no part of it. The nano hosts were pretrained to
+tell shapes and textures apart whatever their colour (:mod:`vpeft.core.datasets.shapes`): what their upper layers have
+learnt to leave out is what counts here, as with the ripeness of fruit or the stain of tissue.
 """
 
 from __future__ import annotations
 
+import colorsys
 import json
 import os
 import shutil
@@ -24,11 +26,13 @@ from vpeft.registry import nearest
 #: Height and width of a scene in pixels.
 SIZE = 64
 #: Names of the classes; an object's label is the index here.
-CLASSES = ("square", "triangle", "star", "cross", "crescent", "cup")
+CLASSES = ("red", "yellow", "green", "cyan", "blue", "magenta")
+#: Forms of the objects.
+FORMS = ("square", "triangle", "star", "cross", "crescent", "cup")
 #: Images of each split.
 SPLITS = {"train": 800, "val": 100, "test": 200}
 #: Changes whenever other scenes are drawn, so that folders drawn before are not taken for new ones.
-VERSION = 1
+VERSION = 2
 #: Objects stand in a scene.
 MOST = 5
 #: At least this part of what an object covers in the image is seen.
@@ -72,13 +76,13 @@ def scene(rng: np.random.Generator) -> Scene:
     wanted = int(rng.integers(1, MOST + 1))
     while len(labels) < wanted:
         label = int(rng.integers(len(CLASSES)))
-        cover = _cover(rng, label, x, y)
+        cover = _cover(rng, x, y)
         mask = cover > 0.5
         # In front of the others: none may vanish behind it.
         left = [other & ~mask for other in masks]
         if any(rest.sum() < SEEN * area for rest, area in zip(left, areas, strict=True)):
             continue
-        image += (_filling(rng, image[:, mask].mean(1), x, y) - image) * cover
+        image += (_filling(rng, label, image[:, mask].mean(1), x, y) - image) * cover
         labels.append(label)
         areas.append(mask.sum())
         masks = [*left, mask]
@@ -98,25 +102,26 @@ def _ground(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarra
     return one[:, None, None] * (1 - pattern) + two[:, None, None] * pattern
 
 
-def _filling(rng: np.random.Generator, behind: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A texture ``(3, SIZE, SIZE)`` of two colours, both clearly other than that ``behind``."""
-    pair = []
-    while len(pair) < 2:
-        colour = rng.random(3)
-        if np.abs(colour - behind).sum() > 0.6:
-            pair.append(colour[:, None, None])
+def _filling(rng: np.random.Generator, label: int, behind: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A texture ``(3, SIZE, SIZE)`` of two tones of the class's hue, clearly other than the colour ``behind``."""
+    hue = (label + rng.uniform(-0.3, 0.3)) / len(CLASSES) % 1
+    for _ in range(50):  # a few hues hardly differ from some grounds
+        tone = np.array(colorsys.hsv_to_rgb(hue, *rng.uniform(0.35, 1.0, 2)))
+        if np.abs(tone - behind).sum() > 0.4:
+            break
+    other = np.clip(tone * rng.uniform(0.6, 1.3), 0, 1)
     pattern = patterns(rng, rng.integers(len(TEXTURES), size=1), x, y)
-    return pair[0] * (1 - pattern) + pair[1] * pattern
+    return tone[:, None, None] * (1 - pattern) + other[:, None, None] * pattern
 
 
-def _cover(rng: np.random.Generator, label: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _cover(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """How much of every pixel the object covers, ``(SIZE, SIZE)`` in [0, 1]."""
     radius = rng.uniform(6.5, 13.0)
     cx, cy = rng.uniform(0.7 * radius, SIZE - 1 - 0.7 * radius, 2)
     angle, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.18)
     u = ((x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)) / (radius * stretch)
     v = ((y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)) / (radius / stretch)
-    return np.clip(0.5 - SHAPES[CLASSES[label]](u, v, rng.uniform(0.24, 0.32)) * radius, 0, 1)
+    return np.clip(0.5 - SHAPES[FORMS[rng.integers(len(FORMS))]](u, v, rng.uniform(0.24, 0.32)) * radius, 0, 1)
 
 
 def draw_split(split: str, size: int | None = None, seed: int = 0) -> list[Scene]:
