@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpeft.core.datasets.scenes import CLASSES, MOST, SIZE, SPLITS, draw_split, ensure, scene
+from vpeft.core.datasets.scenes import CLASSES, MOST, SIZE, SPLITS, VERSION, draw_split, ensure, scene
 from vpeft.errors import UserError
 
 
@@ -142,7 +142,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, content, said):
     with pytest.raises(UserError, match="no embedded data set"):
         ensure(root, fill)
     (root / "drawn.json").write_text(content)
-    with pytest.raises(UserError, match=f"{said}.*version 1 is needed"):
+    with pytest.raises(UserError, match=f"{said}.*version {VERSION} is needed"):
         ensure(root, fill)
-    (root / "drawn.json").write_text(json.dumps({"version": 1}))
+    (root / "drawn.json").write_text(json.dumps({"version": VERSION}))
     assert ensure(root, fill) == root
