@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 import vpeft  # noqa: F401  (before any package that it mends)
 
@@ -23,6 +24,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_default_scope() -> None:
+    """Runs leave mmengine's default scope behind, in which the next test would look its types up."""
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture

@@ -19,10 +19,9 @@ def adapted(host, **options):
 
 
 @pytest.mark.parametrize("host", sorted(HOSTS.module_dict))
-def test_skipped_tokens_are_not_computed(host):
+def test_skipped_tokens_are_not_computed(host, images):
     """The MLP's linears see as many rows as the masks let through, and the result is the dense one."""
-    model = adapted(host)
-    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    model, x = adapted(host), images
     dense = tokens(model, x).detach()  # with a graph, everything is computed and masked
     blocks = get_adaptation(model).host.blocks
     state = get_adaptation(model).host.flow.state["dyt"]

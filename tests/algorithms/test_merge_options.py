@@ -3,7 +3,6 @@
 import copy
 
 import pytest
-import torch
 from support.hosts import build, perturb, tokens
 
 import vpeft
@@ -29,30 +28,26 @@ VARIANTS = {
 }
 
 
-def images():
-    return torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-
-
-def check(plain, method):
+def check(plain, method, images):
     model = perturb(vpeft.attach(copy.deepcopy(plain), method))
-    out = tokens(model, images())
-    assert (out - tokens(plain, images())).abs().max() > 1e-3
+    out = tokens(model, images)
+    assert (out - tokens(plain, images)).abs().max() > 1e-3
     assert vpeft.merge(model) == []
     plain.load_state_dict(vpeft.plain_state_dict(model), strict=True)
     for merged in (model, plain):
-        assert (tokens(merged, images()) - out).abs().max() <= 1e-10 * out.abs().max()
+        assert (tokens(merged, images) - out).abs().max() <= 1e-10 * out.abs().max()
 
 
 @pytest.mark.parametrize("host", sorted(HOSTS.module_dict))
 @pytest.mark.parametrize("case", OPTIONS)
-def test_merged_equals_unmerged(host, case):
-    check(build(host), OPTIONS[case])
+def test_merged_equals_unmerged(host, case, images):
+    check(build(host), OPTIONS[case], images)
 
 
 @pytest.mark.parametrize("host", VARIANTS)
 @pytest.mark.parametrize("method", ["SSF", "Hydra", "DiffFit", "FacT-TT", OPTIONS["sct-mlp"]], ids=str)
-def test_through_layer_scale(host, method):
-    check(build(host, **VARIANTS[host]), method)
+def test_through_layer_scale(host, method, images):
+    check(build(host, **VARIANTS[host]), method, images)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_a_row_for_every_method():
     """Every table has the same rows, one for each registered method."""
     from vpeft.registry import PEFT_METHODS
 
-    for file in TABLES.glob("*.py"):
+    for file in [TABLES / f"{name}.py" for name in ("dense", "video", "video_swin", "nano")]:
         methods, options = method_rows(file)
         assert sorted(row["type"] for row in methods.values()) == sorted(PEFT_METHODS.module_dict), file.stem
         assert set(options) <= set(methods)
