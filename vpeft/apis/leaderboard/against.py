@@ -118,7 +118,7 @@ def _compare(
         return
     matches = [(b, e) for b in whole for e in b.entries if e.row[1] == column.backbone and _methods(b, e) == [method]]
     if not matches:
-        result.skip(f"no run of {method} on {column.backbone} is shown", cell)
+        result.skip(f"no run of this method on {column.backbone} is shown", cell)
     for board, entry in matches:
         value = _ours(column, board, entry)
         if isinstance(value, str):

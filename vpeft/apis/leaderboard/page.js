@@ -8,7 +8,7 @@ function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [key, value] of Object.entries(attributes)) {
     if (key === "on") for (const [event, call] of Object.entries(value)) node.addEventListener(event, call);
-    else if (value !== null && value !== undefined && value !== false) node.setAttribute(key, value === true ? "" : value);
+    else if (key.startsWith("aria-") || known(value) && value !== false) node.setAttribute(key, value === true && !key.startsWith("aria-") ? "" : value);
   }
   node.append(...children.flat().filter(child => child !== null && child !== undefined && child !== false));
   return node;
@@ -20,8 +20,16 @@ function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
+// Where the mass of values begins: below it an outlier would take the whole scale (Tukey's outer fence by default).
+function fence(values, width = 3) {
+  const sorted = [...values].sort((a, b) => a - b), at = q => sorted[Math.round(q * (sorted.length - 1))];
+  return Math.max(sorted[0], at(.25) - width * (at(.75) - at(.25)));
+}
 const percent = value => (100 * value).toFixed(1);
-const signed = (value, digits) => (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(digits);
+const signed = (value, digits) => {
+  const text = Math.abs(value).toFixed(digits);
+  return (Number(text) === 0 ? "" : value < 0 ? "\u2212" : "+") + text;
+};
 const known = value => value !== null && value !== undefined;
 const PREFIXES = [[1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "\u00b5"]];
 // Three digits with a prefix: 36.9 k, 147 MB, 12.3 ms.

@@ -14,7 +14,7 @@ const figure = (value, std) => el("p", {class: "big"}, value, " ", el("small", {
 
 function showCell(e, task) {
   const cell = e.cells[task], runs = cell.runs.map(i => DATA.runs[i]), faults = [...new Set(runs.flatMap(r => r.faults))];
-  openPanel(`${e.name} on ${task}`,
+  openPanel(`${e.name}: ${task}`,
     el("span", {class: "tag ours"}, "ours"), figure(percent(cell.mean) + " %", [spread(cell.std), plural(runs.length, "seed")].filter(Boolean).join(", ")),
     faults.length ? el("p", {class: "banner"}, "\u2020 Off the protocol: " + faults.join("; ")) : null, runTable(runs), shared(runs), configOf(runs[0]),
     el("p", {}, el("button", {type: "button", class: "plain", on: {click: () => showRow(e)}}, `All of ${e.name}`)));
@@ -76,14 +76,14 @@ function configOf(run) {
 }
 
 function drawAgainst() {
-  $("against").replaceChildren(...(DATA.against.length ? DATA.against.map(comparison) : [el("p", {class: "muted"}, "No published table was asked for.")]));
+  $("against").replaceChildren(...(DATA.against.length ? DATA.against.map((a, i) => comparison(a, i === DATA.against.findIndex(x => x.found.length))) : [el("p", {class: "muted"}, "No published table was asked for.")]));
 }
 
-function comparison(a) {
+function comparison(a, open) {
   const beyond = a.found.filter(d => d.verdict === "beyond noise").length, judged = a.found.filter(d => !["equal", "differs"].includes(d.verdict)).length;
   const skipped = a.reasons.reduce((n, r) => n + r.cells.length, 0);
   const summary = a.found.length ? `${plural(judged, "difference")}, ${beyond} beyond noise; ${plural(skipped, "cell")} not compared` : `nothing to compare: ${skipped} cells`;
-  return el("details", {open: a.found.length > 0, "data-table": a.table},
+  return el("details", {open, "data-table": a.table},
     el("summary", {}, a.table, " ", el("small", {}, `(published, ${a.source}): ${summary}`)),
     a.remark ? el("p", {class: "muted"}, `About the published table: ${a.remark}.`) : "",
     a.found.length ? matrix(a) : "",

@@ -31,7 +31,7 @@ function plot(rows, id, title, cost, text) {
   const node = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "application", tabindex: 0, "data-plot": id,
     "aria-label": `${title} against accuracy. On the front, by rising cost: ${best.map(e => `${e.name}, ${percent(score(e))} percent, ${text(cost(e))}`).join("; ")}.`});
   for (const t of ticks) node.append(svg("line", {class: "grid", x1: box.left, x2: box.right, y1: y(t), y2: y(t)}), svg("text", {x: box.left - 7, y: y(t) + 4, "text-anchor": "end"}, t));
-  for (const t of x.ticks) node.append(svg("line", {class: "grid", x1: x(t), x2: x(t), y1: box.top, y2: box.bottom}), svg("text", {x: x(t), y: box.bottom + 16, "text-anchor": "middle"}, text(t)));
+  for (const t of x.ticks) node.append(svg("line", {class: "grid", x1: x(t), x2: x(t), y1: box.top, y2: box.bottom}), svg("text", {x: x(t), y: box.bottom + 16, "text-anchor": "middle"}, text(t).replace(/\.0+(?= |$)/, "")));
   node.append(svg("text", {x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle"}, title + (x.log ? " (logarithmic)" : "")),
     svg("text", {x: box.left, y: 10}, `mean of ${state.group || plural(board.tasks.length, "task")}, %`));
   const at = e => [x(cost(e)), y(100 * score(e))];
@@ -48,7 +48,7 @@ function plot(rows, id, title, cost, text) {
     marks.set(e, drawn);
     node.append(drawn);
   }
-  node.append(...labels(best, all, at, box));
+  node.append(...labels(best, all, at, box, e => 100 * score(e) < y.low));
   let chosen = -1;
   function point(e, px, py) {
     marks.forEach((m, other) => m.classList.toggle("at", other === e));
@@ -86,12 +86,14 @@ function scaleX(values, box) {
       if (ticks.length >= 3) break;
     }
     while (ticks.length > 6) ticks = ticks.filter((_, i) => i % 2 === 0);
-  } else ticks = nice(from, to, 4);
+  } else ticks = nice(from, to, 5);
   return Object.assign(scale, {ticks: zero ? [0, ...ticks] : ticks, log});
 }
+// Far outliers below stand on the bottom, with an arrow and their value.
 function scaleY(all, box) {
-  const values = all.map(e => 100 * score(e)), low = Math.min(...values), high = Math.max(...values), pad = (high - low) * .1 || 1;
-  return [v => box.bottom - (v - low + pad) / (high - low + 2 * pad) * (box.bottom - box.top), nice(low - pad, high + pad, 5)];
+  const values = all.map(e => 100 * score(e)), low = fence(values), high = Math.max(...values), pad = (high - low) * .1 || 1;
+  const scale = v => Math.min(box.bottom, box.bottom - (v - low + pad) / (high - low + 2 * pad) * (box.bottom - box.top));
+  return [Object.assign(scale, {low: low - pad}), nice(low - pad, high + pad, 5)];
 }
 function nice(low, high, count) {
   const raw = (high - low) / count, size = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 5, 10].map(s => s * size).find(s => s >= raw);
@@ -100,11 +102,13 @@ function nice(low, high, count) {
   return ticks;
 }
 
-// Names of the front where there is room: the best first, each at the first free place around its mark.
-function labels(best, all, at, box) {
+// Names of the front and values of far outliers, where there is room: the best first, each at the first free place around
+// its mark.
+function labels(best, all, at, box, below) {
   const taken = all.map(e => { const [px, py] = at(e); return [px - 5, py - 5, px + 5, py + 5]; }), drawn = [];
-  for (const e of [...best].reverse()) {
-    const [px, py] = at(e), w = e.name.length * 6.3, own = all.indexOf(e);
+  for (const e of [...[...best].reverse(), ...all.filter(e => below(e) && !best.includes(e))]) {
+    const on = best.includes(e), text = [on && e.name, below(e) && `\u2193 ${percent(score(e))}`].filter(Boolean).join(" ");
+    const [px, py] = at(e), w = text.length * 6.3, own = all.indexOf(e);
     const places = [[px + 9, py - 6, "start"], [px - 9, py - 6, "end"], [px + 9, py + 15, "start"], [px - 9, py + 15, "end"], [px, py - 11, "middle"]];
     for (const [lx, ly, anchor] of places) {
       const left = anchor === "start" ? lx : anchor === "end" ? lx - w : lx - w / 2, area = [left, ly - 10, left + w, ly + 3];
@@ -112,7 +116,7 @@ function labels(best, all, at, box) {
         taken.every((o, i) => i === own || area[2] < o[0] || area[0] > o[2] || area[3] < o[1] || area[1] > o[3]);
       if (!free) continue;
       taken.push(area);
-      drawn.push(svg("text", {class: "label", x: lx, y: ly, "text-anchor": anchor}, e.name));
+      drawn.push(svg("text", {class: on ? "label" : "", x: lx, y: ly, "text-anchor": anchor}, text));
       break;
     }
   }

@@ -98,15 +98,15 @@ function drawTable() {
   const ranked = rows.filter(e => known(score(e))).sort((a, b) => score(b) - score(a)), rank = new Map(ranked.map((e, i) => [e, i + 1]));
   for (const c of shown) {
     const values = rows.map(c.value).filter(known);
-    Object.assign(c, {low: Math.min(...values), high: Math.max(...values)});
-    c.top = c.good > 0 ? c.high : c.low;
+    Object.assign(c, {low: values.length ? fence(values, 1.5) : 0, high: Math.max(...values), min: Math.min(...values)});
+    c.top = c.good > 0 ? c.high : c.min;
   }
   $("board").replaceChildren(
     el("caption", {class: "skip"}, `${board.title}, measured by us`), head(shown), el("tbody", {}, rows.map(e => tableRow(e, shown, rank.get(e)))));
   const lacking = rows.filter(e => !known(e.mean)).length;
   $("shown").textContent = `${rows.length} of ${plural(board.entries.length, "row")}` + (lacking ? `; ${plural(lacking, "row lacks tasks and has", "rows lack tasks and have")} no average` : "");
   $("legend").replaceChildren(
-    el("span", {}, "worst of the column", el("span", {class: "ramp"}), "best"), el("span", {}, `metric: ${board.metrics.join(", ")}, in percent`),
+    el("span", {}, "low", el("span", {class: "ramp"}), "best of the column (far outliers below: plain)"), el("span", {}, `metric: ${board.metrics.join(", ")}, in percent`),
     el("span", {}, "arrow keys go from cell to cell"), DATA.everything ? el("span", {}, "\u2020 off the protocol") : "");
   rove();
   drawGlance(rows);
@@ -145,10 +145,10 @@ function tableCell(e, c) {
     const why = c.task ? `no run of ${c.task}` : c.id === "merged_ratio" ? "not merged" : "not known";
     return el("td", {class: [...classes, "none"].filter(Boolean).join(" "), "data-col": c.id}, el("span", {title: why}, c.section === "About" && value === -1 ? c.text(e)[0] : "\u2013"));
   }
-  const [text, small] = c.text(e), content = [text, small ? el("small", {}, small) : null];
+  const [text, small] = c.text(e), content = [el("span", {}, text), small ? el("small", {}, small) : null];
   if (c.heat) classes.push("heat");
   if (c.heat && value === c.top && state.shown.length > 1) classes.push("best");
-  const h = c.high > c.low ? (value - c.low) / (c.high - c.low) : 0;
+  const h = c.high > c.low ? Math.max(0, (value - c.low) / (c.high - c.low)) : 0;
   const open = c.task ? () => showCell(e, c.task) : () => showRow(e);
   return el("td", {class: classes.filter(Boolean).join(" ") || null, style: c.heat ? `--h:${h.toFixed(3)}` : null, "data-col": c.id},
     el("button", {type: "button", class: "cell", title: c.title?.(e), on: {click: open}}, content));
@@ -184,7 +184,7 @@ function drawGlance(rows) {
   const card = (title, e, figure, more) => e && el("button", {type: "button", class: "card", on: {click: () => showRow(e)}},
     el("span", {}, title), el("b", {}, e.name), el("em", {}, figure), el("span", {}, more));
   const overall = board.entries.find(e => known(e.mean) && !e.behind), alike = board.entries.filter(e => e.behind && !e.behind.tells).length;
-  const sure = best === overall && !state.group && board.entries.length > 1 ? (alike ? `${plural(alike, "other")} cannot be told from it (95 %)` : "all others are behind it (95 %)") : `of ${plural(whole.length, "shown row")}`;
+  const sure = best === overall && !state.group && board.entries.length > 1 ? (alike ? `${plural(alike, "other")} cannot be told from it (95\u00a0%)` : "all others are behind it (95\u00a0%)") : `of ${plural(whole.length, "shown row")}`;
   const ppt = whole.filter(e => known(e.ppt)).reduce((a, b) => !a || b.ppt > a.ppt ? b : a, null), within = `${percent(score(best))} % is the highest`;
   const cheap = (title, cost, text) => { const e = least(cost); return e && card(`${title} within 1 point of it`, e, text(cost(e)), `at ${percent(score(e))} %; ${within}`); };
   $("glance").replaceChildren(...[

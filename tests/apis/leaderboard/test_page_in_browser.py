@@ -1,0 +1,232 @@
+"""The page in a real browser: Debian's chromium without a window, driven by Playwright.
+
+Screenshots go to the folder that ``LEADERBOARD_SHOTS`` names, if any.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from support.results import result, store
+
+from vpeft.apis.benchmark.plots import front
+from vpeft.apis.benchmark.results import read_results
+from vpeft.apis.benchmark.statistics import lines
+from vpeft.apis.leaderboard.write import write_leaderboard
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no chromium here: apt-get install chromium (.ci/run does where it can)"
+    ),
+]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+TASKS = ("digits", "textures", "sprite_count")
+#: Mean of each task in percent, parameters, step in milliseconds.
+METHODS = {
+    "Linear": ((60, 50, 31), 0, 10),
+    "LoRA": ((92, 81, 70), 36_864, 30),
+    "BitFit": ((88, 83, 61), 5_000, 25),
+    "AdaptFormer": ((90, 80, 72), 20_000, 28),
+    "LST": ((85, 70, 60), 90_000, 15),
+    "Full": ((91, 79, 71), 1_200_000, 50),
+}
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def example(root: Path) -> None:
+    runs = []
+    for method, (means, parameters, step) in {**METHODS, EVIL: ((10, 11, 12), 77, 90)}.items():
+        kind = "LoRA" if method == EVIL else method
+        for task, mean in zip(TASKS, means, strict=True):
+            for seed, off in enumerate((-0.01, 0, 0.01)):
+                runs.append(result(method, task, seed, mean / 100 + off, parameters, config=f"{kind}.py",
+                                   methods=[{"type": kind}], full_config=f"method = '{kind}'  # of {task}",
+                                   git="0123456789abcdef" * 2 + "01234567"))  # fmt: skip
+                runs[-1]["cost"] = {**runs[-1]["cost"], "step_seconds": step / 1000, "peak_memory_bytes": 10**6 * step}
+    runs += [result("SSF", "digits", 0, 0.99, protocol={"faults": ["early stopping"], "test_looks": 1})]
+    runs += [{**result("Mona", "digits", 0, 0.5), "suite": None, "group": None, "task": "swin-l_ade20k"}]
+    store(root, *runs)
+
+
+class Seen:
+    """A page, and what it asked for and complained about."""
+
+    def __init__(self, page, url):
+        self.page, self.url, self.asked, self.complaints = page, url, [], []
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+
+    def names(self):
+        return self.page.locator("#board tbody tr").evaluate_all("rows => rows.map(r => r.dataset.name)")
+
+    def shoot(self, name):
+        if folder := os.environ.get("LEADERBOARD_SHOTS"):
+            self.page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results")
+    example(root)
+    return write_leaderboard(read_results(root))[0]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with sync_api.sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, headless=True, args=FLAGS
+        )
+        context.set_default_timeout(60_000)
+        yield context
+        context.close()
+
+
+@pytest.fixture
+def seen(browser, site):
+    page = browser.new_page()
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.emulate_media(color_scheme="light")
+    found = Seen(page, site.as_uri())
+    page.goto(found.url)
+    yield found
+    page.close()
+    assert found.complaints == []
+    assert set(found.asked) <= {found.url, "data:,"}
+
+
+def test_it_loads_with_its_figures(seen, site):
+    assert seen.names() == ["LoRA", "AdaptFormer", "Full", "BitFit", "LST", "Linear", EVIL]
+    row = seen.page.locator("#board tbody tr").first
+    assert row.locator("[data-col=mean]").inner_text().split() == ["81.0", "±", "1.0"]
+    assert row.locator("[data-col='task:digits']").inner_text().split() == ["92.0", "±", "1.0"]
+    assert row.locator("[data-col=parameters]").inner_text() == "36.9 k"
+    assert row.locator("[data-col=ppt]").inner_text() == "0.809"  # 0.81 exp(-log10(1.0036864))
+    assert row.locator("[data-col=step_seconds]").inner_text() == "30.0 ms"
+    assert "best" in row.locator("[data-col='task:digits']").get_attribute("class")
+    assert "81.0 % ± 1.0" in seen.page.locator(".card").first.inner_text()
+    assert "early stopping" in seen.page.locator("#out").inner_text()
+    assert "SSF" not in seen.names()
+    notes = seen.page.locator("#guide").inner_text()
+    assert "10,000,000" in notes
+    seen.shoot("light")
+
+
+def test_fronts_are_those_of_the_results(seen, site):
+    results = read_results(site.parents[1])
+    for cost in ("parameters", "step_seconds", "peak_memory_bytes"):
+        best = front(lines(results.honest().filtered(task=TASKS)), cost)
+        label = seen.page.locator(f"[data-plot={cost}]").get_attribute("aria-label")
+        shown = [part.split(",")[0] for part in label.split("by rising cost: ")[1].split("; ")]
+        assert shown == [line.row[0] for line in best]
+        assert seen.page.locator(f"[data-plot={cost}] .mark:not(.off)").count() == len(best)
+
+
+def test_it_sorts(seen):
+    column = seen.page.locator("[data-sort='task:textures']")
+    column.click()
+    assert seen.names() == ["BitFit", "LoRA", "AdaptFormer", "Full", "LST", "Linear", EVIL]
+    header = seen.page.locator("th:has([data-sort='task:textures'])")
+    assert header.get_attribute("aria-sort") == "descending"
+    seen.page.keyboard.press("Enter")  # the button has kept the focus
+    assert seen.names() == [EVIL, "Linear", "LST", "Full", "AdaptFormer", "LoRA", "BitFit"]
+    assert header.get_attribute("aria-sort") == "ascending"
+    assert seen.page.locator("[aria-sort=none]").count() > 5
+    seen.page.click("[data-sort=parameters]")
+    assert seen.names()[:2] == ["Linear", EVIL]  # the smallest first
+
+
+def test_it_filters(seen):
+    seen.page.select_option("#f-category", "baseline")
+    assert seen.names() == ["Full", "Linear"]
+    assert "2 of 7 rows" in seen.page.inner_text("#shown")
+    assert seen.page.locator("[data-plot=parameters] .mark").count() == 2
+    seen.page.click("#reset")
+    seen.page.select_option("#f-memory", "M0")
+    assert seen.names() == ["LST", "Linear"]
+    seen.page.click("#reset")
+    seen.page.fill("#f-text", "adapt")
+    assert seen.names() == ["AdaptFormer"]
+    seen.page.click("#reset")
+    seen.page.select_option("#f-group", "structured")
+    assert seen.names()[0] == "AdaptFormer"
+    assert seen.page.locator("[data-sort='task:digits']").count() == 0
+    seen.page.click("#reset")
+    assert len(seen.names()) == 7
+    seen.page.click("[data-section=Cost]")
+    assert seen.page.locator("[data-sort=step_seconds]").count() == 0
+
+
+def test_a_cell_opens_its_runs(seen, site):
+    seen.page.locator("tr[data-name=LoRA] [data-col='task:digits'] button").click()
+    panel = seen.page.locator("#panel")
+    assert panel.locator("h2").inner_text() == "LoRA: digits"
+    rows = panel.locator("#runs tbody tr")
+    assert [rows.nth(i).locator("td").nth(1).inner_text() for i in range(3)] == ["91.00", "92.00", "93.00"]
+    assert "0123456" in panel.inner_text()
+    target = rows.first.locator("a").evaluate("a => decodeURIComponent(new URL(a.href).pathname)")
+    assert Path(target).resolve().is_file()
+    panel.locator("summary").click()
+    seen.page.wait_for_function("document.getElementById('config').textContent.includes('of digits')")
+    assert panel.locator("#config").inner_text() == "method = 'LoRA'  # of digits"
+    seen.shoot("panel")
+    seen.page.keyboard.press("Escape")
+    assert not panel.is_visible()
+
+
+def test_keys_go_through_the_table_and_the_plots(seen):
+    seen.page.locator("tr[data-name=LoRA] .row").focus()
+    for key in ("ArrowRight", "ArrowDown", "Enter"):
+        seen.page.keyboard.press(key)
+    assert seen.page.locator("#panel h2").inner_text() == "AdaptFormer"
+    seen.page.click("#close")
+    seen.page.locator("[data-plot=parameters]").focus()
+    seen.page.keyboard.press("ArrowRight")
+    assert "Linear" in seen.page.locator("#tip").inner_text()
+    seen.page.keyboard.press("Enter")
+    assert seen.page.locator("#panel h2").inner_text() == "Linear"
+
+
+def background(seen):
+    return seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+
+def test_light_and_dark(seen):
+    light = background(seen)
+    seen.page.emulate_media(color_scheme="dark")
+    dark = background(seen)
+    assert dark != light
+    seen.page.click("#theme")
+    assert background(seen) == light
+    seen.page.click("#theme")
+    assert background(seen) == dark
+    seen.shoot("dark")
+    seen.page.evaluate("localStorage.clear()")
+
+
+def test_on_a_phone(seen):
+    seen.page.set_viewport_size({"width": 375, "height": 812})
+    seen.page.goto(seen.url)
+    assert seen.page.evaluate("document.documentElement.scrollWidth") == 375
+    scroller = seen.page.locator("#scroller")
+    assert scroller.evaluate("s => s.scrollWidth > s.clientWidth")
+    name = seen.page.locator("tbody th.name").first
+    before = name.bounding_box()["x"]
+    scroller.evaluate("s => { s.scrollLeft = 300; }")
+    assert name.bounding_box()["x"] == before  # the first column stays
+    seen.shoot("phone")
+
+
+def test_boards_are_tabs(seen):
+    seen.page.locator("[role=tab]").nth(1).click()
+    assert seen.names() == ["Mona"]
+    assert seen.page.locator("[role=tab]").nth(1).get_attribute("aria-selected") == "true"
+    assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
