@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
+from torch.utils.data import Dataset
 
 from vpeft.errors import UserError
 from vpeft.extension.features import choose
@@ -23,10 +25,12 @@ class Look:
     Attributes:
         name: What it is called in a picture.
         batch: A batch of this sample alone, as ``model.test_step`` takes it.
+        boxes: Boxes ``(N, 4)`` in the image's pixels and their classes ``(N,)``, where the data set states them.
     """
 
     name: str
     batch: dict[str, Any] = field(repr=False)
+    boxes: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
 
 
 def dataset_looks(run: Run, indices: Sequence[int] | None = None, count: int = 4, seed: int = 0) -> list[Look]:
@@ -46,7 +50,17 @@ def dataset_looks(run: Run, indices: Sequence[int] | None = None, count: int = 4
     for i in chosen:
         if not 0 <= i < len(data):
             raise UserError(f"{run.folder}: no test sample {i}: the test set has the samples 0 to {len(data) - 1}.")
-    return [Look(f"sample {i}", pseudo_collate([data[i]])) for i in chosen]
+    return [Look(f"sample {i}", pseudo_collate([data[i]]), _boxes(data, i)) for i in chosen]
+
+
+def _boxes(data: Dataset, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """What a data set of mmdet says of a sample, whether or not its test pipeline reads it."""
+    info = data.get_data_info(index) if hasattr(data, "get_data_info") else {}
+    if "instances" not in info:
+        return None
+    kept = [one for one in info["instances"] if not one.get("ignore_flag")]
+    boxes = np.asarray([one["bbox"] for one in kept], np.float32).reshape(-1, 4)
+    return boxes, np.asarray([one["bbox_label"] for one in kept], np.int64)
 
 
 def file_looks(run: Run, paths: Sequence[str | os.PathLike[str]]) -> list[Look]:

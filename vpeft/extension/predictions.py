@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from matplotlib.colors import to_rgb
 from mmengine.device import get_device
 from mmengine.registry import VISUALIZERS
-from mmengine.structures import BaseDataElement, PixelData
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmengine.visualization import Visualizer
 
 from vpeft.core.datasets.load import LoadImage
@@ -70,6 +70,8 @@ def drawn(
                     f"{run.folder}: {type(sample).__name__} holds neither boxes nor label maps to draw: for classes "
                     "take tools/visualization/attention.py."
                 )
+            if "pred_instances" in sample and "bboxes" not in sample.get("gt_instances", ()):
+                sample.gt_instances = _truth(look)
             image, sample = enlarge(_image(sample, look), sample)
             if number == len(grid.rows):
                 truth = image if images else _draw(visualizer, image, sample, "gt", threshold)
@@ -81,6 +83,12 @@ def drawn(
     meta = _meta(runs[0])
     legend = [(meta["classes"][i], tuple(c / 255 for c in meta["palette"][i])) for i in sorted(seen)]
     return grid, legend
+
+
+def _truth(look: Look) -> InstanceData:
+    """Boxes of a sample whose test pipeline reads none, as those of COCO do not; empty where nobody states any."""
+    boxes, labels = look.boxes or (np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    return InstanceData(bboxes=torch.from_numpy(boxes), labels=torch.from_numpy(labels))
 
 
 def _meta(run: Run) -> dict[str, Any]:
