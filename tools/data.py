@@ -1,4 +1,4 @@
-"""Data: `check ROOT` says what of VTAB-1k is there; `sheet`, `label-maps`, `objects OUT.png` draw embedded tasks."""
+"""Data: `check ROOT` says what of VTAB-1k is there; `sheet`, `label-maps`, `objects`, `clips` draw embedded tasks."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vpeft.apis.cli import run_main
-from vpeft.apis.data import check_vtab, contact_sheet, label_map_sheet, object_sheet
+from vpeft.apis.data import check_vtab, clip_sheet, contact_sheet, label_map_sheet, object_sheet
 from vpeft.core.datasets.tasks import SPLITS
 
 
@@ -42,6 +42,12 @@ def objects(args: argparse.Namespace) -> int:
     return 0
 
 
+def clips(args: argparse.Namespace) -> int:
+    """Draw the frames of clips."""
+    print(clip_sheet(args.out))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -58,6 +64,9 @@ def main() -> int:
     four = commands.add_parser("objects", help="embedded scenes with their boxes and masks")
     four.add_argument("out", help="PNG file")
     four.set_defaults(run=objects)
+    five = commands.add_parser("clips", help="frames of the moving shapes")
+    five.add_argument("out", help="PNG file")
+    five.set_defaults(run=clips)
     args = parser.parse_args()
     return args.run(args)
 

@@ -142,14 +142,22 @@ def label_map_sheet(path: str | os.PathLike[str], samples: int = 6) -> Path:
         above.set_axis_off()
         below.set_axis_off()
     patches = [Patch(facecolor=colour, label=name) for colour, name in zip(colours, names, strict=True)]
-    figure.legend(handles=patches, loc="lower center", ncols=len(names), frameon=False, fontsize=9)
+    figure.legend(
+        handles=patches,
+        loc="lower center",
+        ncols=len(names),
+        frameon=False,
+        fontsize=9,
+        columnspacing=0.8,
+        handlelength=1.2,
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return write_atomically(path, buffer.getvalue())
 
 
 def object_sheet(path: str | os.PathLike[str], samples: int = 8) -> Path:
-    """Draw training scenes with the boxes, masks and names of their objects.
+    """Draw training scenes with the boxes, outlines and names of their objects.
 
     Args:
         path: The PNG file.
@@ -160,16 +168,13 @@ def object_sheet(path: str | os.PathLike[str], samples: int = 8) -> Path:
     """
     import io
 
-    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     from PIL import Image
 
     from vpeft.core.datasets.scenes import CLASSES, SIZE, draw_split
 
-    colours = colormaps["tab10"].colors[: len(CLASSES)]
     rows = -(-samples // 4)
     figure = Figure(figsize=(7.2, 1.8 * rows), dpi=80)
     FigureCanvasAgg(figure)
@@ -178,19 +183,54 @@ def object_sheet(path: str | os.PathLike[str], samples: int = 8) -> Path:
     for axis, scene in zip(axes, draw_split("train", samples), strict=False):
         axis.imshow(scene.image, interpolation="nearest")
         for label, mask, (x1, y1, x2, y2) in zip(scene.labels, scene.masks, scene.boxes, strict=True):
-            area = np.ma.masked_where(~mask, mask)
-            axis.imshow(area, ListedColormap([colours[label]]), alpha=0.55, interpolation="nearest")
+            # Black under white: seen on every colour.
+            axis.contour(mask, [0.5], colors="black", linewidths=1.8)
+            axis.contour(mask, [0.5], colors="white", linewidths=0.8)
             # Pixels have their centres at whole numbers.
-            box = Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colours[label], linewidth=1.2)
-            axis.add_patch(box)
+            axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor="white", ls=":"))
             at = (min(x1, SIZE - 16), y1 - 1.5 if y1 > 6 else y2 + 4.5)
-            axis.text(*at, CLASSES[label], fontsize=6, color="white", bbox={"facecolor": colours[label], "pad": 0.6})
+            axis.text(*at, CLASSES[label], fontsize=6, color="white", bbox={"facecolor": "black", "pad": 0.6})
     for axis in figure.axes:
         axis.set_axis_off()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     small = io.BytesIO()
-    Image.open(buffer).quantize(64, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    Image.open(buffer).quantize(128, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    return write_atomically(path, small.getvalue())
+
+
+def clip_sheet(path: str | os.PathLike[str]) -> Path:
+    """Draw the frames of one clip of every class of the moving shapes, a row each.
+
+    Args:
+        path: The PNG file.
+
+    Returns:
+        The path.
+    """
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from vpeft.core.datasets.video_moving import CLASSES, FRAMES, SIZE, clip
+
+    figure = Figure(figsize=(0.5 * FRAMES + 0.7, 0.5 * len(CLASSES)), dpi=80)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(CLASSES), 1)
+    figure.subplots_adjust(left=0.1, right=0.995, top=0.99, bottom=0.01, hspace=0.06)
+    for label, axis in enumerate(axes):
+        frames = clip(np.random.default_rng([1, label]), label)
+        axis.imshow(np.concatenate(frames, 1), interpolation="nearest")
+        for frame in range(1, FRAMES):
+            axis.axvline(frame * SIZE - 0.5, color="white", linewidth=1)
+        axis.text(-4, SIZE / 2, CLASSES[label], ha="right", va="center", fontsize=9)
+        axis.set_axis_off()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    small = io.BytesIO()
+    Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
     return write_atomically(path, small.getvalue())
 
 
