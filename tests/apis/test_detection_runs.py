@@ -20,7 +20,7 @@ from vpeft.apis.export import export_merged, load_trained
 from vpeft.apis.run import prepare, train
 from vpeft.apis.run import test as run_test
 from vpeft.core.adaptation import get_adaptation
-from vpeft.core.datasets.scenes import SPLITS
+from vpeft.core.datasets.scenes import CLASSES, SPLITS
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -188,7 +188,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="LoadImageFromFile"), dict(type="Resize", scale=(64, 64), keep_ratio=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"))]
-metainfo = dict(classes=("red", "yellow", "green", "cyan", "blue", "magenta"))
+metainfo = dict(classes={classes})
 train_dataloader = dict(
     batch_size=3, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
@@ -217,9 +217,8 @@ def test_a_users_own_config_in_three_lines(config, scenes, tmp_path):
     weights = tmp_path / "swin.pth"
     backbone = build_model(plain_config(config("detection", tmp_path))).backbone
     torch.save({"state_dict": backbone.state_dict()}, weights)
-    (tmp_path / "own.py").write_text(
-        OWN.replace("{data}", str(scenes / "instances")).replace("{weights}", str(weights))
-    )
+    own = OWN.replace("{classes}", str(CLASSES)).replace("{data}", str(scenes / "instances"))
+    (tmp_path / "own.py").write_text(own.replace("{weights}", str(weights)))
     (tmp_path / "peft.py").write_text(THREE_LINES)
     run = tmp_path / "run"
     trained = train(prepare(load_config(tmp_path / "peft.py"), str(run), seed=0)).model.backbone.state_dict()

@@ -355,3 +355,15 @@ def test_heads_of_another_number_of_classes_are_refused(recipe):
     check_class_count(model, {"classes": CLASSES})
     with pytest.raises(UserError, match=r"num_classes=6, the data set has 7 classes \(.*unicorn\)"):
         check_class_count(model, {"classes": (*CLASSES, "unicorn")})
+
+
+def test_object_sheet(tmp_path):
+    from vpeft.apis.data import object_sheet
+
+    path = object_sheet(tmp_path / "sheet.png", samples=4)
+    assert path.stat().st_size < 60_000
+    with Image.open(path) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    colours = np.array([scene.image.mean((0, 1)) for scene in draw_split("train", 4)])
+    parts = np.array([part.mean((0, 1)) for part in np.array_split(pixels, 4, axis=1)])
+    assert (np.abs(parts[:, None] - colours[None]).sum(-1).argmin(1) == np.arange(4)).all()
