@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from vpeft.apis.benchmark.results import Results, Row, cells, row_name
+from vpeft.apis.benchmark.results import Results, Row, cells, row_name, row_of
 from vpeft.apis.benchmark.statistics import Comparison, all_tasks, compare, lines
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -232,8 +232,41 @@ def describe(found: Comparison) -> str:
 
 
 #: What ``tools/results.py`` can print.
+def with_costs(results: Results, everything: bool = False) -> str:
+    """A table per suite with what a row costs: score, parameters, PPT, memory and step time, the last two beside full
+    fine-tuning's where that is among the rows.
+    """
+    tables = [_cost_table(part) for part in suites(kept(results, everything)).values() if part.runs]
+    return "\n".join(tables)
+
+
+def _cost_table(shown: Results) -> str:
+    found = lines(shown)
+    rows = [line.row for line in found]
+    tuned = {row_of(r) for r in shown.runs.values() if r["methods"] == [{"type": "Full"}]}
+    full = next((line.cost for line in found if line.row in tuned), None)
+    metrics = dict.fromkeys(r["main_metric"]["name"] for r in shown.runs.values())
+    head = ["method", ", ".join(metrics), "parameters", "PPT", "memory (MiB)", "step (ms)"]
+    head += ["memory / full", "step / full"] if full else []
+    text = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    for line in found:
+        spread = "" if line.std is None else f" ± {percent(line.std)}"
+        memory, step = line.cost["peak_memory_bytes"], line.cost["step_seconds"]
+        row = [row_name(line.row, rows), f"**{percent(line.mean)}**{spread}", f"{line.parameters:,.0f}"]
+        row += [f"{line.ppt:.3f}", _figure(memory, 2**20, 1), _figure(step, 1e-3, 0)]
+        if full:
+            row += [_figure(memory, full["peak_memory_bytes"], 2), _figure(step, full["step_seconds"], 2)]
+        text.append("| " + " | ".join(row) + " |")
+    return "\n".join(text) + "\n"
+
+
+def _figure(value: float | None, unit: float | None, digits: int) -> str:
+    return "" if value is None or not unit else f"{value / unit:.{digits}f}"
+
+
 SHAPES: dict[str, Callable[..., str]] = {
     "markdown": markdown,
+    "costs": with_costs,
     "csv": as_csv,
     "json": as_json,
     "list": as_list,
