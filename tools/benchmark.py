@@ -12,6 +12,7 @@ from vpeft.apis.benchmark.plan import load_plan
 from vpeft.apis.benchmark.results import read_results
 from vpeft.apis.benchmark.tables import markdown
 from vpeft.apis.cli import OptionsAction, run_main
+from vpeft.apis.leaderboard.write import write_leaderboard
 
 
 def main() -> int:
@@ -41,7 +42,10 @@ def main() -> int:
     engine_options = {"workers": args.workers, "address": args.address, **args.engine_options}
     failed = benchmark(plan, out, args.engine, engine_options, args.dry_run)
     if not args.dry_run:
-        print(markdown(read_results(out)))
+        results = read_results(out)
+        print(markdown(results))
+        if results.honest().runs:
+            print(write_leaderboard(results)[0])
     return int(bool(failed))
 
 

@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import runpy
+import sys
+from pathlib import Path
 
 import pytest
 from support.results import result, store
@@ -155,3 +158,28 @@ def test_everything_is_written(tmp_path):
     assert "2 of 2 rows have fewer than three seeds" in text
     with pytest.raises(UserError, match="did you mean 'video_k400'"):
         write_leaderboard(small(tmp_path), None, ["video_k40"])
+
+
+def test_the_tool(tmp_path, monkeypatch, capsys):
+    store(tmp_path, *runs("LoRA", LORA), *runs("SSF", SSF))
+    (tmp_path / "runs" / "torn.json").write_text('{"format": 1')
+    tool = str(Path(__file__).parents[3] / "tools" / "leaderboard.py")
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", [tool, str(tmp_path), *args])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(tool, run_name="__main__")
+        return end.value.code, capsys.readouterr()
+
+    code, said = call("--out", str(tmp_path / "out"), "--against", "video_k400.csv", "--method", "LoRA")
+    assert code == 0
+    assert said.out.splitlines()[0] == str(tmp_path / "out" / "index.html")
+    assert "torn.json is truncated" in said.err
+    text = (tmp_path / "out" / "leaderboard.md").read_text()
+    assert "SSF" not in text
+    assert text.count("## Ours against published") == 1
+    assert "torn.json is truncated" in text
+    assert str(tmp_path) not in text
+    code, said = call("--method", "LoRa")
+    assert code == 2
+    assert "did you mean 'LoRA'" in said.err

@@ -185,8 +185,8 @@ function drawGlance(rows) {
     el("span", {}, title), el("b", {}, e.name), el("em", {}, figure), el("span", {}, more));
   const overall = board.entries.find(e => known(e.mean) && !e.behind), alike = board.entries.filter(e => e.behind && !e.behind.tells).length;
   const sure = best === overall && !state.group && board.entries.length > 1 ? (alike ? `${plural(alike, "other")} cannot be told from it (95\u00a0%)` : "all others are behind it (95\u00a0%)") : `of ${plural(whole.length, "shown row")}`;
-  const ppt = whole.filter(e => known(e.ppt)).reduce((a, b) => !a || b.ppt > a.ppt ? b : a, null), within = `${percent(score(best))} % is the highest`;
-  const cheap = (title, cost, text) => { const e = least(cost); return e && card(`${title} within 1 point of it`, e, text(cost(e)), `at ${percent(score(e))} %; ${within}`); };
+  const ppt = whole.filter(e => known(e.ppt)).reduce((a, b) => !a || b.ppt > a.ppt ? b : a, null), within = `highest ${percent(score(best))} %`;
+  const cheap = (title, cost, text) => { const e = least(cost); return e && card(`${title} within 1 point`, e, text(cost(e)), `at ${percent(score(e))} % (${within})`); };
   $("glance").replaceChildren(...[
     card(`Highest mean${of}`, best, percent(score(best)) + " %" + (!state.group && known(best.std) ? " " + spread(best.std) : ""), sure),
     ppt && card("Best PPT", ppt, ppt.ppt.toFixed(3), `${percent(ppt.mean)} %, ${si(ppt.parameters)} parameters`),
