@@ -83,12 +83,12 @@ class SceneMaps(CheckedMaps, BaseSegDataset):
         # Okabe and Ito's colours, which colour-blind eyes tell apart.
         "palette": [
             [0, 0, 0],
-            [230, 159, 0],
-            [86, 180, 233],
-            [0, 158, 115],
-            [240, 228, 66],
-            [0, 114, 178],
             [213, 94, 0],
+            [240, 228, 66],
+            [0, 158, 115],
+            [86, 180, 233],
+            [0, 114, 178],
+            [204, 121, 167],
         ],
     }
 
