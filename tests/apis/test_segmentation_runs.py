@@ -279,3 +279,11 @@ def test_a_users_own_config_in_three_lines(config, tmp_path):
     assert 0 <= result["metrics"]["mIoU"] < 100
     assert result["parameters"]["trainable_without_head"] == sum(4 * w * 8 for w in (24, 24, 48, 48, 96, 96))
     assert result["parameters"]["head"] > 150 * 16
+
+
+def test_batch_norm_over_processes_is_left_out_without_gpus(tmp_path, monkeypatch):
+    name = ROOT / "configs/segmentation/lora_swin-l_ade20k.py"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert prepare(load_config(name), str(tmp_path), launcher="pytorch").get("sync_bn") is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert prepare(load_config(name), str(tmp_path), launcher="pytorch").sync_bn == "torch"

@@ -57,6 +57,7 @@ def prepare(
     if launcher != "none" and not torch.cuda.is_available():
         # The Runner's own wrapper names a device by its number, which a CPU has not.
         cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+        cfg.sync_bn = None  # torch's batch norm over processes works on GPUs alone
     if amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs an accelerator, and torch finds none: leave it out.")

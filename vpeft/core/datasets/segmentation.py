@@ -119,7 +119,7 @@ class LoadLabelMap(LoadAnnotations):
     """mmseg's ``LoadAnnotations`` for maps of one byte a pixel, checked.
 
     Without these checks a map of 16 bits is cut to 8, a value beyond the classes ends training deep in the loss and
-    is left out of the accuracy in testing, and a map of another size shifts every label.
+    is left out of the accuracy in testing, and a map of another size is cropped elsewhere than its image.
 
     Args:
         num_classes: Classes of the data set; taken from the sample where it knows (``vpeft.ADE20K``, ...).
