@@ -184,15 +184,19 @@ def scenes(tmp_path, monkeypatch):
 
 def test_label_maps_are_drawn_beside_the_truth(scenes, tmp_path, monkeypatch):
     grid, legend = drawn(scenes, indices=[1, 2])
-    assert grid.top == ["truth", "LoRA", "Linear"]
+    assert grid.top == ["input", "truth", "LoRA", "Linear"]
     assert grid.left == ["sample 1", "sample 2"]
     run = open_run(scenes[0])
     (sample,) = run.outputs(run.model(), [2])
     right = float((sample.gt_sem_seg.data == sample.pred_sem_seg.data).float().mean())
-    assert grid.rows[1][1].text == f"{100 * right:.1f} % of pixels right"
+    assert grid.rows[1][2].text == f"{100 * right:.1f} % of pixels right"
     assert grid.rows[1][0].image.shape == (320, 320, 3)  # 64 pixels, five times
     assert "background" in dict(legend)
-    assert not np.array_equal(grid.rows[1][0].image, grid.rows[1][1].image)
+    image, truth, said = (cell.image for cell in grid.rows[1][:3])
+    plain = np.asarray(Image.open(sample.img_path))
+    assert np.array_equal(image[::5, ::5], plain)
+    assert not np.array_equal(image, truth)
+    assert not np.array_equal(truth, said)
     found = looked_at(scenes[:1], ["received"], indices=[1])
     assert found["received"][0][1]["LoRA"].values.ndim == 2
     assert run_tool("predictions", monkeypatch, *scenes, "--count", 1, "--out", tmp_path / "p.png") == 0

@@ -36,7 +36,7 @@ def drawn(
     seed: int = 0,
     threshold: float = 0.3,
 ) -> tuple[Grid, list[tuple[str, tuple[float, ...]]]]:
-    """A row for each image: the truth where there is one, and every run's prediction.
+    """A row for each image: the image, the truth where there is one, and every run's prediction.
 
     Args:
         folders: The runs' folders, of detection, instance or semantic segmentation, tested on the same data.
@@ -54,7 +54,7 @@ def drawn(
             boxes nor label maps.
     """
     runs = open_runs(folders)
-    grid = Grid([], [], ["truth"] if not images else ["input"])
+    grid = Grid([], [], ["input"] if images else ["input", "truth"])
     seen: set[int] = set()
     for run in runs:
         model = run.model(get_device())
@@ -74,8 +74,8 @@ def drawn(
                 sample.gt_instances = _truth(look)
             image, sample = enlarge(_image(sample, look), sample)
             if number == len(grid.rows):
-                truth = image if images else _draw(visualizer, image, sample, "gt", threshold)
-                grid.rows.append([Cell(truth)])
+                truth = [] if images else [Cell(_draw(visualizer, image, sample, "gt", threshold))]
+                grid.rows.append([Cell(image), *truth])
                 grid.left.append(look.name)
             picture = _draw(visualizer, image, sample, "pred", threshold)
             grid.rows[number].append(Cell(picture, text=_said(sample, threshold)))
@@ -196,4 +196,4 @@ def write_predictions(
     """Write the grid as ``.png`` (or ``.svg``, by the ending of ``out``)."""
     out = Path(out)
     out = out if out.suffix in (".png", ".svg") else Path(f"{out}.png")
-    return save_figure(draw_grid(grid, title=title, legend=legend, side=2.0), out, dpi=90)
+    return save_figure(draw_grid(grid, title=title, legend=legend, side=1.8), out, dpi=90)
