@@ -225,6 +225,25 @@ def test_on_a_phone(seen):
     seen.shoot("phone")
 
 
+def test_the_smallest_page(browser, tmp_path):
+    """One run, of one seed, with costs that nobody knows."""
+    unknown = {"step_seconds": None, "peak_memory_bytes": None, "adapter_bytes": 7}
+    store(tmp_path, result("Linear", "digits", 0, 0.5, 0, cost=unknown))
+    page = browser.new_page()
+    seen = Seen(page, write_leaderboard(read_results(tmp_path), None, [])[0].as_uri())
+    page.goto(seen.url)
+    assert seen.names() == ["Linear"]
+    assert not page.locator("#tabs").is_visible()
+    assert page.locator("[data-col=mean]").inner_text() == "50.0"
+    assert page.locator("#plots figure").count() == 1
+    page.locator("tr[data-name=Linear] .row").click()
+    assert "50.0 % digits" in " ".join(page.locator("#panel").inner_text().split())
+    page.locator("#panel td button").click()
+    assert page.locator("#runs tbody tr").count() == 1
+    page.close()
+    assert seen.complaints == []
+
+
 def test_boards_are_tabs(seen):
     seen.page.locator("[role=tab]").nth(1).click()
     assert seen.names() == ["Mona"]

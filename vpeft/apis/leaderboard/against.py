@@ -71,7 +71,7 @@ class Against:
     Attributes:
         table: Which.
         found: Differences.
-        reasons: Why cells cannot be compared: the cells ("row: column") by reason.
+        reasons: Why cells cannot be compared: the cells ("row: column", or a column of every row) by reason.
     """
 
     table: Table
@@ -79,8 +79,10 @@ class Against:
     reasons: dict[str, list[str]] = field(default_factory=dict)
 
     def skip(self, reason: str, cell: str) -> None:
-        """Note a cell that cannot be compared."""
-        self.reasons.setdefault(reason, []).append(cell)
+        """Note what cannot be compared."""
+        cells = self.reasons.setdefault(reason, [])
+        if cell not in cells:
+            cells.append(cell)
 
 
 def against(boards: Sequence[Board], table: Table) -> Against:
@@ -110,7 +112,7 @@ def _compare(
 ) -> None:
     there = [board for board in boards if board.key.name == column.board]
     if not there:
-        result.skip(f"no run of {column.board} is shown", cell)
+        result.skip(f"no run of {column.board} is shown", f"every row: {column.name}")
         return
     whole = [board for board in there if board.key.shots is None]
     if not whole:

@@ -40,6 +40,7 @@ function si(value, unit = "") {
   const x = value / size, whole = unit === "" && size === 1 && Number.isInteger(value);
   return ((whole ? x : x.toFixed(Math.abs(x) >= 99.95 ? 0 : Math.abs(x) >= 9.995 ? 1 : 2)) + " " + prefix + unit).trim();
 }
+const over = n => n === 1 ? board.tasks[0].name : `mean of ${n} tasks`;
 const plural = (n, one, many = one + "s") => n + " " + (n === 1 ? one : many);
 const breakable = name => name.split(/(?<=_)/).flatMap((part, i) => i ? [el("wbr"), part] : [part]);
 
@@ -90,7 +91,7 @@ function chooseBoard(id) {
 }
 
 function drawTabs() {
-  if (DATA.boards.length < 2) return $("tabs").remove();
+  $("tabs").hidden = DATA.boards.length < 2;
   $("tabs").append(...DATA.boards.map(b => el("button", {
     type: "button", role: "tab", "data-id": b.id, "aria-controls": "board",
     on: {click: () => { history.replaceState(null, "", "#" + b.id); chooseBoard(b.id); }},

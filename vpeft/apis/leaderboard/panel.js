@@ -24,7 +24,7 @@ function showRow(e) {
   const lacking = board.tasks.filter(t => !e.cells[t.name]).map(t => t.name), c = e.cost, b = e.behind;
   const all = Object.values(e.cells).flatMap(cell => cell.runs.map(i => DATA.runs[i]));
   openPanel(e.name, el("span", {class: "tag ours"}, "ours"),
-    known(e.mean) ? figure(percent(e.mean) + " %", [spread(e.std), `mean of ${plural(board.tasks.length, "task")}`].filter(Boolean).join(", "))
+    known(e.mean) ? figure(percent(e.mean) + " %", [spread(e.std), over(board.tasks.length)].filter(Boolean).join(", "))
       : el("p", {class: "banner"}, `No average: no run of ${lacking.join(", ")}.`),
     facts([
       ["Category", e.category], ["Backbone", e.backbone], ["Variant", e.variant],
@@ -82,13 +82,13 @@ function drawAgainst() {
 function comparison(a, open) {
   const beyond = a.found.filter(d => d.verdict === "beyond noise").length, judged = a.found.filter(d => !["equal", "differs"].includes(d.verdict)).length;
   const skipped = a.reasons.reduce((n, r) => n + r.cells.length, 0);
-  const summary = a.found.length ? `${plural(judged, "difference")}, ${beyond} beyond noise; ${plural(skipped, "cell")} not compared` : `nothing to compare: ${skipped} cells`;
+  const summary = a.found.length ? `${plural(judged, "difference")}, ${beyond} beyond noise; ${plural(skipped, "entry", "entries")} not compared` : "nothing to compare";
   return el("details", {open, "data-table": a.table},
     el("summary", {}, a.table, " ", el("small", {}, `(published, ${a.source}): ${summary}`)),
     a.remark ? el("p", {class: "muted"}, `About the published table: ${a.remark}.`) : "",
     a.found.length ? matrix(a) : "",
     a.found.length ? el("p", {class: "muted"}, "Ours minus published, in points (parameters: \u201c=\u201d where ours round to the printed figure, in millions). Blue: ours is higher, orange: lower; framed with \u25b2 or \u25bc: beyond noise.") : "",
-    el("div", {}, a.reasons.map(r => el("details", {}, el("summary", {}, "Not compared: " + r.why, " ", el("small", {}, plural(r.cells.length, "cell"))), el("ul", {}, r.cells.map(cell => el("li", {}, cell)))))));
+    el("div", {}, a.reasons.map(r => el("details", {}, el("summary", {}, "Not compared: " + r.why, " ", el("small", {}, r.cells.length)), el("ul", {}, r.cells.map(cell => el("li", {}, cell)))))));
 }
 
 function matrix(a) {

@@ -33,7 +33,7 @@ function plot(rows, id, title, cost, text) {
   for (const t of ticks) node.append(svg("line", {class: "grid", x1: box.left, x2: box.right, y1: y(t), y2: y(t)}), svg("text", {x: box.left - 7, y: y(t) + 4, "text-anchor": "end"}, t));
   for (const t of x.ticks) node.append(svg("line", {class: "grid", x1: x(t), x2: x(t), y1: box.top, y2: box.bottom}), svg("text", {x: x(t), y: box.bottom + 16, "text-anchor": "middle"}, text(t).replace(/\.0+(?= |$)/, "")));
   node.append(svg("text", {x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle"}, title + (x.log ? " (logarithmic)" : "")),
-    svg("text", {x: box.left, y: 10}, `mean of ${state.group || plural(board.tasks.length, "task")}, %`));
+    svg("text", {x: box.left, y: 10}, `${state.group ? "mean of " + state.group : over(board.tasks.length)}, %`));
   const at = e => [x(cost(e)), y(100 * score(e))];
   let path = "";
   best.forEach((e, i) => { const [px, py] = at(e); path += i ? `H${px}V${py}` : `M${px},${py}`; });

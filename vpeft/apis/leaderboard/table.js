@@ -188,7 +188,7 @@ function drawGlance(rows) {
   const ppt = whole.filter(e => known(e.ppt)).reduce((a, b) => !a || b.ppt > a.ppt ? b : a, null), within = `highest ${percent(score(best))} %`;
   const cheap = (title, cost, text) => { const e = least(cost); return e && card(`${title} within 1 point`, e, text(cost(e)), `at ${percent(score(e))} % (${within})`); };
   $("glance").replaceChildren(...[
-    card(`Highest mean${of}`, best, percent(score(best)) + " %" + (!state.group && known(best.std) ? " " + spread(best.std) : ""), sure),
+    card(board.tasks.length > 1 ? `Highest mean${of}` : `Best on ${board.tasks[0].name}`, best, percent(score(best)) + " %" + (!state.group && known(best.std) ? " " + spread(best.std) : ""), sure),
     ppt && card("Best PPT", ppt, ppt.ppt.toFixed(3), `${percent(ppt.mean)} %, ${si(ppt.parameters)} parameters`),
     cheap("Fewest parameters", e => e.parameters, v => si(v)), cheap("Fastest step", e => e.cost.step_seconds, v => si(v, "s")),
     cheap("Least memory", e => e.cost.peak_memory_bytes, v => si(v, "B")),
