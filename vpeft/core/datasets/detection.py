@@ -21,7 +21,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from vpeft.core.datasets.detection_scenes import write_coco, write_voc
-from vpeft.core.datasets.scenes import CLASSES, ensure
+from vpeft.core.datasets.scenes import CLASSES, PALETTE, ensure
 from vpeft.core.hooks.peft_hook import unwrap
 from vpeft.errors import UserError
 from vpeft.registry import DATASETS, HOOKS
@@ -180,7 +180,7 @@ def _lies_inside(box: list[int], width: int, height: int) -> bool:
 class SceneCoco(CheckedCoco):
     """Embedded scenes with boxes and masks: COCO's files, drawn into ``data_root`` on first use."""
 
-    METAINFO = {"classes": CLASSES}
+    METAINFO = {"classes": CLASSES, "palette": list(PALETTE)}
 
     def __init__(self, data_root: str, **kwargs) -> None:
         super().__init__(data_root=str(ensure(data_root, write_coco)), **kwargs)
@@ -190,7 +190,7 @@ class SceneCoco(CheckedCoco):
 class SceneVOC(CheckedVOC):
     """Embedded scenes with boxes: VOC's files, drawn into ``data_root`` on first use."""
 
-    METAINFO = {"classes": CLASSES}
+    METAINFO = {"classes": CLASSES, "palette": list(PALETTE)}
 
     def __init__(self, data_root: str, **kwargs) -> None:
         root = str(ensure(data_root, write_voc))

@@ -27,6 +27,8 @@ from vpeft.registry import nearest
 SIZE = 64
 #: Names of the classes; an object's label is the index here.
 CLASSES = ("red", "yellow", "green", "cyan", "blue", "magenta")
+#: Colours in which the classes are shown, 0..255: those of Okabe and Ito's palette that go by the classes' names.
+PALETTE = ((213, 94, 0), (240, 228, 66), (0, 158, 115), (86, 180, 233), (0, 114, 178), (204, 121, 167))
 #: Forms of the objects.
 FORMS = ("square", "triangle", "star", "cross", "crescent", "cup")
 #: Images of each split.

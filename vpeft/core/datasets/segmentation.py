@@ -13,7 +13,7 @@ from mmseg.datasets import ADE20KDataset, BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image, UnidentifiedImageError
 
-from vpeft.core.datasets.scenes import CLASSES, SPLITS, draw_split, ensure
+from vpeft.core.datasets.scenes import CLASSES, PALETTE, SPLITS, draw_split, ensure
 from vpeft.errors import UserError
 from vpeft.registry import DATASETS, TRANSFORMS, nearest
 
@@ -81,15 +81,7 @@ class SceneMaps(CheckedMaps, BaseSegDataset):
     METAINFO = {
         "classes": ("background", *CLASSES),
         # Okabe and Ito's colours, which colour-blind eyes tell apart.
-        "palette": [
-            [0, 0, 0],
-            [213, 94, 0],
-            [240, 228, 66],
-            [0, 158, 115],
-            [86, 180, 233],
-            [0, 114, 178],
-            [204, 121, 167],
-        ],
+        "palette": [[0, 0, 0], *map(list, PALETTE)],
     }
 
     def __init__(self, split: str = "train", data_root: str = "data/embedded/scenes_maps", **kwargs) -> None:
