@@ -30,7 +30,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["vpeft", "vpeft.*"]),
-    package_data={"vpeft": ["**/*.safetensors", "**/*.json", "**/*.log", "**/*.csv", "**/*.html", "**/*.css", "**/*.js"]},
+    package_data={
+        "vpeft": ["**/*.safetensors", "**/*.json", "**/*.log", "**/*.csv", "**/*.html", "**/*.css", "**/*.js"]
+    },
     install_requires=requirements("runtime"),
     extras_require={name: requirements(name) for name in EXTRAS},
 )

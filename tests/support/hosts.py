@@ -67,9 +67,7 @@ def seg_vit(**kwargs) -> nn.Module:
 
 def video_vit(**kwargs) -> nn.Module:
     options = {"img_size": 16, "patch_size": 8, "embed_dims": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2}
-    return mmaction.models.backbones.VisionTransformer(
-        **{**options, "num_frames": 4, "drop_path_rate": 0.3, **kwargs}
-    )
+    return mmaction.models.backbones.VisionTransformer(**{**options, "num_frames": 4, "drop_path_rate": 0.3, **kwargs})
 
 
 def video_swin(**kwargs) -> nn.Module:
@@ -94,7 +92,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 #: Size of the input that every host takes: an image, or the frames of a clip.
-SIZES = {name: (32, 32) for name in BUILDERS}
+SIZES = dict.fromkeys(BUILDERS, (32, 32))
 SIZES |= {"mmdet.SwinTransformer": (16, 16), "mmseg.SwinTransformer": (16, 16)}
 SIZES |= {"mmaction.VisionTransformer": (4, 16, 16), "mmaction.SwinTransformer3D": (6, 16, 16)}
 
