@@ -31,7 +31,7 @@ def two_views(images: Tensor, generator: torch.Generator, least: float = 0.2) ->
     """Two random views of every image: a crop of ``least`` to all of its area, scaled back, flipped or not.
 
     Args:
-        images: ``(B, C, H, W)``.
+        images: ``(B, ..., H, W)``; all frames of a clip have the same crop.
         generator: Where chance comes from, on the CPU.
         least: Smallest part of the area.
     """
@@ -42,7 +42,8 @@ def two_views(images: Tensor, generator: torch.Generator, least: float = 0.2) ->
         side = (least + (1 - least) * side) ** 0.5
         h, w = max(1, round(side * height)), max(1, round(side * width))
         y, x = int(top * (height - h + 1)), int(left * (width - w + 1))
-        crop = F.interpolate(image[None, :, y : y + h, x : x + w], (height, width), mode="bilinear")
+        crop = image[..., y : y + h, x : x + w].flatten(0, -3)[None]
+        crop = F.interpolate(crop, (height, width), mode="bilinear").reshape(image.shape)
         return crop.flip(-1) if flip < 0.5 else crop
 
-    return tuple(torch.cat([view(image) for image in images]) for _ in range(2))
+    return tuple(torch.stack([view(image) for image in images]) for _ in range(2))
