@@ -83,9 +83,13 @@ def site(tmp_path_factory):
 def browser(tmp_path_factory):
     with sync_api.sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")), executable_path=CHROMIUM, headless=True, args=FLAGS
+            str(tmp_path_factory.mktemp("profile")),
+            executable_path=CHROMIUM,
+            headless=True,
+            args=FLAGS,
+            timeout=300_000,
         )
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(120_000)  # busy machines
         yield context
         context.close()
 

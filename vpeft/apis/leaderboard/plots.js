@@ -91,7 +91,8 @@ function scaleX(values, box) {
 }
 // Far outliers below stand on the bottom, with an arrow and their value.
 function scaleY(all, box) {
-  const values = all.map(e => 100 * score(e)), low = fence(values), high = Math.max(...values), pad = (high - low) * .1 || 1;
+  const off = e => state.group ? 0 : e.std ?? 0, low = fence(all.map(e => 100 * (score(e) - off(e))));
+  const high = Math.max(...all.map(e => 100 * (score(e) + off(e)))), pad = (high - low) * .1 || 1;
   const scale = v => Math.min(box.bottom, box.bottom - (v - low + pad) / (high - low + 2 * pad) * (box.bottom - box.top));
   return [Object.assign(scale, {low: low - pad}), nice(low - pad, high + pad, 5)];
 }
