@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
+import torch
 from mmengine.config import DictAction
 
 from vpeft.errors import UserError
@@ -14,7 +15,11 @@ from vpeft.errors import UserError
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a tool; wrong use and bad input end in one line and exit status 2, without a traceback."""
     try:
-        sys.exit(main() or 0)
+        status = main() or 0
+        if torch.distributed.is_initialized():
+            # Left to the interpreter's end, gloo's threads now and then abort a process that has done its work.
+            torch.distributed.destroy_process_group()
+        sys.exit(status)
     except UserError as error:
         # From a data worker the message comes with the worker's traceback; the line itself stands last.
         text = str(error).strip().splitlines()[-1] if "DataLoader worker" in str(error) else str(error)
