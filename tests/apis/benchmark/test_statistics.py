@@ -102,3 +102,11 @@ def test_curves_over_shots_and_size(tmp_path):
         "LoRA (shots=5)": [(200, 0.4, 0.0), (800, 0.5, 0.0)],
     }
     assert {p.name for p in draw_all(read_results(tmp_path), tmp_path)} >= {"over_shots.png", "over_parameters.png"}
+
+
+def test_tasks_stand_in_their_suites_order(tmp_path):
+    for task in ("sprite_count", "sprite_location", "digits"):
+        store(tmp_path, result("A", task, 0, 0.5, 100))
+    none = dict(task="nano_swin_detection", suite=None, group=None, config="a_nano_swin_detection.py")
+    store(tmp_path, {**result("A", "digits", 0, 0.5, 100, config_text="other"), **none})
+    assert all_tasks(read_results(tmp_path)) == ["digits", "sprite_location", "sprite_count", "nano_swin_detection"]

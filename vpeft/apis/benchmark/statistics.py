@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from vpeft.apis.benchmark.results import Cell, Results, Row, cells
-from vpeft.core.datasets.tasks import GROUPS
+from vpeft.core.datasets.tasks import GROUPS, TASKS
 from vpeft.core.report import ppt
 
 CONFIDENCE = 0.95
@@ -65,12 +65,9 @@ def lines(results: Results, tasks: Sequence[str] | None = None) -> list[Line]:
 
 
 def all_tasks(results: Results) -> list[str]:
-    """Tasks of the results, in VTAB's order of groups."""
-    found = {
-        (GROUPS.index(r["group"]) if r["group"] in GROUPS else len(GROUPS), r["task"])
-        for r in results.ok().runs.values()
-    }
-    return [task for _, task in sorted(found)]
+    """Tasks of the results in their suites' order, group by group; those of no suite behind them, by name."""
+    found = {r["task"] for r in results.ok().runs.values()}
+    return [task for task in TASKS if task in found] + sorted(found - set(TASKS))
 
 
 def _line(row: Row, by_task: dict[str, Cell], results: Results) -> Line:
