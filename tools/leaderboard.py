@@ -20,13 +20,14 @@ def main() -> int:
     parser.add_argument("--backbone", nargs="+", help="only these backbones")
     parser.add_argument("--task", nargs="+", help="only these tasks")
     parser.add_argument("--all", action="store_true", help="runs off the protocol too, marked")
+    parser.add_argument("--alone", action="store_true", help="no links to result files: for a page that goes without")
     parser.add_argument("--title", default="V-PEFT Bench leaderboard", help="heading")
     args = parser.parse_args()
     results = read_results(args.results)
     for fault in results.broken:
         print(f"left out: {fault}", file=sys.stderr)
     results = results.filtered(**{name: getattr(args, name) for name in ("method", "backbone", "task")})
-    for path in write_leaderboard(results, args.out, args.against, args.all, args.title):
+    for path in write_leaderboard(results, args.out, args.against, args.all, args.title, args.alone):
         print(path)
     return 0
 

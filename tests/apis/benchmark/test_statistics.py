@@ -107,6 +107,6 @@ def test_curves_over_shots_and_size(tmp_path):
 def test_tasks_stand_in_their_suites_order(tmp_path):
     for task in ("sprite_count", "sprite_location", "digits"):
         store(tmp_path, result("A", task, 0, 0.5, 100))
-    none = dict(task="nano_swin_detection", suite=None, group=None, config="a_nano_swin_detection.py")
+    none = {"task": "nano_swin_detection", "suite": None, "group": None, "config": "a_nano_swin_detection.py"}
     store(tmp_path, {**result("A", "digits", 0, 0.5, 100, config_text="other"), **none})
     assert all_tasks(read_results(tmp_path)) == ["digits", "sprite_location", "sprite_count", "nano_swin_detection"]

@@ -143,6 +143,13 @@ def test_the_page_asks_for_nothing_else(tmp_path):
     assert set(links) == {"data:,", "#board"}
 
 
+def test_a_page_that_goes_alone_knows_no_place(tmp_path):
+    write_leaderboard(small(tmp_path / "runs"), tmp_path / "docs", [], alone=True)
+    text = (tmp_path / "docs" / "index.html").read_text()
+    assert '"root": null' in text or '"root":null' in text
+    assert str(tmp_path) not in text
+
+
 def test_everything_is_written(tmp_path):
     files = write_leaderboard(small(tmp_path))
     names = [file.relative_to(tmp_path).as_posix() for file in files]

@@ -253,3 +253,13 @@ def test_boards_are_tabs(seen):
     assert seen.names() == ["Mona"]
     assert seen.page.locator("[role=tab]").nth(1).get_attribute("aria-selected") == "true"
     assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_page_that_goes_alone_names_files_without_links(browser, site, tmp_path):
+    page = browser.new_page()
+    alone = write_leaderboard(read_results(site.parent.parent), tmp_path, alone=True)[0]
+    page.goto(alone.as_uri())
+    page.locator("tr[data-name=LoRA] [data-col='task:digits'] button").click()
+    assert page.locator("#panel #runs tbody tr code").first.inner_text().endswith(".json")
+    assert page.locator("#panel a").count() == 0
+    page.close()

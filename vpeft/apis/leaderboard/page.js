@@ -124,7 +124,7 @@ function drawOut() {
   if (DATA.broken.length) lists.push(el("details", {open: true}, el("summary", {}, "Broken files"), el("ul", {}, DATA.broken.map(text => el("li", {}, text)))));
   $("out").replaceChildren(...(lists.length ? lists : [el("p", {class: "muted"}, "Nothing: every file of the folder is on a board.")]));
 }
-const link = file => el("a", {href: (DATA.root + "/" + file).split("/").map(encodeURIComponent).join("/")}, el("code", {}, file));
+const link = file => DATA.root === null ? el("code", {}, file) : el("a", {href: (DATA.root + "/" + file).split("/").map(encodeURIComponent).join("/")}, el("code", {}, file));
 
 function drawGuide() {
   const items = [

@@ -38,7 +38,7 @@ def page(data: Mapping[str, Any], title: str) -> str:
 
 
 def page_data(
-    results: Results, boards: Sequence[Board], compared: Sequence[Against], everything: bool, to_root: str
+    results: Results, boards: Sequence[Board], compared: Sequence[Against], everything: bool, to_root: str | None
 ) -> dict[str, Any]:
     """What the page shows.
 
@@ -47,7 +47,7 @@ def page_data(
         boards: Its boards.
         compared: Comparisons with published tables.
         everything: Whether runs off the protocol are on the boards.
-        to_root: From the page to the results' folder, for its links.
+        to_root: From the page to the results' folder, for its links; None for a page without them.
     """
     runs, configs, versions = _Numbered(), _Numbered(), _Numbered()
     shown = [_board(board, runs, configs, versions) for board in boards]

@@ -26,6 +26,7 @@ def write_leaderboard(
     published: Sequence[str] | None = None,
     everything: bool = False,
     title: str = "V-PEFT Bench leaderboard",
+    alone: bool = False,
 ) -> list[Path]:
     """Write the page, Markdown and CSV.
 
@@ -35,6 +36,7 @@ def write_leaderboard(
         published: Names of published tables to compare with; all unless given.
         everything: Put runs off the protocol on the boards too.
         title: Heading.
+        alone: The page goes without the result files: it names them and does not link to them.
 
     Returns:
         The files: ``index.html``, ``leaderboard.md``, ``board_<name>.csv`` of each board, ``runs.csv``,
@@ -54,7 +56,8 @@ def write_leaderboard(
         )
     folder = results.root / FOLDER if out is None else Path(out)
     compared = [against(found, table) for table in tables]
-    data = page_data(results, found, compared, everything, Path(os.path.relpath(results.root, folder)).as_posix())
+    to_root = None if alone else Path(os.path.relpath(results.root, folder)).as_posix()
+    data = page_data(results, found, compared, everything, to_root)
     texts = {
         "index.html": page(data, title),
         "leaderboard.md": as_markdown(results, found, compared, everything, title),
