@@ -4,9 +4,11 @@ _classes = 6
 _box_loss = dict(type="SmoothL1Loss", beta=1.0, loss_weight=1.0)
 _box_heads = [
     dict(
-        type="Shared2FCBBoxHead",
-        in_channels=32,
+        # Classes are read out linearly: deeper, they stay on a plateau for as long as a run lasts.
+        type="ConvFCBBoxHead",
+        num_reg_fcs=1,
         fc_out_channels=64,
+        in_channels=32,
         roi_feat_size=7,
         num_classes=_classes,
         bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[s, s, 2 * s, 2 * s]),
@@ -109,11 +111,11 @@ model = dict(
             pos_weight=-1,
             debug=False,
         ),
-        rpn_proposal=dict(nms_pre=100, max_per_img=50, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0),
+        rpn_proposal=dict(nms_pre=64, max_per_img=32, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0),
         rcnn=_stages,
     ),
     test_cfg=dict(
-        rpn=dict(nms_pre=100, max_per_img=50, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0),
+        rpn=dict(nms_pre=64, max_per_img=32, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0),
         rcnn=dict(score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=20, mask_thr_binary=0.5),
     ),
 )

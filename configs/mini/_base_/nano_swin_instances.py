@@ -2,9 +2,10 @@
 _base_ = [
     "../../_base_/models/cascade_mask_nano_swin.py",
     "../../_base_/datasets/scene_coco.py",
-    "../../_base_/schedules/nano_detection.py",
+    "../../_base_/schedules/nano_instances.py",
     "../../_base_/detection_runtime.py",
     "../../_base_/without/dense_swin.py",
 ]
 methods_table = "nano"
-default_hooks = dict(checkpoint=dict(interval=4))
+default_hooks = dict(checkpoint=dict(interval=1))
+train_dataloader = dict(batch_size=4)
