@@ -170,15 +170,20 @@ COLUMNS = ("method", "parameters (M)", "step / full", "step / frozen", "saved Mi
 COLUMNS += ("peak MiB", "peak / full", "peak / frozen")
 
 
+#: From here on a ratio says only that the reference keeps next to nothing, as a frozen model without a neck does.
+NOTHING = 1000
+
+
 def cells(row: Mapping[str, Any]) -> list[str]:
     """A row's figures as text."""
     times, saved, peak = row["time_ratio"], row["saved_ratio"], row["peak_ratio"]
+    told = {r: f"{ratio:.2f}" if ratio < NOTHING else "" for r, ratio in saved.items()}
     return [
         row["name"],
         f"{row['parameters'] / 1e6:.4f}",
         *(f"{times[r]['median']:.2f}" for r in ("full", "frozen")),
         f"{row['saved_bytes'] / MIB:.1f}",
-        *(f"{saved[r]:.2f}" for r in ("full", "frozen")),
+        *(told[r] for r in ("full", "frozen")),
         f"{row['peak_bytes'] / MIB:.1f}",
         *(f"{peak[r]:.2f}" for r in ("full", "frozen")),
     ]

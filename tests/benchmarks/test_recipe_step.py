@@ -72,3 +72,14 @@ def test_wrong_use_is_one_line(recipe_step, capsys, args, words):
     assert recipe_step.main(args) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+def test_a_ratio_to_next_to_nothing_is_left_out(recipe_step):
+    ratios = {"full": 0.5, "frozen": 2.0}
+    row = {"name": "lora", "parameters": 1e6, "saved_bytes": 2**20, "peak_bytes": 2**21, "peak_ratio": ratios}
+    row |= {"time_ratio": {r: {"median": ratio} for r, ratio in ratios.items()}}
+    kept = {
+        frozen: recipe_step.cells({**row, "saved_ratio": {"full": 0.5, "frozen": frozen}}) for frozen in (3.0, 27676.56)
+    }
+    assert kept[3.0] == ["lora", "1.0000", "0.50", "2.00", "1.0", "0.50", "3.00", "2.0", "0.50", "2.00"]
+    assert kept[27676.56] == [*kept[3.0][:6], "", *kept[3.0][7:]]
