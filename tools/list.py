@@ -4,10 +4,13 @@ import argparse
 import json
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from vpeft.apis.catalogue import catalogue
 from vpeft.apis.cli import run_main
+
+#: Fields that only ``--json`` shows.
+DETAILS = ("hyper_parameters", "unverified", "identity_at_start", "merges_with")
 
 
 def main() -> None:
@@ -19,8 +22,9 @@ def main() -> None:
     if args.json:
         print(json.dumps(rows, indent=2))
         return
-    columns = [key for key in rows[0] if key not in ("hyper_parameters", "unverified")] if rows else ["name"]
-    table = Table(*columns)
+    columns = [key for key in rows[0] if key not in DETAILS] if rows else ["name"]
+    # Names are typed again, so they are never cut off, however narrow the terminal is.
+    table = Table(*(Column(name, overflow="fold", no_wrap=not i) for i, name in enumerate(columns)))
     for row in rows:
         table.add_row(*(str(row[column]) for column in columns))
     Console().print(table)
