@@ -54,6 +54,19 @@ def test_price_at_inference(monkeypatch):
         assert not model.backbone.peft_adaptation.merged
 
 
+NAMES = sorted(f.stem.removesuffix("_nano_vit") for f in (ROOT / "configs/mini").glob("*_nano_vit.py"))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "supernet" not in name])
+def test_every_method_has_a_price(name, monkeypatch):
+    """Also those whose head is wider than the host, which is what they are compared with."""
+    monkeypatch.setattr(cost, "ROUNDS", 1)
+    cfg, model = model_of(name)
+    found = cost.inference(cfg, model)
+    assert found["inference_ratio"] > 0
+    assert not any(module._forward_pre_hooks for module in model.head.modules())
+
+
 def jobs(root, **fields):
     return Plan(["lora"], tasks=["digits", "tissue"], seeds=[0], **fields).jobs(str(root))
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine import Config
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -102,11 +104,32 @@ def _against_host(model: nn.Module, batch: Any) -> tuple[float, float]:
     adaptation, pairs = find_adaptation(model), []
     for number in range(ROUNDS + 1):
         own = _seconds(lambda: model.test_step(batch))
-        with adaptation.disabled():
+        with adaptation.disabled(), _fitting_heads(model):
             host = _seconds(lambda: model.test_step(batch))
         if number:  # the first is for caches
             pairs.append((own, host))
     return statistics.median(own / host for own, host in pairs), statistics.median(host for _, host in pairs)
+
+
+@contextmanager
+def _fitting_heads(model: nn.Module) -> Iterator[None]:
+    """Heads that were made for a method's own width (``out_width``) take the host's features, filled up or cut."""
+    adaptation = find_adaptation(model)
+    host, hooks = adaptation.host, []
+    if any(method.out_width(host) is not None for method in adaptation.methods.values()):
+        heads = {module for name in host.heads() for module in host.backbone.get_submodule(name).modules()}
+        outside = {*model.modules()} - {*host.backbone.modules()} | heads
+        hooks = [m.register_forward_pre_hook(_fit) for m in outside if isinstance(m, nn.Linear)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _fit(linear: nn.Linear, inputs: tuple[Tensor, ...]) -> Tensor | None:
+    lacking = linear.in_features - inputs[0].shape[-1]
+    return F.pad(inputs[0], (0, lacking)) if lacking else None
 
 
 def _seconds(call: Callable[[], Any]) -> float:
