@@ -13,7 +13,7 @@ from support.hosts import build
 import vpeft
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.config import config_files, load_config
-from vpeft.apis.data import check_vtab
+from vpeft.apis.data import check_suite
 from vpeft.core.datasets.tasks import TASKS, VTAB
 from vpeft.registry import HOSTS, PEFT_METHODS
 
@@ -245,7 +245,7 @@ def test_data_tool_names_what_is_broken(tmp_path):
     assert "0 of 19 tasks whole, 1 broken" in out.stdout
 
     def problem():
-        (state,) = [state for state in check_vtab(root, decode=True) if state.present]
+        (state,) = [state for state in check_suite(root, decode=True) if state.present]
         assert state.task == "dtd"
         return state.problem
 

@@ -1,4 +1,4 @@
-"""Data: `check ROOT` says what of VTAB-1k is there; `sheet`, `label-maps`, `objects`, `clips` draw embedded tasks."""
+"""Data: `check ROOT` says what of a suite is there; `sheet`, `label-maps`, `objects`, `clips` draw embedded tasks."""
 
 import argparse
 
@@ -6,16 +6,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vpeft.apis.cli import run_main
-from vpeft.apis.data import check_vtab, clip_sheet, contact_sheet, label_map_sheet, object_sheet
+from vpeft.apis.data import LISTED, check_suite, clip_sheet, contact_sheet, label_map_sheet, object_sheet
 from vpeft.core.datasets.tasks import SPLITS
 
 
 def check(args: argparse.Namespace) -> int:
     """Print a table; 1 where nothing is there, or something that is there is broken."""
-    states = check_vtab(args.root, args.decode)
-    table = Table("task", *SPLITS, "state")
+    states, splits = check_suite(args.root, args.suite, args.decode), SPLITS[args.suite].names
+    table = Table("task", *splits, "state")
     for state in states:
-        counts = (str(state.counts.get(split, "")) for split in SPLITS)
+        counts = (str(state.counts.get(split, "")) for split in splits)
         table.add_row(state.task, *counts, state.problem or "ok", style=None if state.present else "dim")
     Console(soft_wrap=False).print(table)
     present = [state for state in states if state.present]
@@ -51,8 +51,9 @@ def clips(args: argparse.Namespace) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("check", help="what of VTAB-1k stands in a folder")
+    one = commands.add_parser("check", help="what of VTAB-1k, FGVC or whole data sets stands in a folder")
     one.add_argument("root", help="folder that holds the tasks' folders, such as data/vtab-1k")
+    one.add_argument("--suite", choices=list(LISTED), default="vtab", help="of which suite (vtab)")
     one.add_argument("--decode", action="store_true", help="read every image too")
     one.set_defaults(run=check)
     two = commands.add_parser("sheet", help="contact sheet of the embedded tasks")

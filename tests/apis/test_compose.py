@@ -68,6 +68,36 @@ def test_several_data_sets_of_one_recipe(configs):
         load_config(configs / "pets/lora_tiny.py")
 
 
+OVER = """
+over = "plain"
+without = dict(mona="it is not wanted")
+task = "cats"
+model = dict(head=dict(num_classes=7))
+param_scheduler = [dict(type="ConstantLR")]
+"""
+
+
+def test_a_recipe_over_the_configs_of_another_folder(configs):
+    leaf = RECIPE.format(root=ROOT).partition("methods_table")[0] + "optim_wrapper = dict(optimizer=dict(lr=0.25))"
+    for name in ("lora", "mona"):
+        method = 'model = dict(backbone=dict(type="vpeft.PEFT", of="VisionTransformer", method=dict(type="LoRA")))'
+        (configs / "plain").mkdir(exist_ok=True)
+        (configs / f"plain/{name}_vit.py").write_text(f"{leaf}\n{method}\n")
+    (configs / "cats/_base_").mkdir(parents=True)
+    (configs / "cats/_base_/vit.py").write_text(OVER)
+    assert [Path(name).name for name in config_names(configs / "cats")] == ["lora_vit.py"]
+    below, cfg = load_config(configs / "plain/lora_vit.py"), load_config(configs / "cats/lora_vit.py")
+    assert (cfg.task, cfg.model.head.num_classes) == ("cats", 7)
+    assert cfg.param_scheduler == [{"type": "ConstantLR"}]
+    assert cfg.optim_wrapper == below.optim_wrapper
+    assert cfg.model.backbone == below.model.backbone
+    assert not {"over", "without"} & set(cfg.keys())
+    with pytest.raises(UserError, match="'plain' has no method 'lorra': did you mean 'lora'"):
+        load_config(configs / "cats/lorra_vit.py")
+    with pytest.raises(UserError, match="mona is not for this recipe: it is not wanted"):
+        load_config(configs / "cats/mona_vit.py")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -3,6 +3,9 @@
 A recipe ``<folder>/_base_/<model>_<dataset>.py`` is a plain config; ``<folder>/<method>_<model>_<dataset>.py`` is the
 recipe with the row ``<method>`` of the table that the recipe names, and need not exist as a file. Where one file serves
 several data sets it is ``<model>.py`` with a field ``data_sets``: settings by dotted key, by the name of the data set.
+
+A recipe ``<folder>/_base_/<model>.py`` with a field ``over``, the name of another folder, is laid over that one's
+configs: ``<folder>/<method>_<model>.py`` is ``<over>/<method>_<model>.py`` with the recipe's fields instead of its own.
 """
 
 from __future__ import annotations
@@ -99,19 +102,19 @@ def compose(path: str | os.PathLike[str]) -> Config | None:
     """The config of that name, None where no recipe of its folder fits it.
 
     Raises:
-        UserError: The recipe's table has no such method, or the recipe leaves it out; the message says why.
+        UserError: Recipe or folder below has no such method, or the recipe leaves it out; the message says why.
     """
     found = split(path)
     if found is None:
         return None
     method, recipe = found
     plain = recipe.load()
+    if "over" in plain:
+        return _laid_over(Path(path), method, recipe)
     methods, options = table(plain, recipe.folder)
     if method not in methods:
         raise UserError(f"config {path}: {plain.methods_table!r} has no method {method!r}: {nearest(method, methods)}")
-    without = plain.get("without", {})
-    if method in without:
-        raise UserError(f"config {path}: {method} is not for this recipe: {without[method]}.")
+    _refuse(path, method, plain)
     cfg = plain.to_dict()
     backbone = dict(cfg["model"]["backbone"])
     cfg["model"]["backbone"] = {"type": "vpeft.PEFT", "of": backbone.pop("type"), "method": methods[method], **backbone}
@@ -120,12 +123,37 @@ def compose(path: str | os.PathLike[str]) -> Config | None:
     return composed
 
 
+def _refuse(path: str | os.PathLike[str], method: str, plain: Config) -> None:
+    without = plain.get("without", {})
+    if method in without:
+        raise UserError(f"config {path}: {method} is not for this recipe: {without[method]}.")
+
+
+def _below(recipe: Recipe, plain: Config) -> dict[str, Path]:
+    """Files that a recipe is laid over, by method."""
+    ending = f"_{recipe.file.stem}"
+    files = sorted((recipe.folder.parent / plain.over).glob(f"*{ending}.py"))
+    return {file.stem.removesuffix(ending): file for file in files}
+
+
+def _laid_over(path: Path, method: str, recipe: Recipe) -> Config:
+    plain = recipe.load()
+    files = _below(recipe, plain)
+    if method not in files:
+        raise UserError(f"config {path}: {plain.over!r} has no method {method!r}: {nearest(method, files)}")
+    _refuse(path, method, plain)
+    fields = {key: value for key, value in plain.to_dict().items() if key not in ("over", "without")}
+    cfg = _read(files[method])
+    cfg.merge_from_dict(fields)
+    return Config(cfg.to_dict(), cfg_text=cfg.text, filename=str(path))
+
+
 def composed_files(root: str | os.PathLike[str] = "configs") -> Iterator[str]:
     """Names of all configs below ``root`` that are composed."""
     for base in sorted(Path(root).rglob("_base_")):
         for name, recipe in recipes(base.parent).items():
             plain = recipe.load()
-            if "methods_table" in plain:
-                methods, _ = table(plain, base.parent)
+            if "methods_table" in plain or "over" in plain:
+                methods = _below(recipe, plain) if "over" in plain else table(plain, base.parent)[0]
                 out = plain.get("without", {})
                 yield from (str(base.parent / f"{method}_{name}.py") for method in methods if method not in out)

@@ -1,4 +1,4 @@
-"""Looking at data: what of VTAB-1k is there, and what the embedded tasks look like."""
+"""Looking at data: what of a suite is there, and what the embedded tasks look like."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
+from vpeft.core.datasets.fgvc import FGVC
+from vpeft.core.datasets.listed import ListedImages
 from vpeft.core.datasets.load import LoadImage
+from vpeft.core.datasets.many_shot import ManyShot
 from vpeft.core.datasets.mini import mini_split
-from vpeft.core.datasets.tasks import MINI, SPLITS, VTAB
+from vpeft.core.datasets.tasks import MINI, SPLITS, SUITES
 from vpeft.core.datasets.vtab import VTAB1k
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
+
+#: Suites that are read from lists.
+LISTED: dict[str, type[ListedImages]] = {kind.suite: kind for kind in (VTAB1k, FGVC, ManyShot)}
 
 
 @dataclass(frozen=True)
@@ -34,43 +40,45 @@ class TaskState:
     present: bool
 
 
-def check_vtab(root: str | os.PathLike[str], decode: bool = False) -> list[TaskState]:
-    """What of VTAB-1k stands under ``root``, task by task.
+def check_suite(root: str | os.PathLike[str], suite: str = "vtab", decode: bool = False) -> list[TaskState]:
+    """What of a suite stands under ``root``, task by task.
 
     Args:
         root: Folder that holds the tasks' folders.
+        suite: Key of :data:`LISTED`.
         decode: Read every image, instead of looking whether its file is there.
 
     Raises:
         UserError: ``root`` does not exist.
     """
     if not Path(root).is_dir():
-        raise UserError(f"VTAB-1k folder {root} does not exist: unpack VTAB-1k there (docs/data.md).")
-    return [_check_task(str(root), task, decode) for task in VTAB]
+        title = LISTED[suite].title
+        raise UserError(f"{title} folder {root} does not exist: unpack {title} there (docs/data.md).")
+    return [_check_task(str(root), LISTED[suite], task, decode) for task in SUITES[suite]]
 
 
-def _check_task(root: str, task: str, decode: bool) -> TaskState:
+def _check_task(root: str, kind: type[ListedImages], task: str, decode: bool) -> TaskState:
     counts: dict[str, int] = {}
     try:
-        present = VTAB1k(root, task, lazy_init=True).folder().is_dir()
+        present = kind(root, task, lazy_init=True).folder().is_dir()
     except UserError:
         return TaskState(task, counts, "no folder", present=False)
     problem = None
-    for split in SPLITS:
+    for split in SPLITS[kind.suite].names:
         try:
-            rows = VTAB1k(root, task, split, lazy_init=True).load_data_list()
+            rows = kind(root, task, split, lazy_init=True).load_data_list()
             counts[split] = len(rows)
             for row in rows:
                 if decode:
                     LoadImage.read(row["img_path"], task)
                 elif not Path(row["img_path"]).is_file():
-                    raise UserError(f"image {row['img_path']} of {split}.txt does not exist")
+                    raise UserError(f"image {row['img_path']} of {split}{kind.suffix} does not exist")
         except UserError as error:
             problem = problem or str(error)
-    expected = {"train800": 800, "val200": 200, "train800val200": 1000, "test": VTAB[task].test_size}
+    expected = SUITES[kind.suite][task].sizes
     for split, count in counts.items():
         if problem is None and count != expected[split]:
-            problem = f"{split}.txt lists {count} images, the public one {expected[split]}"
+            problem = f"{split}{kind.suffix} lists {count} images, the public one {expected[split]}"
     return TaskState(task, counts, problem, present)
 
 

@@ -1,4 +1,6 @@
-"""One trial of a search: training on ``train800``, looks at ``val200``, given up where it is hopeless."""
+"""One trial of a search: training on the suite's list for it (``train800``), looks at its validation images
+(``val200``), given up where it is hopeless.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,17 @@ from vpeft.apis.benchmark.protocol import one_look
 from vpeft.apis.config import load_config
 from vpeft.apis.result import main_metric, write_json
 from vpeft.apis.run import prepare, train
+from vpeft.core.datasets.tasks import SPLITS
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 
-#: Splits of a trial.
-SPLITS = {"train_split": "train800", "eval_split": "val200"}
 #: Looks at the validation images, the last one included, at which a trial may be given up.
 LOOKS = 5
+
+
+def trial_splits(suite: str) -> dict[str, str]:
+    """What a trial trains on and looks at, as fields of a config."""
+    return {"train_split": SPLITS[suite].tune, "eval_split": SPLITS[suite].val}
 
 
 def pruner() -> optuna.pruners.BasePruner:
@@ -40,7 +46,8 @@ def trial_config(config: str, task: str | None, options: dict[str, Any]) -> Conf
     Raises:
         UserError: The config has no validation images apart from the test images.
     """
-    suited = {} if load_config(config).get("suite") is None else SPLITS
+    suite = load_config(config).get("suite")
+    suited = {} if suite is None else trial_splits(suite)
     cfg = load_config(config, task, {**options, **suited})
     if not suited and one_look(cfg).get("val_dataloader") is None:
         raise UserError(f"{config} validates on its test images: give it val_dataloader of its own to tune on.")

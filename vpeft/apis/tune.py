@@ -27,7 +27,7 @@ from vpeft.apis.benchmark.scheduler import run_jobs
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.config import load_config
 from vpeft.apis.result import write_json
-from vpeft.apis.trial import SPLITS, TrialJob, open_trial, pruner
+from vpeft.apis.trial import TrialJob, open_trial, pruner, trial_splits
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
 from vpeft.registry import nearest
@@ -339,7 +339,7 @@ def write_best(study: Study, found: optuna.Study) -> dict[str, Any]:
         "best_trial": best.number,
         "best_value": best.value,
         "start_value": None if study.grid else first.value,
-        "splits": dict(SPLITS) if study.suite else "the config's validation images",
+        "splits": trial_splits(study.suite) if study.suite else "the config's validation images",
     }
     write_json(
         study.folder / "best.json", {"config": study.config, "task": study.task, "options": options, "tuning": tuning}

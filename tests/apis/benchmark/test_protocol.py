@@ -9,6 +9,7 @@ from vpeft import UserError
 from vpeft.apis.benchmark.protocol import one_look, protocol
 from vpeft.apis.benchmark.shots import choose, few_shot
 from vpeft.apis.config import load_config
+from vpeft.apis.trial import trial_config
 
 CONFIG = Path(__file__).parents[3] / "configs/mini/lora_nano_vit.py"
 
@@ -33,6 +34,19 @@ def test_departures_are_named(options, looks, words):
     found = protocol(load_config(CONFIG, "digits", options))
     assert found["test_looks"] == looks
     assert any(words in fault for fault in found["faults"])
+
+
+@pytest.mark.parametrize(
+    ("suite", "task", "final", "tune", "val"),
+    [("fgvc", "cub200", "train", "train", "val"), ("many_shot", "cifar100_full", "trainval", "train", "val")],
+)
+def test_other_suites_have_lists_of_their_own(suite, task, final, tune, val):
+    config = CONFIG.parents[1] / suite / "lora_vit.py"
+    found = protocol(load_config(config, task))
+    assert (found["faults"], found["train_split"], found["test_looks"]) == ([], final, 1)
+    trial = trial_config(str(config), task, {})
+    assert (trial.train_dataloader.dataset.split, trial.test_dataloader.dataset.split) == (tune, val)
+    assert trial.val_dataloader.dataset.split == val
 
 
 def detection() -> Config:

@@ -4,7 +4,7 @@ import pytest
 from support.results import result, store
 
 from vpeft.apis.benchmark.plots import draw_all, front, size_curves
-from vpeft.apis.benchmark.results import cells, read_results
+from vpeft.apis.benchmark.results import cells, read_results, row_name, shared
 from vpeft.apis.benchmark.statistics import all_tasks, compare, lines, pareto
 from vpeft.core.report import ppt
 
@@ -90,7 +90,7 @@ def test_front_and_figures(results, tmp_path):
 
 def test_curves_over_shots_and_size(tmp_path):
     for shots, rank, value in ((1, 2, 0.2), (5, 2, 0.4), (1, 8, 0.3), (5, 8, 0.5)):
-        variant = {"shots": shots, "model.backbone.method.rank": rank}
+        variant = {"shots": shots, "model.backbone.method.rank": rank, "train_cfg.max_epochs": 100, "drop": None}
         store(tmp_path, result("LoRA", "digits", 0, value, 100 * rank, variant=variant))
     curves = size_curves(read_results(tmp_path))
     assert curves["shots"] == {
@@ -102,6 +102,15 @@ def test_curves_over_shots_and_size(tmp_path):
         "LoRA (shots=5)": [(200, 0.4, 0.0), (800, 0.5, 0.0)],
     }
     assert {p.name for p in draw_all(read_results(tmp_path), tmp_path)} >= {"over_shots.png", "over_parameters.png"}
+
+
+def test_rows_name_only_what_not_all_change():
+    rows = [("LoRA", "vit", f"end=100, names=[1, 2], rank={rank}, shots=5") for rank in (2, 8)]
+    linear = ("Linear", "vit", "end=100, names=[1, 2], shots=5")
+    assert [row_name(row, [*rows, linear]) for row in (*rows, linear)] == ["LoRA (rank=2)", "LoRA (rank=8)", "Linear"]
+    assert shared([*rows, linear]) == ["end=100", "names=[1, 2]", "shots=5"]
+    assert row_name(linear, [linear]) == "Linear (end=100, names=[1, 2], shots=5)"
+    assert row_name(linear, ()) == "Linear (end=100, names=[1, 2], shots=5)"
 
 
 def test_tasks_stand_in_their_suites_order(tmp_path):

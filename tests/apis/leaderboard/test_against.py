@@ -2,11 +2,14 @@
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 from support.results import result, store
 
 from vpeft.apis.benchmark.results import read_results
+from vpeft.apis.catalogue import config_parameters
+from vpeft.apis.config import load_config
 from vpeft.apis.leaderboard.against import against, seed_noise
 from vpeft.apis.leaderboard.boards import boards
 from vpeft.apis.leaderboard.tables import TABLES, find_table
@@ -14,6 +17,7 @@ from vpeft.apis.leaderboard.text import differences_csv
 from vpeft.core.datasets.tasks import VTAB
 from vpeft.registry import PEFT_METHODS
 
+ROOT = Path(__file__).parents[3]
 LORA = dict(
     zip(VTAB, (67.1, 91.4, 69.4, 98.8, 90.4, 85.3, 54.0, 84.9, 95.3, 84.4, 73.6, 82.9, 69.2, 49.8, 78.5, 75.7, 47.1,
                31.0, 44.0), strict=True)
@@ -34,7 +38,7 @@ def compare(tmp_path, name, *runs):
 def test_tables_name_what_there_is():
     for table in TABLES.values():
         for _, method, columns, cells in table.rows():
-            assert not method or method in PEFT_METHODS
+            assert not method or method["type"] in PEFT_METHODS
             assert {c.name for c in columns} <= {*cells}
         if table.columns:
             left = {n for _, _, columns, cells in table.rows() for n in cells if n not in {c.name for c in columns}}
@@ -104,6 +108,47 @@ def test_dense_tables_read_their_own_metric(tmp_path):
     assert (
         "Mona: coco_memory_mb" in found.reasons["peak memory depends on the accelerator, the batch and what is counted"]
     )
+
+
+def many(method, task, percent, parameters, shots=None, **size):
+    own = {"task": task, "suite": "many_shot", "group": None, "backbone": "vit", "data_variant": "jpeg"}
+    variant = {f"model.backbone.method.{key}": value for key, value in size.items()}
+    variant |= {} if shots is None else {"shots": shots}
+    run = result(method, "digits", 0, percent / 100, parameters, config_text=task, variant=variant)
+    return {**run, **own, "methods": [{"type": method, **size}]}
+
+
+def test_sizes_and_shots_find_their_own_row(tmp_path):
+    """Printed of rank 8, last / best epoch: 92.43 / 92.56 on all, 79.79 / 80.36 on 500 images; of rank 2 92.00."""
+    runs = [
+        many("LoRA", "cifar100_full", 92.43, 294_912, rank=8),
+        many("LoRA", "cifar100_full", 80.79, 294_912, shots=5, rank=8),
+        many("LoRA", "cifar100_full", 90.0, 73_728, rank=2),
+        many("LoRA", "cifar100_full", 90.0, 110_592, rank=3),
+    ]
+    found, _ = compare(tmp_path, "peft_vision_many_shot", *runs)
+    seen = {(d.row, d.column): d.difference for d in found.found if d.kind == "task"}
+    assert seen == {
+        ("lora_8", "CIFAR-100 full"): pytest.approx(0),
+        ("lora_8", "CIFAR-100 500"): pytest.approx(1.0),
+        ("lora_2", "CIFAR-100 full"): pytest.approx(-2.0),
+    }
+    assert {d.row: d.verdict for d in found.found if d.kind == "parameters"} == {"lora_8": "equal", "lora_2": "equal"}
+    (other,) = found.reasons["ours: the table has no row of this method and size"]
+    assert "rank=3" in other
+    assert "lora_16: CIFAR-100 full" in found.reasons["no run of this method and size on vit is shown"]
+
+
+@pytest.mark.parametrize("label", [label for label, method, *_ in TABLES["peft_vision_many_shot"].rows() if method])
+def test_parameters_of_the_printed_sizes_are_ours(label):
+    """What the configs of the whole data sets train at the printed size, to the printed digits."""
+    names = {"LoRA": "lora", "HoulsbyAdapter": "houlsby", "FacT-TK": "fact_tk", "SSF": "ssf", "BitFit": "bitfit"}
+    (row,) = [row for row in TABLES["peft_vision_many_shot"].rows() if row[0] == label]
+    _, method, _, cells = row
+    size = {f"model.backbone.method.{key}": value for key, value in method.items() if key != "type"}
+    config = f"configs/many_shot/{names.get(method['type'], method['type'].lower())}_vit.py"
+    report = config_parameters(load_config(ROOT / config, options=size))
+    assert f"{report.trainable_without_head / 1e6:.3f}" == cells["P(M)"]
 
 
 def test_why_nothing_can_be_compared(tmp_path):

@@ -5,20 +5,28 @@ from pathlib import Path
 import pytest
 
 from vpeft.apis.config import load_config
-from vpeft.core.datasets.tasks import MINI, VTAB
+from vpeft.core.datasets.tasks import FGVC, MANY_SHOT, MINI, SPLITS, VTAB
 from vpeft.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 VIT, NANO = ROOT / "configs/vtab/lora_vit.py", ROOT / "configs/mini/lora_nano_vit.py"
 
 
+CONFIGS = {
+    "vtab": VIT,
+    "mini": NANO,
+    "fgvc": ROOT / "configs/fgvc/lora_vit.py",
+    "many_shot": ROOT / "configs/many_shot/lora_vit.py",
+}
+
+
 def steps(cfg, loader="train"):
     return [step["type"] for step in cfg[f"{loader}_dataloader"].dataset.pipeline]
 
 
-@pytest.mark.parametrize("task", [*VTAB.values(), *MINI.values()], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [t for s in (VTAB, MINI, FGVC, MANY_SHOT) for t in s.values()], ids=lambda t: t.name)
 def test_class_count_and_label_safe_augmentation(task):
-    cfg = load_config(VIT if task.suite == "vtab" else NANO, task.name, {"augmentation": "crop_flip"})
+    cfg = load_config(CONFIGS[task.suite], task.name, {"augmentation": "crop_flip"})
     assert cfg.model.head.num_classes == task.num_classes
     assert cfg.data_preprocessor.num_classes == task.num_classes
     assert {cfg[f"{n}_dataloader"].dataset.task for n in ("train", "test")} == {task.name}
@@ -63,10 +71,32 @@ def test_splits():
     [
         ({"normalisation": "imagnet"}, "unknown normalisation 'imagnet': did you mean 'imagenet'"),
         ({"augmentation": "flipp"}, "unknown augmentation 'flipp': did you mean 'flip'"),
-        ({"train_split": "train900"}, "unknown split 'train900': did you mean 'train800'"),
+        ({"train_split": "train900"}, "unknown split 'train900' of suite 'vtab': did you mean 'train800'"),
         ({"suite": "vtap"}, "unknown suite 'vtap': did you mean 'vtab'"),
     ],
 )
 def test_unknown_choices_name_the_nearest(options, message):
     with pytest.raises(UserError, match=message):
         load_config(VIT, "dtd", options)
+
+
+def test_the_suite_decides_the_lists():
+    whole = load_config(CONFIGS["many_shot"], "resisc45_full")
+    assert (whole.train_dataloader.dataset.split, whole.val_dataloader) == ("trainval", None)
+    birds = load_config(CONFIGS["fgvc"], "nabirds")
+    assert birds.train_dataloader.dataset.split == "train"
+    assert birds.val_dataloader.dataset.split == "val"  # nothing of it is trained on
+    with pytest.raises(UserError, match="unknown split 'train800' of suite 'fgvc'"):
+        load_config(CONFIGS["fgvc"], "nabirds", {"train_split": "train800"})
+    assert set(CONFIGS) == set(SPLITS)
+
+
+def test_shorter_edge_and_centre():
+    cfg = load_config(CONFIGS["fgvc"], "cub200")
+    assert steps(cfg) == ["vpeft.LoadImage", "ResizeEdge", "RandomCrop", "RandomFlip", "PackInputs"]
+    assert steps(cfg, "test") == ["vpeft.LoadImage", "ResizeEdge", "CenterCrop", "PackInputs"]
+    edge, crop = cfg.test_dataloader.dataset.pipeline[1:3]
+    assert (edge["scale"], edge["edge"], crop["crop_size"]) == (256, "short", 224)
+    assert steps(load_config(CONFIGS["fgvc"], "cub200", {"augmentation": "flip"}))[1:3] == ["ResizeEdge", "CenterCrop"]
+    with pytest.raises(UserError, match="unknown resize 'edgy': did you mean 'edge'"):
+        load_config(CONFIGS["fgvc"], "cub200", {"resize": "edgy"})

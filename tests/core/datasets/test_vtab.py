@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpeft.apis.data import check_vtab
+from vpeft.apis.data import check_suite
 from vpeft.core.datasets.tasks import VTAB
 from vpeft.core.datasets.vtab import VTAB1k
 from vpeft.errors import UserError
@@ -103,7 +103,7 @@ def test_what_is_broken_is_named(how, message, tmp_path):
         (("missing", "dtd"), r"VTAB-1k folder .*missing does not exist: unpack VTAB-1k there or set data_root"),
         ((".", "eurosat"), r"task eurosat: folder .*eurosat does not exist"),
         ((".", "dtdd"), "unknown task 'dtdd' of suite 'vtab': did you mean 'dtd'"),
-        ((".", "dtd", "train80"), "unknown split 'train80': did you mean 'train800'"),
+        ((".", "dtd", "train80"), "unknown split 'train80' of suite 'vtab': did you mean 'train800'"),
     ],
 )
 def test_wrong_arguments(arguments, message, tmp_path):
@@ -115,15 +115,15 @@ def test_wrong_arguments(arguments, message, tmp_path):
 
 def test_check_names_what_is_wrong(tmp_path):
     make(tmp_path)
-    states = {state.task: state for state in check_vtab(tmp_path)}
+    states = {state.task: state for state in check_suite(tmp_path)}
     assert list(states) == list(VTAB)
     assert states["dtd"].counts == {"train800": 4, "val200": 4, "train800val200": 8, "test": 4}
     assert states["dtd"].problem == "train800.txt lists 4 images, the public one 800"
     assert not states["kitti"].present
     broken(tmp_path, "truncated")
-    assert "lists 4" in {s.task: s for s in check_vtab(tmp_path)}["dtd"].problem
-    assert "is truncated" in {s.task: s for s in check_vtab(tmp_path, decode=True)}["dtd"].problem
+    assert "lists 4" in {s.task: s for s in check_suite(tmp_path)}["dtd"].problem
+    assert "is truncated" in {s.task: s for s in check_suite(tmp_path, decode=True)}["dtd"].problem
     broken(tmp_path, "image")
-    assert "000002.jpg of train800.txt does not exist" in {s.task: s for s in check_vtab(tmp_path)}["dtd"].problem
+    assert "000002.jpg of train800.txt does not exist" in {s.task: s for s in check_suite(tmp_path)}["dtd"].problem
     with pytest.raises(UserError, match="does not exist"):
-        check_vtab(tmp_path / "missing")
+        check_suite(tmp_path / "missing")

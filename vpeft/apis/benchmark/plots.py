@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vpeft.apis.benchmark.results import Results, row_name
+from vpeft.apis.benchmark.results import Results, row_name, settings, shared
 from vpeft.apis.benchmark.statistics import Line, all_tasks, lines, pareto
 from vpeft.errors import UserError
 
@@ -50,11 +50,12 @@ def size_curves(results: Results) -> dict[str, dict[str, list[tuple[float, float
     axes: dict[str, dict[str, list[tuple[float, float, float]]]] = {"shots": {}, "parameters": {}}
     found = lines(results)
     rows = [line.row for line in found]
+    common = shared(rows)
     for line in found:
         variant = _variant(line, results)
         shots = variant.pop("shots", None)
         point = (line.mean, line.std or 0.0)
-        size = ", ".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in sorted(variant.items()))
+        size = ", ".join(one for one in settings(variant) if one not in common)
         if shots is not None:
             axes["shots"].setdefault(row_name((line.row[0], line.row[1], size), rows), []).append((shots, *point))
         images = "" if shots is None else f"shots={shots}"

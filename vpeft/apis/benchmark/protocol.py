@@ -1,8 +1,9 @@
 """What makes a run an honest one, read off its config.
 
-The protocol: settings are tuned on ``train800`` against ``val200``; the chosen one is trained again on all 1,000
-images; the test set is looked at once, at the last epoch, and never before. A config without splits (detection,
-segmentation, video) is held to the second half: one look, at the end of training.
+The protocol, with VTAB-1k's lists (:data:`~vpeft.core.datasets.tasks.SPLITS` has each suite's): settings are tuned on
+``train800`` against ``val200``; the chosen one is trained again on all 1,000 images; the test set is looked at once, at
+the last epoch, and never before. A config without splits (detection, segmentation, video) is held to the second half:
+one look, at the end of training.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 
 from mmengine import Config
 
-#: Splits of a final run.
-TRAIN, TEST = "train800val200", "test"
+from vpeft.core.datasets.tasks import SPLITS
+
 #: Hooks that choose a moment of the training by what the evaluator says; with options that switch it on, if any.
 CHOOSERS = {"EarlyStoppingHook": None, "CheckpointHook": "save_best"}
 
@@ -58,9 +59,10 @@ def protocol(cfg: Config, shots: int | None = None) -> dict[str, Any]:
     looks, faults = 1, []
     train, test = cfg.get("train_split"), cfg.get("eval_split")
     if cfg.get("suite"):
-        if train != TRAIN:
-            faults.append(f"trained on {train}, not again on {TRAIN}")
-        if test != TEST:
+        splits = SPLITS[cfg.suite]
+        if train != splits.final:
+            faults.append(f"trained on {train}, not again on {splits.final}")
+        if test != splits.test:
             looks = 0
             faults.append(f"evaluated on {test}, not on the test set")
     if cfg.get("val_dataloader") is not None and _same_data(cfg.val_dataloader, cfg.get("test_dataloader")):

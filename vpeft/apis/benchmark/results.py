@@ -29,6 +29,7 @@ import datetime
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,8 +219,12 @@ Row = tuple[str, str, str]
 
 def row_of(result: Mapping[str, Any]) -> Row:
     """The row that a result belongs to."""
-    variant = ", ".join(f"{k.rsplit('.', 1)[-1]}={_short(v)}" for k, v in sorted(result["variant"].items()))
-    return result["method"], result["backbone"], variant
+    return result["method"], result["backbone"], ", ".join(settings(result["variant"]))
+
+
+def settings(variant: Mapping[str, Any]) -> list[str]:
+    """What a variant changes, ``key=value`` each."""
+    return [f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in sorted(variant.items())]
 
 
 def _short(value: Any) -> str:
@@ -227,10 +232,24 @@ def _short(value: Any) -> str:
 
 
 def row_name(row: Row, rows: Iterable[Row]) -> str:
-    """A row's name, as short as it can be among ``rows``: the backbone is named only where there are several."""
+    """A row's name, as short as it can be among ``rows``: the backbone is named only where there are several, settings
+    only where not all have them (:func:`shared`).
+    """
     method, backbone, variant = row
-    several = len({r[1] for r in rows}) > 1
-    return method + (f" on {backbone}" if several else "") + (f" ({variant})" if variant else "")
+    rows = list(rows)
+    several, common = len({r[1] for r in rows}) > 1, shared(rows)
+    own = ", ".join(one for one in _split(variant) if one not in common)
+    return method + (f" on {backbone}" if several else "") + (f" ({own})" if own else "")
+
+
+def shared(rows: Iterable[Row]) -> list[str]:
+    """What all of several rows change in their configs, ``key=value`` each; of one row nothing is shared."""
+    several = [_split(variant) for _, _, variant in set(rows)]
+    return [one for one in several[0] if all(one in other for other in several)] if len(several) > 1 else []
+
+
+def _split(variant: str) -> list[str]:
+    return re.split(r", (?=\w+=)", variant) if variant else []
 
 
 @dataclass

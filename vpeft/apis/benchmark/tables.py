@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from vpeft.apis.benchmark.results import Results, Row, cells, row_name, row_of
+from vpeft.apis.benchmark.results import Results, Row, cells, row_name, row_of, shared
 from vpeft.apis.benchmark.statistics import Comparison, all_tasks, compare, lines
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -49,6 +49,7 @@ def _table(shown: Results) -> str:
         row = [row_name(line.row, rows), f"{line.parameters:,.0f}", *cell, f"**{percent(line.mean)}**{spread}"]
         row += [percent(line.mean_of_groups)] if grouped else []
         text.append("| " + " | ".join([*row, f"{line.ppt:.3f}", str(seeds)]) + " |")
+    text += ["", f"All rows with {', '.join(common)}."] if (common := shared(rows)) else []
     return "\n".join(text) + "\n"
 
 
@@ -155,7 +156,7 @@ def as_list(results: Results, everything: bool = False) -> str:
             continue
         shown = f"{percent(r['main_metric']['value'])} %" if r["status"] == "ok" else f"FAILED: {_last(r['error'])}"
         mark = f" [off the protocol: {'; '.join(faults)}]" if faults else ""
-        name = row_name((r["method"], r["backbone"], ", ".join(f"{k}={v}" for k, v in r["variant"].items())), ())
+        name = row_name(row_of(r), ())
         text.append(f"{name} | {r['backbone']} | {r['task']} | seed {r['seed']} | {shown}{mark} | {path}")
     return "\n".join(text)
 
@@ -196,7 +197,7 @@ def find_rows(table: Iterable[Row], name: str) -> list[Row]:
         UserError: There is none; the message names the nearest.
     """
     table = list(table)
-    found = [row for row in table if name in (row[0], row_name(row, table))]
+    found = [row for row in table if name in (row[0], row_name(row, table), row_name(row, [row]))]
     if not found:
         raise UserError(f"no row {name!r}: {nearest(name, {row_name(row, table) for row in table})}")
     return found
@@ -231,7 +232,6 @@ def describe(found: Comparison) -> str:
     return "\n".join(lines_)
 
 
-#: What ``tools/results.py`` can print.
 def with_costs(results: Results, everything: bool = False) -> str:
     """A table per suite with what a row costs: score, parameters, PPT, memory and step time, the last two beside full
     fine-tuning's where that is among the rows.
@@ -264,6 +264,7 @@ def _figure(value: float | None, unit: float | None, digits: int) -> str:
     return "" if value is None or not unit else f"{value / unit:.{digits}f}"
 
 
+#: What ``tools/results.py`` can print.
 SHAPES: dict[str, Callable[..., str]] = {
     "markdown": markdown,
     "costs": with_costs,

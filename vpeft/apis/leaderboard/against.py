@@ -15,6 +15,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from scipy import stats
 
@@ -108,19 +109,27 @@ def against(boards: Sequence[Board], table: Table) -> Against:
 
 
 def _compare(
-    result: Against, boards: Sequence[Board], label: str, method: str, column: Column, printed: str, cell: str
+    result: Against,
+    boards: Sequence[Board],
+    label: str,
+    method: Mapping[str, Any],
+    column: Column,
+    printed: str,
+    cell: str,
 ) -> None:
     there = [board for board in boards if board.key.name == column.board]
     if not there:
         result.skip(f"no run of {column.board} is shown", f"every row: {column.name}")
         return
-    whole = [board for board in there if board.key.shots is None]
-    if not whole:
-        result.skip("ours were trained on a few images of each class", cell)
+    alike = [board for board in there if board.key.shots == column.shots]
+    if not alike:
+        few = "a few images" if column.shots is None else f"another number than {column.shots}"
+        result.skip(f"ours were trained on {few} of each class", cell)
         return
-    matches = [(b, e) for b in whole for e in b.entries if e.row[1] == column.backbone and _methods(b, e) == [method]]
+    matches = [(b, e) for b in alike for e in b.entries if e.row[1] == column.backbone and _is(method, b, e)]
     if not matches:
-        result.skip(f"no run of this method on {column.backbone} is shown", cell)
+        size = " and size" if len(method) > 1 else ""
+        result.skip(f"no run of this method{size} on {column.backbone} is shown", cell)
     for board, entry in matches:
         value = _ours(column, board, entry)
         if isinstance(value, str):
@@ -146,9 +155,15 @@ def _compare(
         )
 
 
-def _methods(board: Board, entry: Entry) -> list[str]:
+def _methods(board: Board, entry: Entry) -> list[Mapping[str, Any]]:
     cell = next(iter(entry.cells.values()))
-    return [m["type"] for m in board.results.runs[next(iter(cell.runs.values()))]["methods"]]
+    return board.results.runs[next(iter(cell.runs.values()))]["methods"]
+
+
+def _is(method: Mapping[str, Any], board: Board, entry: Entry) -> bool:
+    """Whether a row of ours is of this method alone, and of its size where the printed row has one."""
+    ours = _methods(board, entry)
+    return len(ours) == 1 and all(ours[0].get(key) == value for key, value in method.items())
 
 
 def _ours(column: Column, board: Board, entry: Entry) -> tuple[float, float | None, int] | str:
@@ -241,7 +256,7 @@ def seed_noise(std: float, seeds: int) -> float:
 def _ours_alone(result: Against, boards: Sequence[Board], table: Table) -> None:
     """Name what of ours has no counterpart in the table."""
     known = {(c.board, c.backbone) for columns in table.columns.values() for c in columns}
-    printed = {(method, c.board, c.backbone) for _, method, columns, _ in table.rows() for c in columns}
+    printed = [(method, (c.board, c.backbone)) for _, method, columns, _ in table.rows() if method for c in columns]
     for board in boards:
         if board.key.name not in {name for name, _ in known}:
             why = f"ours, {board.key.title()}: the table is of other tasks"
@@ -251,5 +266,8 @@ def _ours_alone(result: Against, boards: Sequence[Board], table: Table) -> None:
         for entry in board.entries:
             if (board.key.name, entry.row[1]) not in known:
                 result.skip(f"ours, on {entry.row[1]}: the table is of other backbones", entry.name)
-            elif ("+".join(_methods(board, entry)), board.key.name, entry.row[1]) not in printed:
-                result.skip("ours: the table has no row of this method", entry.name)
+            else:
+                rows = [method for method, place in printed if place == (board.key.name, entry.row[1])]
+                if not any(_is(method, board, entry) for method in rows):
+                    other = any(_is({"type": method["type"]}, board, entry) for method in rows)
+                    result.skip(f"ours: the table has no row of this method{' and size' * other}", entry.name)

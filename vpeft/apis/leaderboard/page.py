@@ -17,7 +17,7 @@ from string import Template
 from typing import Any
 
 from vpeft.algorithms.base import CATEGORIES
-from vpeft.apis.benchmark.results import Results
+from vpeft.apis.benchmark.results import Results, shared
 from vpeft.apis.leaderboard.against import Against
 from vpeft.apis.leaderboard.boards import COSTS, MEMORY, Board, Entry, left_out
 from vpeft.core.report import PPT_CONSTANT
@@ -84,13 +84,14 @@ class _Numbered:
 
 
 def _board(board: Board, runs: _Numbered, configs: _Numbered, versions: _Numbered) -> dict[str, Any]:
+    common = shared(entry.row for entry in board.entries)
     return {
         "id": board.key.slug(),
         "title": board.key.title(),
         "tasks": [{"name": task, "group": board.groups[task]} for task in board.tasks],
         "groups": board.group_names,
         "metrics": sorted({r["main_metric"]["name"] for r in board.results.runs.values()}),
-        "notes": notes(board),
+        "notes": [*([f"All rows with {', '.join(common)}."] if common else []), *notes(board)],
         "entries": [_entry(board, entry, runs, configs, versions) for entry in board.entries],
     }
 

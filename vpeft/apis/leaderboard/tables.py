@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from vpeft.apis.published import VTAB_COLUMNS, source, table
 from vpeft.core.datasets.tasks import VTAB
@@ -44,8 +45,13 @@ STUDY = {
     "fact_tt": "FacT-TT",
     "fact_tk": "FacT-TK",
 }
-#: Robustness rows name their size.
-ROBUSTNESS = {**STUDY, "fact_tk_32": "FacT-TK", "rand_h_adapter_32": "HoulsbyAdapter", "lora_32": "LoRA"}
+#: Robustness and many-shot rows name their size.
+ROBUSTNESS = {
+    **STUDY,
+    **{f"lora_{2**i}": {"type": "LoRA", "rank": 2**i} for i in range(9)},
+    **{f"fact_tk_{2**i}": {"type": "FacT-TK", "rank": 2**i} for i in range(9)},
+    **{f"rand_h_adapter_{2**i}": {"type": "HoulsbyAdapter", "bottleneck": 2**i} for i in range(9)},
+}
 
 TASK, MEAN, GROUP, MEAN_OF_GROUPS, PARAMETERS, PPT = (
     "task",
@@ -68,6 +74,7 @@ class Column:
         backbone: Our backbone.
         what: The task or the group.
         metric: Name in a run's ``metrics``; None for the run's main metric.
+        shots: Training images of each class, None for all.
         missing: Why it cannot be compared at all; empty where it can.
     """
 
@@ -77,6 +84,7 @@ class Column:
     backbone: str
     what: str = ""
     metric: str | None = None
+    shots: int | None = None
     missing: str = ""
 
 
@@ -86,7 +94,7 @@ class Table:
 
     Attributes:
         columns: By the backbone that the rows name, an empty one where they name none.
-        methods: Registered names by printed ones.
+        methods: Registered names by printed ones; for rows of one size a config, whose fields ours must equal.
         remark: What a reader of a difference should know.
         rerun: Re-run noise of a task in points, where it is known, and ``mean`` for an average.
         missing: Why nothing of it can be compared; empty where something can.
@@ -94,7 +102,7 @@ class Table:
 
     name: str
     columns: Mapping[str, Sequence[Column]] = field(default_factory=dict)
-    methods: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
     remark: str = ""
     rerun: Mapping[str, float] = field(default_factory=dict)
     missing: str = ""
@@ -104,12 +112,17 @@ class Table:
         """Where it is from."""
         return source(self.name)
 
-    def rows(self) -> Iterator[tuple[str, str, Sequence[Column], Mapping[str, str]]]:
-        """Printed name, registered name (empty where there is none), columns and cells of each row."""
+    def rows(self) -> Iterator[tuple[str, Mapping[str, Any], Sequence[Column], Mapping[str, str]]]:
+        """Printed name, our method's ``type`` and other fields (empty where there is none), columns, cells of each row.
+
+        Of two figures in one cell, "last / best test epoch", the first is taken.
+        """
         for row in table(self.name):
             backbone = row.get("backbone", "")
             label = f"{row['method']} on {backbone}" if backbone else row["method"]
-            yield label, self.methods.get(row["method"], ""), self.columns.get(backbone, ()), row
+            ours = self.methods.get(row["method"], {})
+            cells = {name: text.partition(" / ")[0] for name, text in row.items()}
+            yield label, {"type": ours} if isinstance(ours, str) else ours, self.columns.get(backbone, ()), cells
 
 
 #: Points between two runs of one public recipe with one seed: the median task, those that scatter up to 5, the mean of
@@ -172,6 +185,16 @@ _ROBUSTNESS = [
     Column("ImageNet", TASK, _CLIP, _CLIP, _CLIP, "accuracy/top1"),
     *(Column(name, TASK, _CLIP, _CLIP, _CLIP, missing=_SHIFTS) for name in ("V2", "R", "S", "A", "mean OOD")),
 ]
+_MANY = [
+    ("CIFAR-100", "cifar100_full", "500"),
+    ("RESISC", "resisc45_full", "225"),
+    ("Clevr-dist", "clevr_dist_full", ""),
+]
+_MANY_SHOT = [
+    Column("P(M)", PARAMETERS, "many_shot", "vit"),
+    *(Column(f"{name} full", TASK, "many_shot", "vit", task) for name, task, _ in _MANY),
+    *(Column(f"{name} {few}", TASK, "many_shot", "vit", task, shots=5) for name, task, few in _MANY if few),
+]
 _SURVEY = "seeds, tuning budgets and the tested epoch of its rows are not stated in it"
 _LATE = (
     "its public code initialises weights after it has built adapters and LoRA, which so do not start as the identity"
@@ -189,8 +212,7 @@ TABLES = {
         Table("peft_vision_vtab1k_best_test_epoch", _STUDY, STUDY,
               f"the best of 100 looks at the test set, too high by construction; {_LATE}", RERUN),
         Table("peft_vision_clip_robustness", {"": _ROBUSTNESS}, ROBUSTNESS, _LATE),
-        Table("peft_vision_many_shot",
-              missing="its whole data sets (CIFAR-100, RESISC45, Clevr-distance) are no tasks of the recipes here"),
+        Table("peft_vision_many_shot", {"": _MANY_SHOT}, ROBUSTNESS, f"the last epoch; {_LATE}"),
         Table("peft_vision_wise_curves",
               missing="result files hold no curves over alpha; tools/analysis/wise.py draws them"),
     )

@@ -64,7 +64,7 @@ class MiniVTAB(BaseDataset):
         self, task: str, split: str = "train800val200", seed: int = 0, shift: str | None = None, **kwargs
     ) -> None:
         self.task = get_task(task, "mini")
-        check_split(split)
+        check_split(split, "mini")
         if shift is not None:
             parse_shift(shift, self.task.name)
         self.split, self.seed, self.shift = split, seed, shift

@@ -1,0 +1,67 @@
+"""The five fine-grained data sets (FGVC), in the layout in which their splits are handed on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from vpeft.core.datasets.listed import ListedImages
+from vpeft.errors import UserError
+from vpeft.registry import DATASETS
+
+#: Where images lie below a task's folder, seen from the paths in its lists.
+PLACES = ("", "images", "Images", "jpg")
+
+
+@DATASETS.register_module()
+class FGVC(ListedImages):
+    """One task of FGVC (:class:`~vpeft.core.datasets.listed.ListedImages`).
+
+    The layout, a list being one JSON object of a class number by path; images stand at the path or below
+    ``images/``, ``Images/`` or ``jpg/``::
+
+        <data_root>/<task>/{train,val,test}.json
+
+    The numbers are as the data sets count, from 1 or with gaps: class i is the i-th smallest in ``train.json``.
+    """
+
+    suite, title, suffix = "fgvc", "FGVC", ".json"
+
+    def read(self, file: Path) -> Iterator[tuple[str, str, int]]:
+        """The list's entries."""
+        entries, classes = _load(file), self._classes(file.parent)
+        place = _place(file.parent, next(iter(entries), None))
+        for path, number in entries.items():
+            if number not in classes:
+                raise UserError(f"{file}: {path!r} is of class {number}, which train.json has no image of.")
+            yield str(file), str(place / path), classes[number]
+
+    def _classes(self, folder: Path) -> dict[int, int]:
+        file = folder / "train.json"
+        if not file.is_file():
+            raise UserError(f"task {self.task.name}: list {file} does not exist, which says what the classes are.")
+        numbers = sorted(set(_load(file).values()))
+        if len(numbers) != self.task.num_classes:
+            raise UserError(
+                f"{file} has {len(numbers)} classes, task {self.task.name} {self.task.num_classes}: is it of this task?"
+            )
+        return {number: index for index, number in enumerate(numbers)}
+
+
+def _load(file: Path) -> dict[str, int]:
+    try:
+        entries = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} cannot be read ({error}): unpack it again.") from error
+    if not isinstance(entries, dict):
+        raise UserError(f"{file} holds no class numbers by path.")
+    for path, number in entries.items():
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise UserError(f"{file}: {path!r} has {number!r} for a class number.")
+    return entries
+
+
+def _place(folder: Path, first: str | None) -> Path:
+    """Below ``folder``, where the images stand; where the first one is nowhere, its loading will say so."""
+    return next((Path(place) for place in PLACES if first and (folder / place / first).is_file()), Path())

@@ -1,0 +1,108 @@
+"""Tasks whose images are named in lists, each in a folder of its own: what VTAB-1k, FGVC and whole data sets share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmengine.dataset import BaseDataset
+
+from vpeft.core.datasets.tasks import SPLITS, check_split, get_task
+from vpeft.errors import UserError
+
+
+class ListedImages(BaseDataset):
+    """One task of a suite, read from ``<data_root>/<task>/<list>``.
+
+    Args:
+        data_root: Folder that holds the tasks' folders.
+        task: Name of the task.
+        split: One of the suite's lists; the one that is trained on in the end unless given.
+        **kwargs: Of mmengine's ``BaseDataset``, such as ``pipeline``.
+
+    Raises:
+        UserError: Folder or list missing, a line malformed, a label outside the task's classes: one line that says
+            where, and what to do.
+    """
+
+    #: Key of the suite, and what users call it.
+    suite: ClassVar[str]
+    title: ClassVar[str]
+    #: Ending of the lists' names.
+    suffix: ClassVar[str] = ".txt"
+
+    def __init__(self, data_root: str, task: str, split: str | None = None, **kwargs) -> None:
+        self.task = get_task(task, self.suite)
+        self.split = split or SPLITS[self.suite].final
+        check_split(self.split, self.suite)
+        super().__init__(data_root=data_root, **kwargs)
+        # Given as an argument, a text would be looked for as a file.
+        self._metainfo.update(task=self.task.name, split=self.split)
+
+    def read(self, file: Path) -> Iterator[tuple[str, str, int]]:
+        """Every entry of a list: where it stands, for messages; path below the task's folder; label."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how a list is read")
+
+    def files(self, folder: Path) -> list[Path]:
+        """The lists that the split is made of."""
+        return [folder / f"{self.split}{self.suffix}"]
+
+    def folder(self) -> Path:
+        """The task's folder, under its name or an alias."""
+        root = Path(self.data_root)
+        if not root.is_dir():
+            raise UserError(
+                f"{self.title} folder {root} does not exist: unpack {self.title} there or set data_root (docs/data.md)."
+            )
+        names = (self.task.name, *self.task.aliases)
+        found = next((root / name for name in names if (root / name).is_dir()), None)
+        if found is None:
+            raise UserError(
+                f"task {self.task.name}: folder {root / self.task.name} does not exist:"
+                f" unpack it there; {self._look()} says what is missing."
+            )
+        return found
+
+    def _look(self) -> str:
+        suite = "" if self.suite == "vtab" else f" --suite {self.suite}"
+        return f"`tools/data.py check {self.data_root}{suite}`"
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read the split's lists."""
+        folder, rows = self.folder(), []
+        for file in self.files(folder):
+            if not file.is_file():
+                raise UserError(
+                    f"task {self.task.name}: list {file} does not exist: {self._look()} says what is missing."
+                )
+            before = len(rows)
+            for where, path, label in self.read(file):
+                if not 0 <= label < self.task.num_classes:
+                    raise UserError(
+                        f"{where}: label {label} is out of range: task {self.task.name} has the classes 0 to "
+                        f"{self.task.num_classes - 1}."
+                    )
+                rows.append({"img_path": str(folder / path), "gt_label": label, "task": self.task.name})
+            if len(rows) == before:
+                raise UserError(f"task {self.task.name}: list {file} is empty: unpack it again.")
+        return rows
+
+    def prepare_data(self, idx: int) -> Any:
+        """One sample; a broken image stops the run instead of being replaced by another."""
+        return self.pipeline(self.get_data_info(idx))
+
+
+def read_lines(file: Path) -> Iterator[tuple[str, str, int]]:
+    """Entries of a list with a line ``<path> <label>`` per image; empty lines are passed over.
+
+    Raises:
+        UserError: A line is of another form.
+    """
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        path, _, label = line.strip().rpartition(" ")
+        if not path or not label.lstrip("-").isdigit():
+            raise UserError(f"{file}:{number}: {line!r} is not `<path> <label>`.")
+        yield f"{file}:{number}", path.strip(), int(label)
