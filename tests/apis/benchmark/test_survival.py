@@ -4,7 +4,9 @@ import json
 import multiprocessing
 import os
 import random
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -128,6 +130,44 @@ def test_ray_gives_the_same_results_and_runs_a_lost_job_again(unbroken, tmp_path
     assert len(expected) == 2
     assert same_weights(tmp_path / "out" / "work", unbroken / "work")
     assert "max_epochs=2, batch_size=250) | 12,288 |" in said
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Address of a Ray cluster that another process has started, which asks for a token."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}"]
+    command += ["--node-ip-address=127.0.0.1", "--num-cpus=2", "--include-dashboard=false"]
+    with open(tmp_path / "head.log", "w") as log:
+        head = subprocess.Popen(command, stdout=log, stderr=log)
+    deadline = time.time() + 120
+    while "Ray runtime started" not in (tmp_path / "head.log").read_text():
+        waiting = head.poll() is None and time.time() < deadline
+        assert waiting, (tmp_path / "head.log").read_text()
+        time.sleep(0.2)
+    yield f"127.0.0.1:{port}"
+    head.terminate()
+    head.wait(60)
+
+
+def test_a_running_ray_cluster_gives_the_same_results(unbroken, tmp_path, cluster, monkeypatch):
+    options = [f"{key}={value}" for key, value in FAST.items()]
+    command = [sys.executable, "tools/benchmark.py", "--methods", "lora", "--tasks", "digits", "--seeds", "0", "1"]
+    command += ["--engine", "ray", "--address", cluster, "--out", str(tmp_path / "out"), "--options", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert shown(tmp_path / "out") == {n: r for n, r in shown(unbroken).items() if "lora" in n and r["seed"] < 2}
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert refused.returncode == 2
+    assert "Traceback" not in refused.stderr
+    assert "has the token" in refused.stderr
 
 
 def test_submitit_gives_the_same_results(unbroken, tmp_path):

@@ -4,14 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from PIL import Image
 
+from vpeft.apis.config import load_config
 from vpeft.apis.data import LISTED, check_suite
 from vpeft.core.datasets.fgvc import FGVC
 from vpeft.core.datasets.many_shot import ManyShot
 from vpeft.core.datasets.tasks import SPLITS, SUITES
 from vpeft.errors import UserError
 
+ROOT = Path(__file__).parents[3]
 DOGS = 120
 
 
@@ -65,6 +69,20 @@ def test_whole_data_sets(tmp_path):
     ]
     assert all(Path(row["img_path"]).is_file() for row in rows)
     assert len(ManyShot(str(tmp_path), "cifar100_full", "train")) == 2
+
+
+@pytest.mark.parametrize(
+    ("suite", "task", "make"), [("fgvc", "stanford_dogs", dogs), ("many_shot", "cifar100_full", whole)]
+)
+def test_batches_as_the_shipped_configs_read_them(suite, task, make, tmp_path):
+    options = {"data_root": str(make(tmp_path)), "train_dataloader.num_workers": 0, "test_dataloader.num_workers": 0}
+    cfg = load_config(ROOT / f"configs/{suite}/lora_vit.py", task, options)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        for loader in (cfg.train_dataloader, cfg.test_dataloader):
+            batch = next(iter(Runner.build_dataloader(loader, seed=0)))
+            assert {image.shape for image in batch["inputs"]} == {(3, 224, 224)}
+            labels = [int(sample.gt_label) for sample in batch["data_samples"]]
+            assert 0 <= min(labels) <= max(labels) < cfg.model.head.num_classes
 
 
 @pytest.mark.parametrize(
