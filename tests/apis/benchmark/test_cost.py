@@ -94,6 +94,19 @@ def test_estimate_from_a_few_steps_grows_with_the_epochs(tmp_path):
     assert 0 < probe(short) < probe(long)
 
 
+def test_estimate_tells_few_images_from_all(tmp_path, monkeypatch):
+    """One try of a few steps for each number of shots, whatever the method's size."""
+    tried = []
+    monkeypatch.setattr(
+        "vpeft.apis.benchmark.estimate.probe", lambda job: tried.append(job.name) or 10.0 * job.variant.get("shots", 9)
+    )
+    found = jobs(tmp_path, sweep={"shots": [1, None], "rank": [1, 4]})
+    estimate = Estimate(str(tmp_path), found)
+    assert len(tried) == 2
+    assert sorted(estimate(job) for job in found) == [10.0] * 4 + [90.0] * 4
+    assert estimate.total(found, 2) == 200.0
+
+
 def test_no_estimate_says_why(tmp_path):
     vtab = Plan(["lora"], backbones=["vit"], folder="vtab", tasks=["dtd"], seeds=[0])
     estimate = Estimate(str(tmp_path), vtab.jobs(str(tmp_path)))

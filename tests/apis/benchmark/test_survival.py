@@ -165,9 +165,10 @@ def test_a_running_ray_cluster_gives_the_same_results(unbroken, tmp_path, cluste
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     refused = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert refused.returncode == 2
+    assert refused.returncode == 2, refused.stderr
     assert "Traceback" not in refused.stderr
-    assert "has the token" in refused.stderr
+    assert f"engine ray: no cluster at {cluster}" in refused.stderr
+    assert "that this shell has it" in refused.stderr
 
 
 def test_submitit_gives_the_same_results(unbroken, tmp_path):

@@ -188,7 +188,7 @@ class RayEngine(Engine):
             where = {"address": address} if address else here
             try:
                 self.ray.init(**where, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": variables})
-            except (ConnectionError, RuntimeError) as error:
+            except (ConnectionError, RuntimeError, self.ray.exceptions.RayError) as error:
                 raise UserError(
                     f"engine ray: no cluster at {address or 'this machine'} ({str(error).splitlines()[0]}): check the "
                     "address, and, where the cluster asks for a token, that this shell has it."

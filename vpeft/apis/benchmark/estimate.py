@@ -16,13 +16,13 @@ from vpeft.apis.benchmark.jobs import RunJob
 from vpeft.apis.benchmark.results import RUNS, read_results
 from vpeft.apis.config import build_model
 
-#: At most so many hosts are tried for a few steps (there are five in `configs/plans/whole.yaml`).
+#: At most so many hosts, with so many images of each class, are tried for a few steps.
 PROBES = 8
 
 
 class Estimate:
-    """Seconds of a run: the median of earlier ones of its config and task, of its config, of its host; else a few steps
-    of training and testing on this machine.
+    """Seconds of a run: the median of earlier ones of its config and task, of its config, of its host with as many
+    images; else a few steps of training and testing on this machine.
 
     Args:
         root: Folder of results to learn from.
@@ -38,10 +38,12 @@ class Estimate:
         self.source = f"from {len(runs)} earlier runs" if runs else ""
         probes = 0
         for job in jobs:
-            if self(job) is None and probes < PROBES:
+            *_, size, host = self._keys(Path(job.config).name, job.backbone, job.task, job.variant)
+            if self(job, size) is None and probes < PROBES:
                 probes += 1
                 try:
-                    self.known[(job.backbone,)] = [probe(job)]
+                    self.known[size] = [probe(job)]
+                    self.known.setdefault(host, []).extend(self.known[size])
                     self.source = self.source or "from a few steps here"
                 except Exception as error:  # a run will say it better
                     self.source = f"no estimate: {str(error).splitlines()[0]}"
@@ -50,13 +52,16 @@ class Estimate:
     @staticmethod
     def _keys(config: str, backbone: str, task: str, variant: dict) -> list[tuple[str, ...]]:
         changed = repr(sorted(variant.items()))
-        return [(config, task, changed), (config, changed), (backbone, changed), (backbone,)]
+        size = (backbone, "shots", str(variant.get("shots")))
+        return [(config, task, changed), (config, changed), (backbone, changed), size, (backbone,)]
 
-    def __call__(self, job: RunJob) -> float | None:
-        """Seconds of a run, None where nothing is known."""
+    def __call__(self, job: RunJob, last: tuple[str, ...] | None = None) -> float | None:
+        """Seconds of a run, None where nothing is known; ``last`` is the least that must be alike."""
         for key in self._keys(Path(job.config).name, job.backbone, job.task, job.variant):
             if key in self.known:
                 return statistics.median(self.known[key])
+            if key == last:
+                break
         return None
 
     def total(self, jobs: Sequence[RunJob], slots: int | None) -> float | None:
