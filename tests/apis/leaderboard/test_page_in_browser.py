@@ -116,7 +116,9 @@ def test_it_loads_with_its_figures(seen, site):
     assert row.locator("[data-col=ppt]").inner_text() == "0.809"  # 0.81 exp(-log10(1.0036864))
     assert row.locator("[data-col=step_seconds]").inner_text() == "30.0 ms"
     assert "best" in row.locator("[data-col='task:digits']").get_attribute("class")
+    # The spreads of the seeds are the same everywhere: paired differences have none.
     assert "81.0 % ± 1.0" in seen.page.locator(".card").first.inner_text()
+    assert "all others are behind it" in seen.page.locator(".card").first.inner_text()
     assert "early stopping" in seen.page.locator("#out").inner_text()
     assert "SSF" not in seen.names()
     notes = seen.page.locator("#guide").inner_text()
@@ -262,4 +264,17 @@ def test_a_page_that_goes_alone_names_files_without_links(browser, site, tmp_pat
     page.locator("tr[data-name=LoRA] [data-col='task:digits'] button").click()
     assert page.locator("#panel #runs tbody tr code", has_text=".json").count() == 3
     assert page.locator("#panel a").count() == 0
+    page.close()
+
+
+def test_one_seed_tells_nothing(browser, tmp_path):
+    store(
+        tmp_path,
+        result("LoRA", "digits", 0, 0.9),
+        result("Linear", "digits", 0, 0.5),
+        result("Linear", "digits", 1, 0.5),
+    )
+    page = browser.new_page()
+    page.goto(write_leaderboard(read_results(tmp_path), None, [])[0].as_uri())
+    assert "one seed does not tell it from the others" in page.locator(".card").first.inner_text()
     page.close()
