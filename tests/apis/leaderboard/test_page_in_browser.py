@@ -277,4 +277,8 @@ def test_one_seed_tells_nothing(browser, tmp_path):
     page = browser.new_page()
     page.goto(write_leaderboard(read_results(tmp_path), None, [])[0].as_uri())
     assert "one seed does not tell it from the others" in page.locator(".card").first.inner_text()
+    store(tmp_path, result("LoRA", "digits", 1, 0.9), result("Mona", "digits", 0, 0.4))
+    page.goto(write_leaderboard(read_results(tmp_path), None, [])[0].as_uri())
+    # 40.0 points on both seeds behind LoRA is Linear; Mona has a seed alone.
+    assert "the others are behind it (95\u00a0%); 1 with one seed" in page.locator(".card").first.inner_text()
     page.close()

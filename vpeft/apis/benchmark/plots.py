@@ -92,16 +92,25 @@ def pareto_plot(found: Sequence[Line], cost: str, path: Path) -> Path:
 def curve_plot(curves: dict[str, list[tuple[float, float, float]]], axis: str, tasks: int, path: Path) -> Path:
     """Accuracy over shots or parameters, a line per curve, bars of one standard deviation over seeds."""
     pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    for name, points in curves.items():
+    figure, axes = pyplot.subplots(figsize=(8.5, 4.5))
+    colours = pyplot.get_cmap("tab20" if len(curves) > 10 else "tab10").colors
+    # As in the legend: the highest end first.
+    order = sorted(curves.items(), key=lambda item: -item[1][-1][1])
+    for number, (name, points) in enumerate(order):
         x, mean, std = zip(*points, strict=True)
-        axes.errorbar(
-            x, [100 * m for m in mean], [100 * s for s in std], marker="o", ms=4, lw=1.2, capsize=2, label=name
-        )
-    axes.set_xscale("log" if min(p[0] for points in curves.values() for p in points) > 0 else "symlog")
+        style = {"color": colours[number % len(colours)], "marker": "osD^v"[number % 5], "ms": 4, "lw": 1.2}
+        axes.errorbar(x, [100 * m for m in mean], [100 * s for s in std], capsize=2, label=name, **style)
+    sizes = sorted({point[0] for points in curves.values() for point in points})
+    if sizes[0] > 0:
+        axes.set_xscale("log")
+    else:
+        axes.set_xscale("symlog", linthresh=next((size for size in sizes if size > 0), 1))
+    if axis == "shots":
+        axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        axes.minorticks_off()
     labels = {"shots": "training images of each class", "parameters": COSTS["parameters"][0]}
     axes.set(xlabel=labels[axis], ylabel=f"accuracy in percent, mean of {tasks} tasks")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     return _save(figure, path)
 
 

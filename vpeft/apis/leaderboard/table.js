@@ -183,8 +183,10 @@ function drawGlance(rows) {
   const least = cost => near.filter(e => known(cost(e))).reduce((a, b) => !a || cost(b) < cost(a) ? b : a, null);
   const card = (title, e, figure, more) => e && el("button", {type: "button", class: "card", on: {click: () => showRow(e)}},
     el("span", {}, title), el("b", {}, e.name), el("em", {}, figure), el("span", {}, more));
-  const overall = board.entries.find(e => known(e.mean) && !e.behind), alike = board.entries.filter(e => e.behind && !e.behind.tells).length;
-  const told = () => overall.seeds < 2 ? "one seed does not tell it from the others" : alike ? `${plural(alike, "other")} cannot be told from it (95\u00a0%)` : "all others are behind it (95\u00a0%)";
+  const overall = board.entries.find(e => known(e.mean) && !e.behind), behind = board.entries.map(e => e.behind).filter(Boolean);
+  const open = behind.filter(b => !b.interval).length, alike = behind.filter(b => b.interval && !b.tells).length;
+  const told = () => overall.seeds < 2 ? "one seed does not tell it from the others"
+    : (alike ? `${plural(alike, "other")} cannot be told from it` : `${open ? "the" : "all"} others are behind it`) + " (95\u00a0%)" + (open ? `; ${open} with one seed` : "");
   const sure = best === overall && !state.group && board.entries.length > 1 ? told() : `of ${plural(whole.length, "shown row")}`;
   const ppt = whole.filter(e => known(e.ppt)).reduce((a, b) => !a || b.ppt > a.ppt ? b : a, null), within = `highest ${percent(score(best))} %`;
   const cheap = (title, cost, text) => { const e = least(cost); return e && card(`${title} within 1 point`, e, text(cost(e)), `at ${percent(score(e))} % (${within})`); };
