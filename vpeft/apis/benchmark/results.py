@@ -32,6 +32,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -248,8 +249,9 @@ def shared(rows: Iterable[Row]) -> list[str]:
     return [one for one in several[0] if all(one in other for other in several)] if len(several) > 1 else []
 
 
-def _split(variant: str) -> list[str]:
-    return re.split(r", (?=\w+=)", variant) if variant else []
+@cache
+def _split(variant: str) -> tuple[str, ...]:
+    return tuple(re.split(r", (?=\w+=)", variant)) if variant else ()
 
 
 @dataclass

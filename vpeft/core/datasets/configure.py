@@ -18,8 +18,6 @@ NORMALISATIONS = {
     "none": ([0.0] * 3, [255.0] * 3),
 }
 AUGMENTATIONS = ("none", "flip", "crop_flip")
-#: Images become a square, or their shorter edge is set and what is tested is the centre.
-RESIZES = ("square", "edge")
 
 
 def configure_task(cfg: Config, task: str | None = None) -> Config:
@@ -40,7 +38,8 @@ def configure_task(cfg: Config, task: str | None = None) -> Config:
         check_split(split, cfg.suite)
     _choice("normalisation", cfg.normalisation, NORMALISATIONS)
     _choice("augmentation", cfg.augmentation, AUGMENTATIONS)
-    _choice("resize", cfg.get("resize", "square"), RESIZES)
+    resize = cfg.get("resize", "square")
+    _choice("resize", resize, RESIZES)
 
     mean, std = NORMALISATIONS[cfg.normalisation]
     cfg.data_preprocessor.update(mean=mean, std=std, num_classes=chosen.num_classes)
@@ -59,8 +58,7 @@ def configure_task(cfg: Config, task: str | None = None) -> Config:
         if name == "test" and cfg.get("shift"):
             _shift(cfg, loader.dataset)
         augmentation = cfg.augmentation if name == "train" else "none"
-        make = _square if cfg.get("resize", "square") == "square" else _edge
-        loader.dataset.pipeline = make(cfg.image_size, augmentation, chosen.flip_safe)
+        loader.dataset.pipeline = RESIZES[resize](cfg.image_size, augmentation, chosen.flip_safe)
     if cfg.augmentation != "none" and not chosen.flip_safe:
         print_log(f"no horizontal flip on {chosen.name}: it would change the label", logger="current")
     if SPLITS[cfg.suite].holds_val(cfg.train_split):
@@ -136,3 +134,7 @@ def _larger(size: int) -> int:
 
 def _random_crop(size: int) -> dict[str, Any]:
     return {"type": "RandomCrop", "crop_size": size}
+
+
+#: Images become a square, or their shorter edge is set and what is tested is the centre.
+RESIZES = {"square": _square, "edge": _edge}

@@ -41,8 +41,19 @@ class ListedImages(BaseDataset):
         self._metainfo.update(task=self.task.name, split=self.split)
 
     def read(self, file: Path) -> Iterator[tuple[str, str, int]]:
-        """Every entry of a list: where it stands, for messages; path below the task's folder; label."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how a list is read")
+        """Every entry of a list, a line ``<path> <label>`` each: where it stands, for messages; path below the task's
+        folder; label. Empty lines are passed over.
+
+        Raises:
+            UserError: A line is of another form.
+        """
+        for number, line in enumerate(file.read_text().splitlines(), start=1):
+            if not line.strip():
+                continue
+            path, _, label = line.strip().rpartition(" ")
+            if not path or not label.lstrip("-").isdigit():
+                raise UserError(f"{file}:{number}: {line!r} is not `<path> <label>`.")
+            yield f"{file}:{number}", path.strip(), int(label)
 
     def files(self, folder: Path) -> list[Path]:
         """The lists that the split is made of."""
@@ -65,8 +76,7 @@ class ListedImages(BaseDataset):
         return found
 
     def _look(self) -> str:
-        suite = "" if self.suite == "vtab" else f" --suite {self.suite}"
-        return f"`tools/data.py check {self.data_root}{suite}`"
+        return f"`tools/data.py check {self.data_root} --suite {self.suite}`"
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the split's lists."""
@@ -91,18 +101,3 @@ class ListedImages(BaseDataset):
     def prepare_data(self, idx: int) -> Any:
         """One sample; a broken image stops the run instead of being replaced by another."""
         return self.pipeline(self.get_data_info(idx))
-
-
-def read_lines(file: Path) -> Iterator[tuple[str, str, int]]:
-    """Entries of a list with a line ``<path> <label>`` per image; empty lines are passed over.
-
-    Raises:
-        UserError: A line is of another form.
-    """
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
-        path, _, label = line.strip().rpartition(" ")
-        if not path or not label.lstrip("-").isdigit():
-            raise UserError(f"{file}:{number}: {line!r} is not `<path> <label>`.")
-        yield f"{file}:{number}", path.strip(), int(label)

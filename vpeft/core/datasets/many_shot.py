@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from vpeft.core.datasets.listed import ListedImages, read_lines
+from vpeft.core.datasets.listed import ListedImages
 from vpeft.registry import DATASETS
 
 
@@ -28,7 +27,3 @@ class ManyShot(ListedImages):
         """``trainval`` is of two lists."""
         names = ("train", "val") if self.split == "trainval" else (self.split,)
         return [folder / f"{name}{self.suffix}" for name in names]
-
-    def read(self, file: Path) -> Iterator[tuple[str, str, int]]:
-        """The list's lines."""
-        return read_lines(file)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-from vpeft.core.datasets.listed import ListedImages, read_lines
+from vpeft.core.datasets.listed import ListedImages
 from vpeft.registry import DATASETS
 
 
@@ -20,7 +17,3 @@ class VTAB1k(ListedImages):
     """
 
     suite, title = "vtab", "VTAB-1k"
-
-    def read(self, file: Path) -> Iterator[tuple[str, str, int]]:
-        """The list's lines."""
-        return read_lines(file)
