@@ -12,7 +12,7 @@ import torch
 from mmcv.ops import RoIAlign, batched_nms, nms, roi_align, sigmoid_focal_loss
 from mmdet.structures.mask import BitmapMasks
 
-from vpeft.core import detection_ops
+from vpeft.compat import mmcv_operators as detection_ops
 from vpeft.errors import UserError
 
 

@@ -1,0 +1,27 @@
+"""Workarounds for other packages, each named after package and version and applied only where it is needed.
+
+Importing this applies those that concern every use of :mod:`vpeft`; it must therefore be imported before
+mmpretrain or timm, and :mod:`vpeft` does so first.
+"""
+
+from vpeft.compat.mmaction import mmaction_on_new_mmcv
+from vpeft.compat.mmcv import mmcv_without_ops
+from vpeft.compat.mmengine import (
+    mmengine_atomic_write,
+    mmengine_distributed_on_cpu,
+    mmengine_non_reentrant_checkpointing,
+    mmengine_safe_load,
+    mmengine_silent_debug,
+)
+from vpeft.compat.mmpretrain import mmpretrain_non_reentrant_checkpointing
+from vpeft.compat.torchvision import torchvision_without_ops
+
+torchvision_without_ops()
+mmengine_silent_debug()  # before anything imports mmpretrain
+mmcv_without_ops()
+mmaction_on_new_mmcv()
+mmengine_non_reentrant_checkpointing()
+mmpretrain_non_reentrant_checkpointing()
+mmengine_safe_load()
+mmengine_distributed_on_cpu()
+mmengine_atomic_write()

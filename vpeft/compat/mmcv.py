@@ -1,0 +1,58 @@
+"""Mends of mmcv."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import types
+from collections.abc import Sequence
+from typing import Any
+
+
+class _Operators(types.ModuleType):
+    """In the place of ``mmcv._ext``: what :mod:`vpeft.compat.mmcv_operators` has; anything else says so when called."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def operator(*args, **kwargs) -> Any:
+            # Not before: mmcv.ops is imported while vpeft is, and would be left half imported by a circle.
+            from vpeft.compat import mmcv_operators
+            from vpeft.errors import UserError
+
+            if not hasattr(mmcv_operators, name):
+                raise UserError(
+                    f"mmcv was installed without its compiled operators, and {name!r} is none of those that vpeft has "
+                    "in plain torch: build mmcv with ops (docs/detection.md)."
+                )
+            return getattr(mmcv_operators, name)(*args, **kwargs)
+
+        return operator
+
+
+class _OperatorsFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds ``mmcv._ext`` where nothing else does."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
+        return importlib.machinery.ModuleSpec(name, self) if name == "mmcv._ext" else None
+
+    def create_module(self, spec: Any) -> types.ModuleType:
+        return _Operators(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Nothing to run."""
+
+
+def mmcv_without_ops() -> None:
+    """mmcv 2.3.6 without compiled ops: mmdet cannot be imported, and an attention that it has warns at import.
+
+    The operators that Cascade Mask R-CNN and RetinaNet need are put in their place. The finder stands last, so that
+    compiled operators are used where they exist.
+    """
+    import warnings
+
+    warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
+    sys.meta_path.append(_OperatorsFinder())
