@@ -24,7 +24,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor", parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, scope="vpeft"
 )
 
-#: PEFT algorithms by their names (:class:`vpeft.algorithms.base.Method`).
+#: PEFT algorithms by their names (:class:`vpeft.core.contract.method.Method`).
 PEFT_METHODS = Registry("PEFT method", scope="vpeft")
 #: Hosts by ``<package>.<backbone>`` (:class:`vpeft.core.backbones.host.Host`).
 HOSTS = Registry("host", scope="vpeft")

@@ -281,7 +281,7 @@ def test_copies_are_independent(host, method):
 
 
 def test_class_attributes_are_stated():
-    from vpeft.algorithms.base import CATEGORIES
+    from vpeft.core.contract.method import CATEGORIES
 
     for name, cls in PEFT_METHODS.module_dict.items():
         assert cls.category in CATEGORIES, name

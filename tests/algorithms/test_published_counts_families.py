@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from vpeft.algorithms.base import build_method
 from vpeft.apis.compose import method_rows
 from vpeft.apis.methods_page import COUNTED, count_on
+from vpeft.core.contract.build import build_method
 
 TABLES = Path(__file__).parents[2] / "configs" / "_base_" / "methods"
 NO_TABLES = {"include_rel_pos_bias": False}

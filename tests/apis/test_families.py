@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from vpeft.algorithms.base import build_methods
 from vpeft.apis.compose import compose, recipes, table
 from vpeft.apis.config import plain_config
 from vpeft.apis.family_matrix import PAGES, with_matrix
 from vpeft.core.adaptation import adapt
+from vpeft.core.contract.build import build_methods
 from vpeft.core.meta import meta_build
 from vpeft.core.report import parameter_report
 from vpeft.core.trained import build_model

@@ -7,10 +7,10 @@ import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from support.hosts import perturb
 
-from vpeft.algorithms.base import build_method
 from vpeft.apis.adapters import save_adapter
 from vpeft.apis.config import build_model, config_files, load_config, plain_config
 from vpeft.apis.export import export_merged
+from vpeft.core.contract.build import build_method
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [

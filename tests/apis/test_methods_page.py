@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vpeft.algorithms.base import build_method
 from vpeft.apis.methods_page import BACKBONES, COUNTED, agrees, count_on, methods_page
+from vpeft.core.contract.build import build_method
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS
 

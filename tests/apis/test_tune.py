@@ -9,13 +9,13 @@ import optuna
 import pytest
 
 from vpeft import UserError
-from vpeft.algorithms.space import COMMON, Range
 from vpeft.apis.benchmark.engines import ENGINES, Engine, LocalEngine
 from vpeft.apis.benchmark.jobs import Outcome
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.config import config_files, load_config
 from vpeft.apis.trial import TrialJob, open_trial, trial_config
 from vpeft.apis.tune import Study, tune
+from vpeft.core.contract.search_space import COMMON, Range
 from vpeft.registry import PEFT_METHODS
 
 ROOT = Path(__file__).parents[2]

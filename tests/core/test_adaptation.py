@@ -112,7 +112,7 @@ def test_a_failed_attach_leaves_the_model_whole(host, cfg, message, images):
     [("attn_brunch", "parallel", "no site 'attn_brunch': did you mean 'attn_branch'"), ("fc1", "shortcut", "takes no")],
 )
 def test_a_site_or_placement_that_the_host_lacks(host, site, placement, message, images):
-    from vpeft.algorithms.base import Method
+    from vpeft.core.contract.method import Method
 
     class Lost(Method):
         category, paper = "adapter", "none"

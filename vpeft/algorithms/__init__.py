@@ -9,6 +9,7 @@ from vpeft.algorithms import (  # noqa: F401  (register)
     specification,
     unified,
 )
-from vpeft.algorithms.base import Method, build_method, build_methods
+from vpeft.core.contract.build import build_method, build_methods
+from vpeft.core.contract.method import Method
 
 __all__ = ["Method", "build_method", "build_methods"]

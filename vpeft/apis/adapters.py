@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method, build_methods
 from vpeft.core.adaptation import adapt, find_adaptation, get_adaptation, is_peft_key
 from vpeft.core.adapter_file import read_adapter, save_adapter, write_adapter
+from vpeft.core.contract.build import build_methods
+from vpeft.core.contract.method import Method
 from vpeft.core.learning import training_data
 from vpeft.errors import UserError
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
-from vpeft.algorithms.base import build_method
 from vpeft.apis.compose import Recipe, recipes, table
 from vpeft.apis.methods_page import PUBLISHED, agrees, markdown_row
 from vpeft.core.adaptation import adapt
+from vpeft.core.contract.build import build_method
 from vpeft.core.meta import meta_build
 from vpeft.core.trained import build_model
 from vpeft.errors import UserError

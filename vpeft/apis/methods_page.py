@@ -12,10 +12,11 @@ from typing import Any
 import timm
 from torch import nn
 
-from vpeft.algorithms.base import Method, build_method
 from vpeft.apis.compose import method_rows
 from vpeft.apis.config import config_files, load_config
 from vpeft.core.adaptation import adapt
+from vpeft.core.contract.build import build_method
+from vpeft.core.contract.method import Method
 from vpeft.core.meta import meta_build
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, MODELS, PEFT_METHODS

@@ -1,7 +1,7 @@
 """The life of an adapter on a backbone: attach, switch off, merge, take apart.
 
 An :class:`Adaptation` lives on the backbone as ``backbone.peft_adaptation`` and knows methods only by the contract of
-:class:`vpeft.algorithms.base.Method`.
+:class:`vpeft.core.contract.method.Method`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, find_host
+from vpeft.core.contract.training import TrainingData
 from vpeft.core.folding import fold_site
-from vpeft.core.learning import TrainingData
 from vpeft.errors import UserError
 
 if TYPE_CHECKING:
-    from vpeft.algorithms.base import Method
+    from vpeft.core.contract.method import Method
 
 
 class Adaptation:

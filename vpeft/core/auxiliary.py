@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from vpeft.core.adaptation import backbone_prefix, find_adaptation
+from vpeft.core.contract.training import TrainingPass
 from vpeft.errors import UserError
-
-
-@dataclass
-class TrainingPass:
-    """The pass of which a method's losses are taken.
-
-    Attributes:
-        scores: What the head's last linear gave, with gradient.
-        again: Runs the same batch once more; returns the task's losses and the scores of that pass.
-    """
-
-    scores: Tensor
-    again: Callable[[], tuple[dict[str, Tensor], Tensor]]
 
 
 class LossWithMethods:

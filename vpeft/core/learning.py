@@ -4,36 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Entry, Flow, Site
+from vpeft.core.contract.training import TrainingData
 from vpeft.errors import UserError
-
-
-@dataclass
-class TrainingData:
-    """The training set for one pass.
-
-    Attributes:
-        batches: Pairs of preprocessed images ``(B, 3, H, W)``, or whatever else the model takes, such as clips
-            ``(B, clips, 3, T, H, W)``, and labels ``(B,)``, in a fixed order, without random augmentation.
-        features: Images to pooled features ``(B, D)`` in front of the head, with gradient.
-        logits: Images to class scores ``(B, classes)``, with gradient.
-    """
-
-    batches: Iterable[tuple[Tensor, Tensor]]
-    features: Callable[[Tensor], Tensor]
-    logits: Callable[[Tensor], Tensor]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches, with a progress line where the error stream is a terminal."""
-        console = Console(stderr=True)
-        return iter(track(self.batches, "selecting", console=console, disable=not console.is_terminal))
 
 
 def training_data(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> TrainingData:

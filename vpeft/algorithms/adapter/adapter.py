@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from vpeft.algorithms.base import Method
 from vpeft.algorithms.modules.bottleneck import ACTIVATIONS, INITS, Bottleneck
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
+from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
 

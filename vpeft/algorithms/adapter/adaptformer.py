@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vpeft.algorithms.base import Method
 from vpeft.algorithms.modules.bottleneck import Bottleneck
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
+from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
 

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import STARTS, Method
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites import Flow
-from vpeft.core.learning import TrainingData, recording
+from vpeft.core.contract.method import STARTS, Method
+from vpeft.core.contract.training import TrainingData
+from vpeft.core.learning import recording
 from vpeft.registry import PEFT_METHODS
 
 FORMS = ("add", "scale")

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method
 from vpeft.core.backbones.host import Block, Host
 from vpeft.core.backbones.sites import Flow
+from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
 #: Targets, the site that each belongs to, and which third of that site's rows it is (None: all rows).

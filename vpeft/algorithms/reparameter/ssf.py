@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from vpeft.algorithms.base import Method
 from vpeft.algorithms.modules.scale_shift import ScaleShift
 from vpeft.core.backbones.host import Host
+from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
 BLOCK_SITES = ("norm1", "qkv", "proj", "norm2", "fc1", "fc2")

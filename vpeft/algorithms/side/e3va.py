@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vpeft.algorithms.adapter.lorand import LoRandAdapter
-from vpeft.algorithms.base import Method
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.core.backbones.host import Host, HostParam
 from vpeft.core.backbones.sites import Flow
+from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
 

@@ -9,10 +9,10 @@ import torch
 from timm.models.vision_transformer import Block as PlainBlock
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.core.backbones.host import Block, Host
 from vpeft.core.backbones.sites import Flow
+from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
 INITS = ("magnitude", "random")

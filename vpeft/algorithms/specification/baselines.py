@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vpeft.algorithms.base import Method
-from vpeft.algorithms.space import LOW_LR
 from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.contract.method import Method
+from vpeft.core.contract.search_space import LOW_LR
 from vpeft.registry import PEFT_METHODS
 
 

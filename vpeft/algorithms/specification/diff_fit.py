@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method
 from vpeft.core.backbones.host import Host, HostParam
 from vpeft.core.backbones.sites import Flow, bias_size
+from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
 

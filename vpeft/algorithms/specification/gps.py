@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.algorithms.base import Method
 from vpeft.algorithms.losses.supcon import supervised_contrastive_loss, two_views
 from vpeft.core.backbones.host import Block, Host, HostParam
 from vpeft.core.backbones.sites import Flow, Site, bias_size
-from vpeft.core.learning import TrainingData, recording
+from vpeft.core.contract.method import Method
+from vpeft.core.contract.training import TrainingData
+from vpeft.core.learning import recording
 from vpeft.registry import PEFT_METHODS
 
 SELECTIONS = ("contrastive", "cross_entropy")

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import nn
 
-from vpeft.algorithms.base import Method
-from vpeft.algorithms.space import LOW_LR
 from vpeft.core.backbones.host import PEFT_KEY, Block, Host, HostParam
+from vpeft.core.contract.method import Method
+from vpeft.core.contract.search_space import LOW_LR
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 

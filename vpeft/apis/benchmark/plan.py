@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from mmengine import Config
 
-from vpeft.algorithms.base import build_methods
 from vpeft.apis.benchmark.jobs import RunJob
 from vpeft.apis.compose import split
 from vpeft.apis.config import config_names, load_config
+from vpeft.core.contract.build import build_methods
 from vpeft.core.datasets.tasks import GROUPS, SUITES, get_task
 from vpeft.errors import UserError
 from vpeft.registry import nearest

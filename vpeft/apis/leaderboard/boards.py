@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vpeft.algorithms.base import CATEGORIES
 from vpeft.apis.benchmark.results import Cell, Results, Row, cells, row_name
 from vpeft.apis.benchmark.statistics import Line, all_tasks, compare, lines, mean_and_std
 from vpeft.apis.benchmark.tables import kept
+from vpeft.core.contract.method import CATEGORIES
 from vpeft.core.datasets.tasks import GROUPS
 from vpeft.registry import PEFT_METHODS
 
-#: Memory classes (:class:`vpeft.algorithms.base.Method`), the lightest first.
+#: Memory classes (:class:`vpeft.core.contract.method.Method`), the lightest first.
 MEMORY = {
     "M0": "no gradient enters the backbone",
     "M1": "the upper part of the backbone",

@@ -16,10 +16,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from vpeft.algorithms.base import CATEGORIES
 from vpeft.apis.benchmark.results import Results, shared
 from vpeft.apis.leaderboard.against import Against
 from vpeft.apis.leaderboard.boards import COSTS, MEMORY, Board, Entry, left_out
+from vpeft.core.contract.method import CATEGORIES
 from vpeft.core.report import PPT_CONSTANT
 
 FOLDER = Path(__file__).parent

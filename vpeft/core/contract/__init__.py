@@ -1,0 +1,1 @@
+"""What is a method? The contract that every method keeps and hosts and runs rely on."""

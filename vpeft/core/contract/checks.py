@@ -1,0 +1,69 @@
+"""Checks of hyper-parameters that methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vpeft.core.backbones.host import Host
+from vpeft.errors import UserError
+from vpeft.registry import nearest
+
+
+class Checks:
+    """Base of :class:`vpeft.core.contract.method.Method`: each check raises a :class:`UserError` that names the field."""
+
+    def need_width(self, field: str, host: Host, widths: Iterable[int] | None = None) -> None:
+        """A rank or bottleneck must lie between 1 and the narrowest width that it is used at."""
+        value = getattr(self, field)
+        limit = min(widths if widths is not None else (block.dim for block in host.blocks))
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+            raise UserError(
+                f"{self.registered_name()}: {field}={value!r} must be a whole number from 1 to {limit}, the narrowest "
+                f"width of {host.registered_name()} that it is used at."
+            )
+
+    def need_positive(self, field: str) -> None:
+        """A count must be a whole number of at least 1."""
+        value = getattr(self, field)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{self.registered_name()}: {field}={value!r} must be a whole number of at least 1.")
+
+    def need_divisor(self, field: str, host: Host) -> None:
+        """A reduction or a count of parts must divide every block's width."""
+        value = getattr(self, field)
+        for block in host.blocks:
+            if block.dim % value:
+                raise UserError(
+                    f"{self.registered_name()}: {field}={value} does not divide the width {block.dim} of "
+                    f"{host.registered_name()}."
+                )
+
+    def need_output_norm(self, host: Host, name: str | None = None) -> None:
+        """A read-out takes the place of what an output norm (``name``, or any) reads or gives."""
+        if name not in host.sites if name else not host.output_norms:
+            raise UserError(f"{self.registered_name()}: this {host.registered_name()} has no output norm to read at.")
+
+    def need_one_width(self, host: Host) -> None:
+        """A side network of one width needs a host of one width, with an output norm on its tokens alone."""
+        name = self.registered_name()
+        if len({block.dim for block in host.blocks}) > 1:
+            raise UserError(
+                f"{name} is defined for a backbone of one width; {host.registered_name()} has stages. Use it on a ViT, "
+                "or take a side method for stages (DTL, E3VA)."
+            )
+        if len(host.outputs) > 1:
+            raise UserError(
+                f"{name}'s side network takes the place of one output; this {host.registered_name()} gives those of "
+                f"the blocks {', '.join(map(str, host.outputs))}: set its out_indices to the last."
+            )
+        self.need_output_norm(host, "norm.0")
+
+    def need_choice(self, field: str, choices: Iterable[str]) -> None:
+        """A named option must be one of ``choices``; a sequence of them must not be empty or repeat one."""
+        value = getattr(self, field)
+        values = [value] if isinstance(value, str) else list(value)
+        for one in values:
+            if one not in choices:
+                raise UserError(f"{self.registered_name()}: unknown {field} {one!r}: {nearest(one, choices)}")
+        if not values or len(set(values)) != len(values):
+            raise UserError(f"{self.registered_name()}: {field}={value!r} must name at least one, each once.")

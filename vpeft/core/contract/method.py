@@ -1,0 +1,120 @@
+"""The contract of a method.
+
+A method is a dataclass in one file: its fields are its hyper-parameters, its docstring the paper's equation.
+Registering it in ``PEFT_METHODS`` makes the tests, the configs' check, ``tools/list.py`` and the reports follow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.contract.checks import Checks
+from vpeft.core.contract.search_space import COMMON, Values
+from vpeft.core.contract.training import TrainingData, TrainingPass
+from vpeft.registry import PEFT_METHODS
+
+CATEGORIES = (
+    "baseline",
+    "adapter",
+    "prompt",
+    "prefix",
+    "side",
+    "specification",
+    "reparameter",
+    "unified",
+)
+
+
+#: Starts of methods that by their paper do not start as the frozen host.
+STARTS = ("official", "identity")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Method(Checks):
+    """Base of every method. A subclass states the class attributes and :meth:`build`, :meth:`trains`, :meth:`count`.
+
+    Class attributes:
+        category: The survey's category.
+        paper: Title and arXiv number or venue.
+        memory: What back-propagation has to visit: ``M0`` nothing of the backbone, ``M1`` its upper part, ``M2`` the
+            activations of all blocks down to the first trained tensor; ``M1w`` and ``M2w`` form dense weight
+            gradients too.
+        mergeable: Whether it leaves no trace at inference once merged.
+        merges_with: The hyper-parameters with which a method merges that else does not.
+        partly_mergeable: Whether some of its modules merge and the others stay in place.
+        identity_at_start: Whether the output at the start is the frozen host's.
+        adds_losses: Whether it states :meth:`losses`.
+        base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).
+        space: What a search may try of its hyper-parameters: a list of choices or a
+            :class:`~vpeft.core.contract.search_space.Range` by name, and by ``lr`` and ``weight_decay`` those of the optimiser.
+        unverified: What of it could not be checked against the authors' own words, or None.
+    """
+
+    category: ClassVar[str]
+    paper: ClassVar[str]
+    memory: ClassVar[str] = "M2"
+    mergeable: ClassVar[bool] = False
+    merges_with: ClassVar[str] = ""
+    partly_mergeable: ClassVar[bool] = False
+    identity_at_start: ClassVar[bool] = True
+    adds_losses: ClassVar[bool] = False
+    base_eval: ClassVar[bool] = False
+    space: ClassVar[dict[str, Values]] = {}
+    unverified: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        """Put the mark of what is not verified into the docstring."""
+        super().__init_subclass__(**kwargs)
+        if cls.unverified and cls.__doc__ and cls.unverified not in cls.__doc__:
+            cls.__doc__ = f"{cls.__doc__.rstrip()}\n\n    **Not verified.** {cls.unverified}\n    "
+
+    def build(self, host: Host) -> None:
+        """Make the modules and place them at the host's sites."""
+
+    def trains(self, param: HostParam) -> bool:
+        """Whether an existing parameter of the base is trained."""
+        return False
+
+    def learn(self, host: Host, data: TrainingData) -> None:
+        """Select from the training data, once before training, what a module's buffer ``learned`` waits for."""
+
+    def losses(self, host: Host, training: TrainingPass) -> dict[str, Tensor]:
+        """Losses by name that are added to the task's, from the pass that has just run (``adds_losses``)."""
+        raise NotImplementedError(f"{type(self).__name__} says adds_losses and states no losses(host, training).")
+
+    def out_width(self, host: Host) -> int | None:
+        """Width of the features that the head gets, where it is not the host's own."""
+        return None
+
+    def count(self, host: Host) -> int:
+        """Trainable parameters without the head, as the paper's closed formula in the host's widths."""
+        raise NotImplementedError(f"{type(self).__name__} states no count(host): the closed formula of its parameters.")
+
+    def check(self, host: Host) -> None:
+        """Raise a :class:`UserError` where the hyper-parameters do not fit the host."""
+
+    @classmethod
+    def key(cls) -> str:
+        """Its component in the keys of its parameters."""
+        return re.sub(r"[^a-z0-9]+", "_", cls.registered_name().lower())
+
+    @classmethod
+    def registered_name(cls) -> str:
+        """Its name in ``PEFT_METHODS``."""
+        return next(name for name, method in PEFT_METHODS.module_dict.items() if method is cls)
+
+    @classmethod
+    def search_space(cls) -> dict[str, Values]:
+        """Its space, and what every method shares."""
+        return {**COMMON, **cls.space}
+
+    def config(self) -> dict[str, Any]:
+        """The config that builds it again."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {"type": self.registered_name(), **plain}
