@@ -32,7 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from vpeft.apis.result import git_hash, write_json
-from vpeft.core.backbones.host import find_host
+from vpeft.core.backbones.find import find_host
 from vpeft.core.contract.build import build_method
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS, nearest

@@ -6,7 +6,7 @@ from support.hosts import build, perturb
 
 import vpeft
 from vpeft.core.adaptation import get_adaptation
-from vpeft.core.backbones.sites import Flow
+from vpeft.core.backbones.sites.flow import Flow
 
 FRAMES, HEIGHT, WIDTH = 3, 4, 5
 VIDEO = ["mmaction.VisionTransformer", "mmaction.SwinTransformer3D"]

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vpeft
-from vpeft.core.backbones.blocks import QKV, SiteBlock
+from vpeft.core.backbones.block_forward import QKV, SiteBlock
 from vpeft.extension.attention import Attention, recording, rollout, rollout_map
 
 METHODS = {

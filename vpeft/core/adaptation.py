@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, find_host
+from vpeft.core.backbones.find import find_host
+from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam
 from vpeft.core.contract.training import TrainingData
 from vpeft.core.folding import fold_site
 from vpeft.errors import UserError

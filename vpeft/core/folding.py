@@ -18,7 +18,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.sites import Entry, Site, StatedLinear
+from vpeft.core.backbones.sites.site import Entry, Site
+from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.errors import UserError
 
 Affine = tuple[Tensor | None, Tensor | None]

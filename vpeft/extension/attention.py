@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.adaptation import adapt, get_adaptation
-from vpeft.core.backbones.blocks import QKV, Scores, SiteBlock
+from vpeft.core.backbones.block_forward import QKV, Scores, SiteBlock
 from vpeft.errors import UserError
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vpeft.core.adaptation import get_adaptation
-from vpeft.core.backbones.host import find_host
+from vpeft.core.backbones.find import find_host
 from vpeft.errors import UserError
 from vpeft.extension.attention import recording, rollout_map
 from vpeft.extension.gradcam import gradcam

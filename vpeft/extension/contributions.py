@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.adaptation import Adaptation
-from vpeft.core.backbones.blocks import QKV
+from vpeft.core.backbones.block_forward import QKV
 from vpeft.core.backbones.host import Block
-from vpeft.core.backbones.sites import Entry, Flow, Site
+from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.site import Entry, Site
 from vpeft.errors import UserError
 
 

@@ -9,7 +9,7 @@ from support.hosts import BUILDERS, SIZES, VARIANTS, build, mm_vit, t_vit, token
 from torch import nn
 
 import vpeft
-from vpeft.core.backbones.host import find_host
+from vpeft.core.backbones.find import find_host
 from vpeft.registry import HOSTS
 
 DENSE_AND_VIDEO = ["mmseg.VisionTransformer", "mmaction.VisionTransformer", "mmaction.SwinTransformer3D"]

@@ -12,7 +12,7 @@ from vpeft.algorithms.adapter.adaptformer import AdaptFormer
 from vpeft.algorithms.losses.dyt import DyTLoss
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.sites import Flow
+from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.training import TrainingPass
 from vpeft.registry import PEFT_METHODS
 

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.sites import Flow
+from vpeft.core.backbones.recording import recording
+from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import STARTS, Method
 from vpeft.core.contract.training import TrainingData
-from vpeft.core.learning import recording
 from vpeft.registry import PEFT_METHODS
 
 FORMS = ("add", "scale")

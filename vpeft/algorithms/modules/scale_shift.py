@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.sites import Flow
+from vpeft.core.backbones.sites.flow import Flow
 
 
 class ScaleShift(nn.Module):

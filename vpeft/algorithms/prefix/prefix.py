@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.blocks import QKV
+from vpeft.core.backbones.block_forward import QKV
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.sites import Flow
+from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host, HostParam
-from vpeft.core.backbones.sites import Flow, bias_size
+from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.stated_linear import bias_size
 from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 

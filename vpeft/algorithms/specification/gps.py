@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from vpeft.algorithms.losses.supcon import supervised_contrastive_loss, two_views
 from vpeft.core.backbones.host import Block, Host, HostParam
-from vpeft.core.backbones.sites import Flow, Site, bias_size
+from vpeft.core.backbones.recording import recording
+from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.site import Site
+from vpeft.core.backbones.sites.stated_linear import bias_size
 from vpeft.core.contract.method import Method
 from vpeft.core.contract.training import TrainingData
-from vpeft.core.learning import recording
 from vpeft.registry import PEFT_METHODS
 
 SELECTIONS = ("contrastive", "cross_entropy")

@@ -13,7 +13,7 @@ from vpeft.algorithms.adapter.convpass import quick_gelu
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.algorithms.prompt.vpt import insert
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.sites import Flow
+from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS

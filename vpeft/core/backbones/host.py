@@ -12,17 +12,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from vpeft.core.backbones.blocks import SiteBackbone, SiteBlock, site_class
-from vpeft.core.backbones.sites import (
-    BRANCH_PLACEMENTS,
-    PLACEMENTS,
-    AfterHook,
-    BeforeHook,
-    Entry,
-    Flow,
-    Site,
-    StatedLinear,
-)
+from vpeft.core.backbones.block_forward import SiteBackbone, SiteBlock, site_class
+from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.site import BRANCH_PLACEMENTS, PLACEMENTS, AfterHook, BeforeHook, Entry, Site
+from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, nearest
 
@@ -207,7 +200,7 @@ class Host:
 
         Args:
             site: Name of the site.
-            placement: One of :data:`~vpeft.core.backbones.sites.PLACEMENTS`.
+            placement: One of :data:`~vpeft.core.backbones.sites.site.PLACEMENTS`.
             module: Called as ``module(x, flow)``; with ``affine()`` it can be merged.
             name: Its name among the method's modules at this block.
             block: The block, or None for a site of the backbone itself.
@@ -349,46 +342,3 @@ class _Embedded(_Begin):
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.host.flow.grid = tuple(self.host.map_size(args[0], output))
-
-
-def full_name(cls: type) -> str:
-    """``package.module.Class``, of the plain class where it was swapped."""
-    cls = getattr(cls, "plain_class", cls)
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def require_plain(module: nn.Module, target: str, what: str) -> None:
-    """Refuse a module whose forward is not the one that a host re-states.
-
-    Raises:
-        UserError: The module's class is not exactly ``target``.
-    """
-    if full_name(type(module)) != target:
-        raise UserError(
-            f"{what} is a {full_name(type(module))}, and only the forward of {target} is re-stated: a method attached "
-            "to it could be skipped without a word. Add a host for it (docs/hosts.md)."
-        )
-
-
-def find_host(model: nn.Module) -> Host:
-    """The host of the first submodule of ``model`` that a registered host reads.
-
-    Raises:
-        UserError: There is none; the message lists the hosts.
-    """
-    targets = {host.target: host for host in HOSTS.module_dict.values()}
-    near: list[str] = []
-    for name, module in model.named_modules():
-        host = targets.get(full_name(type(module)))
-        if host is not None:
-            return host(module)
-        near += [
-            f"{name or 'the model'} ({full_name(type(module))}) derives from {full_name(base)} but is not it"
-            for base in type(module).__mro__[1:]
-            if full_name(base) in targets
-        ]
-    hint = f" {near[0]}." if near else ""
-    raise UserError(
-        f"no host found in {type(model).__name__}.{hint} Hosts: {', '.join(sorted(HOSTS.module_dict))}. "
-        "A new host is one file: docs/hosts.md."
-    )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.core.backbones.blocks import SiteBlock
+from vpeft.core.backbones.block_forward import SiteBlock
 
 
 def spread(prefix: Tensor, windows: Tensor) -> Tensor:

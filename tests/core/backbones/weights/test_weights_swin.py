@@ -18,8 +18,8 @@ from weight_files import (
 )
 
 from vpeft.core.backbones.weights import load_pretrained
+from vpeft.core.backbones.weights.layouts.swin import unfold_order
 from vpeft.core.backbones.weights.resize import resize_table
-from vpeft.core.backbones.weights.swin import unfold_order
 
 BLOCKS, TENSORS = 5, 4 + 13 * 5 + 2 * 3 + 2
 TABLE = "stages.{}.blocks.{}.attn.w_msa.relative_position_bias_table"

@@ -11,7 +11,8 @@ from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from vpeft.core.backbones.weights.converted import Converted
-from vpeft.core.backbones.weights.formats import (
+from vpeft.core.backbones.weights.read import read_weights
+from vpeft.core.backbones.weights.recognise import (
     FORMATS,
     VIDEO,
     below,
@@ -21,7 +22,6 @@ from vpeft.core.backbones.weights.formats import (
     reason_outside,
     recognise,
 )
-from vpeft.core.backbones.weights.read import read_weights
 from vpeft.core.backbones.weights.resize import Resized, fit_positions, inflate_kernels
 from vpeft.errors import UserError
 

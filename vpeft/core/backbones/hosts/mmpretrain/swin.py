@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vpeft.core.backbones.host import Block, Host, require_plain
+from vpeft.core.backbones.find import require_plain
+from vpeft.core.backbones.host import Block, Host
 from vpeft.core.backbones.windows import WindowBlock
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS

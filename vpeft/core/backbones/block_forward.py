@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from vpeft.core.backbones.sites import Flow, Site
+from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.site import Site
 
 
 class QKV(NamedTuple):

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.core.backbones.blocks import SiteBlock
-from vpeft.core.backbones.host import Block, Host, require_plain
+from vpeft.core.backbones.block_forward import SiteBlock
+from vpeft.core.backbones.find import require_plain
+from vpeft.core.backbones.host import Block, Host
 from vpeft.core.backbones.windows import gather, pad_bias, spread
 from vpeft.registry import HOSTS
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vpeft.core.backbones.weights import google_npz, swin, vit
 from vpeft.core.backbones.weights.converted import BUFFER, DECODER, HEAD, Converted
+from vpeft.core.backbones.weights.layouts import google_npz, swin, vit
 from vpeft.errors import UserError
 
 #: Prefixes that whole models, data-parallel wrappers and autoencoders put before a backbone's keys; in this order.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vpeft.core.backbones.mmdet_swin import MMDetSwin
+from vpeft.core.backbones.hosts.mmdet.swin import MMDetSwin
 from vpeft.registry import HOSTS
 
 

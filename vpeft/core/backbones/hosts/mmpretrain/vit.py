@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vpeft.core.backbones.blocks import SiteBlock
-from vpeft.core.backbones.host import Block, Host, require_plain
+from vpeft.core.backbones.block_forward import SiteBlock
+from vpeft.core.backbones.find import require_plain
+from vpeft.core.backbones.host import Block, Host
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vpeft.core.backbones.mmpretrain_swin import MMPretrainSwin, SwinBlock
+from vpeft.core.backbones.hosts.mmpretrain.swin import MMPretrainSwin, SwinBlock
 from vpeft.core.backbones.windows import partition
 from vpeft.registry import HOSTS
 

@@ -1,0 +1,52 @@
+"""Which host reads a model."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vpeft.core.backbones.host import Host
+from vpeft.errors import UserError
+from vpeft.registry import HOSTS
+
+
+def full_name(cls: type) -> str:
+    """``package.module.Class``, of the plain class where it was swapped."""
+    cls = getattr(cls, "plain_class", cls)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def require_plain(module: nn.Module, target: str, what: str) -> None:
+    """Refuse a module whose forward is not the one that a host re-states.
+
+    Raises:
+        UserError: The module's class is not exactly ``target``.
+    """
+    if full_name(type(module)) != target:
+        raise UserError(
+            f"{what} is a {full_name(type(module))}, and only the forward of {target} is re-stated: a method attached "
+            "to it could be skipped without a word. Add a host for it (docs/hosts.md)."
+        )
+
+
+def find_host(model: nn.Module) -> Host:
+    """The host of the first submodule of ``model`` that a registered host reads.
+
+    Raises:
+        UserError: There is none; the message lists the hosts.
+    """
+    targets = {host.target: host for host in HOSTS.module_dict.values()}
+    near: list[str] = []
+    for name, module in model.named_modules():
+        host = targets.get(full_name(type(module)))
+        if host is not None:
+            return host(module)
+        near += [
+            f"{name or 'the model'} ({full_name(type(module))}) derives from {full_name(base)} but is not it"
+            for base in type(module).__mro__[1:]
+            if full_name(base) in targets
+        ]
+    hint = f" {near[0]}." if near else ""
+    raise UserError(
+        f"no host found in {type(model).__name__}.{hint} Hosts: {', '.join(sorted(HOSTS.module_dict))}. "
+        "A new host is one file: docs/hosts.md."
+    )

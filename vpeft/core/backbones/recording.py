@@ -1,0 +1,46 @@
+"""What passes a site, shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.site import Entry, Site
+
+
+class Recorder(nn.Module):
+    """Shows every tensor that passes a site to ``look(x, flow)``."""
+
+    def __init__(self, look: Callable[[Tensor, Flow], None]) -> None:
+        super().__init__()
+        self.look = look
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        self.look(x, flow)
+        return x
+
+
+@contextmanager
+def recording(host: Host, looks: Iterable[tuple[Site, Callable[[Tensor, Flow], None]]]) -> Iterator[None]:
+    """Within the context, everything placed is switched off, and what leaves some sites of the frozen host is shown.
+
+    A site that is a module must have something placed ``after`` or ``parallel`` (or nothing hooks it).
+    """
+    every = [site for sites in (host.sites, *(b.sites for b in host.blocks)) for site in sites.values()]
+    kept = [(entry, entry.active) for site in every for entry in site.entries]
+    added = [(site, Entry("after", Recorder(look), "recorder")) for site, look in looks]
+    for entry, _ in kept:
+        entry.active = False
+    for site, entry in added:
+        site.entries.insert(0, entry)
+    try:
+        yield
+    finally:
+        for site, entry in added:
+            site.entries.remove(entry)
+        for entry, active in kept:
+            entry.active = active

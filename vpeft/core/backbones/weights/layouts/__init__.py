@@ -1,0 +1,1 @@
+"""How does a library name its tensors? One file per layout of names."""
