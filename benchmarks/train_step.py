@@ -31,10 +31,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from vpeft.apis.result import git_hash, write_json
+from vpeft.apis.result import git_hash
 from vpeft.core.backbones.find import find_host
 from vpeft.core.contract.build import build_method
 from vpeft.errors import UserError
+from vpeft.files import write_json
 from vpeft.registry import PEFT_METHODS, nearest
 
 CLASSES = 100

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from vpeft.errors import UserError
 
@@ -25,3 +27,12 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write JSON atomically.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())

@@ -9,9 +9,8 @@ from vpeft.apis.config import plain_config
 from vpeft.apis.family_matrix import PAGES, with_matrix
 from vpeft.core.adaptation import adapt
 from vpeft.core.contract.build import build_methods
-from vpeft.core.meta import meta_build
+from vpeft.core.models.build import build_model, meta_build
 from vpeft.core.report import parameter_report
-from vpeft.core.trained import build_model
 from vpeft.errors import UserError
 
 ROOT = Path(__file__).parents[2]

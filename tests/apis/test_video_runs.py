@@ -22,7 +22,7 @@ from vpeft.apis.run import test as run_test
 from vpeft.core.adaptation import find_adaptation, get_adaptation
 from vpeft.core.datasets.video_moving import SPLITS, ensure_moving
 from vpeft.core.hooks.peft_hook import selection_batches
-from vpeft.core.learning import class_scores, pooled_features
+from vpeft.core.models.outputs import class_scores, pooled_features
 from vpeft.registry import HOOKS
 
 ROOT = Path(__file__).parents[2]

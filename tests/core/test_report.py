@@ -6,7 +6,7 @@ import pytest
 import timm
 
 import vpeft
-from vpeft.core.meta import meta_build
+from vpeft.core.models.build import meta_build
 from vpeft.core.report import parameter_report, ppt, render
 
 

@@ -15,8 +15,8 @@ import vpeft
 from vpeft.apis.config import load_config
 from vpeft.apis.run import prepare, train
 from vpeft.apis.run import test as evaluate
+from vpeft.core.models.build import build_model
 from vpeft.core.predictions import read_predictions
-from vpeft.core.trained import build_model
 from vpeft.extension.inside_report import inside, write_inside
 from vpeft.extension.runs import open_run, open_runs
 from vpeft.extension.similarity_report import read_runs, write_report

@@ -241,7 +241,7 @@ def test_samples_of_both_packages_are_read_alike():
     from mmaction.structures import ActionDataSample
     from mmpretrain.structures import DataSample
 
-    from vpeft.extension.samples import label_of, prediction_of
+    from vpeft.core.families.samples import label_of, prediction_of
 
     for sample in (DataSample(), ActionDataSample()):
         assert label_of(sample) is None

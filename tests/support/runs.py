@@ -7,7 +7,8 @@ from pathlib import Path
 import vpeft
 from support.hosts import perturb
 from vpeft.apis.config import load_config
-from vpeft.core.trained import ADAPTER, build_model
+from vpeft.core.models.build import build_model
+from vpeft.core.trained import ADAPTER
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -11,7 +11,7 @@ import torch
 from mmengine import Config
 
 from vpeft.apis.compose import compose, composed_files
-from vpeft.core.trained import build_model as build_model
+from vpeft.core.models.build import build_model as build_model
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 

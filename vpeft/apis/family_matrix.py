@@ -11,8 +11,7 @@ from vpeft.apis.compose import Recipe, recipes, table
 from vpeft.apis.methods_page import PUBLISHED, agrees, markdown_row
 from vpeft.core.adaptation import adapt
 from vpeft.core.contract.build import build_method
-from vpeft.core.meta import meta_build
-from vpeft.core.trained import build_model
+from vpeft.core.models.build import build_model, meta_build
 from vpeft.errors import UserError
 
 #: What stands before and behind the generated part of a page.

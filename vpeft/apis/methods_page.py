@@ -17,7 +17,7 @@ from vpeft.apis.config import config_files, load_config
 from vpeft.core.adaptation import adapt
 from vpeft.core.contract.build import build_method
 from vpeft.core.contract.method import Method
-from vpeft.core.meta import meta_build
+from vpeft.core.models.build import meta_build
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, MODELS, PEFT_METHODS
 

@@ -19,11 +19,10 @@ from vpeft.algorithms.unified.noah import KINDS
 from vpeft.algorithms.unified.noah_space import Space, Subnet
 from vpeft.apis.config import load_config
 from vpeft.apis.export import load_trained
-from vpeft.apis.result import write_json
 from vpeft.apis.run import ADAPTER, prepare, test, train
 from vpeft.core.adaptation import find_adaptation
 from vpeft.errors import UserError
-from vpeft.files import write_atomically
+from vpeft.files import write_atomically, write_json
 
 SEARCH = "search.json"
 

@@ -20,10 +20,11 @@ from mmengine.runner import Runner
 from vpeft.apis.benchmark.jobs import WORK, QuickConfig, locked
 from vpeft.apis.benchmark.protocol import one_look
 from vpeft.apis.config import load_config
-from vpeft.apis.result import main_metric, write_json
 from vpeft.apis.run import prepare, train
 from vpeft.core.datasets.tasks import SPLITS
+from vpeft.core.families.metrics import main_metric
 from vpeft.errors import UserError
+from vpeft.files import write_json
 from vpeft.registry import HOOKS
 
 #: Looks at the validation images, the last one included, at which a trial may be given up.

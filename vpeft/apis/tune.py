@@ -24,12 +24,11 @@ from vpeft.apis.benchmark.jobs import setting_hash
 from vpeft.apis.benchmark.scheduler import run_jobs
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.config import load_config
-from vpeft.apis.result import write_json
 from vpeft.apis.trial import TrialJob, open_trial, pruner, trial_splits
 from vpeft.core.contract.build import build_methods
 from vpeft.core.contract.search_space import COMMON, Range, Values
 from vpeft.errors import UserError
-from vpeft.files import write_atomically
+from vpeft.files import write_atomically, write_json
 from vpeft.registry import nearest
 
 TUNING = "tuning"

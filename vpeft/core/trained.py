@@ -12,27 +12,11 @@ from torch import nn
 from vpeft.core.adaptation import get_adaptation
 from vpeft.core.adapter_file import read_adapter, write_adapter
 from vpeft.core.hooks.peft_hook import check_checkpoint
+from vpeft.core.models.build import build_model
 from vpeft.errors import UserError
 
 #: The file in a run's folder that holds what was learned.
 ADAPTER = "adapter.safetensors"
-
-
-def build_model(cfg: Config) -> nn.Module:
-    """The model of a config, with its data preprocessor, without weights.
-
-    Raises:
-        UserError: The config has no model.
-    """
-    from mmengine.registry import MODELS, init_default_scope
-
-    if "model" not in cfg:
-        raise UserError(f"config {cfg.filename} has no `model`.")
-    init_default_scope(cfg.get("default_scope", "mmengine"))
-    model = cfg.model.copy()
-    if cfg.get("data_preprocessor") is not None:
-        model.setdefault("data_preprocessor", cfg.data_preprocessor)
-    return MODELS.build(model)
 
 
 def check_methods(model: nn.Module, metadata: dict[str, Any], where: str) -> None:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from vpeft.core.adaptation import find_adaptation
 from vpeft.core.backbones.host import Host
+from vpeft.core.families.samples import label_of, prediction_of, shown
 from vpeft.errors import UserError
 from vpeft.extension.runs import Run
-from vpeft.extension.samples import label_of, prediction_of, shown
 from vpeft.files import write_atomically
 
 #: Changes whenever the same run would give other features.

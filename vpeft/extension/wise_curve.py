@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vpeft.core.datasets.shifted import parse_shift, safe_shifts
-from vpeft.core.trained import build_model
+from vpeft.core.models.build import build_model
 from vpeft.errors import UserError
 from vpeft.extension.plots import figure, save_figure, style
 from vpeft.extension.runs import Run, open_run

@@ -38,8 +38,8 @@ from typing import Any
 
 import jsonschema
 
-from vpeft.apis.result import write_json
 from vpeft.errors import UserError
+from vpeft.files import write_json
 from vpeft.registry import nearest
 
 FORMAT = 1

@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine import Config
+from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from vpeft.errors import UserError
 
 
 class _NumbersOnCPU(TorchFunctionMode):
@@ -27,3 +31,20 @@ def meta_build() -> Iterator[None]:
     """Within the context, modules are built on the meta device: shapes without values, in no time."""
     with torch.device("meta"), _NumbersOnCPU():
         yield
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The model of a config, with its data preprocessor, without weights.
+
+    Raises:
+        UserError: The config has no model.
+    """
+    from mmengine.registry import MODELS, init_default_scope
+
+    if "model" not in cfg:
+        raise UserError(f"config {cfg.filename} has no `model`.")
+    init_default_scope(cfg.get("default_scope", "mmengine"))
+    model = cfg.model.copy()
+    if cfg.get("data_preprocessor") is not None:
+        model.setdefault("data_preprocessor", cfg.data_preprocessor)
+    return MODELS.build(model)

@@ -1,0 +1,1 @@
+"""What differs between the families of tasks? Samples, metrics, packages, stated once each."""

@@ -1,0 +1,42 @@
+"""What counts in each family of tasks, and which package it needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vpeft.errors import UserError
+from vpeft.registry import nearest
+
+#: Named in the result of a run that uses them.
+FAMILY_PACKAGES = {"mmdet": "onedl-mmdetection", "mmseg": "onedl-mmsegmentation", "mmaction": "mmaction2"}
+
+
+#: What counts where a config names no ``main_metric``, with the value that stands for 1.
+MAIN_METRICS = {
+    "accuracy/top1": 100.0,
+    "acc/top1": 1.0,
+    "coco/segm_mAP": 1.0,
+    "coco/bbox_mAP": 1.0,
+    "pascal_voc/mAP": 1.0,
+    "mIoU": 100.0,
+}
+
+
+def main_metric(metrics: dict[str, float], name: str | None = None) -> dict[str, Any] | None:
+    """The metric that counts: ``name`` and ``value`` in [0, 1]; None where there is none.
+
+    Args:
+        metrics: What the evaluator gave.
+        name: The one to take; the first known one unless given.
+
+    Raises:
+        UserError: The evaluator gave no such metric, or its scale is not known.
+    """
+    name = name or next((known for known in MAIN_METRICS if known in metrics), None)
+    if name is None:
+        return None
+    if name not in metrics:
+        raise UserError(f"main_metric={name!r}: the evaluator gave none of that name: {nearest(name, metrics)}")
+    if name not in MAIN_METRICS:
+        raise UserError(f"main_metric={name!r}: its scale is not known: {nearest(name, MAIN_METRICS)}")
+    return {"name": name, "value": float(metrics[name]) / MAIN_METRICS[name]}

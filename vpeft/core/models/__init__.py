@@ -1,0 +1,1 @@
+"""What stands around a backbone? Models from configs, their outputs, heads of our own."""
