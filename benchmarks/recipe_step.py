@@ -34,8 +34,8 @@ from train_step import processor
 from vpeft.apis.compose import compose, recipes, table
 from vpeft.apis.config import build_model
 from vpeft.apis.result import git_hash
+from vpeft.core.adaptation.report import parameter_report
 from vpeft.core.families.metrics import FAMILY_PACKAGES
-from vpeft.core.report import parameter_report
 from vpeft.errors import UserError
 from vpeft.files import write_json
 from vpeft.registry import nearest

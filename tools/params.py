@@ -6,7 +6,7 @@ import json
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.cli import add_config_arguments, run_main
 from vpeft.apis.config import load_config
-from vpeft.core.report import render
+from vpeft.core.adaptation.report import render
 
 
 def main() -> None:

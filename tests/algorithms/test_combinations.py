@@ -7,8 +7,8 @@ import torch
 from support.hosts import build, loss, perturb, tokens, trained
 
 import vpeft
-from vpeft.core.adaptation import get_adaptation
-from vpeft.core.report import parameter_report
+from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.adaptation.report import parameter_report
 
 SCT = {"type": "SCT", "channels": 8, "variant": "mlp"}
 #: Methods, and the keys of those of which something stays after merging (None: nothing merges).

@@ -11,8 +11,8 @@ from mmengine.runner.activation_checkpointing import turn_on_activation_checkpoi
 from support.hosts import BUILDERS, SIZES, build, head_names, loss, perturb, tokens, trained
 
 import vpeft
-from vpeft.core.adaptation import get_adaptation
-from vpeft.core.report import parameter_report
+from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.adaptation.report import parameter_report
 from vpeft.registry import HOSTS, PEFT_METHODS
 
 PAIRS = [(host, method) for host in sorted(HOSTS.module_dict) for method in sorted(PEFT_METHODS.module_dict)]

@@ -8,8 +8,8 @@ from support.hosts import ARCH, build, perturb, tokens
 
 import vpeft
 from vpeft.algorithms.losses.dyt import DyTLoss
-from vpeft.core.adaptation import get_adaptation
-from vpeft.core.auxiliary import LossWithMethods, add_losses
+from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.adaptation.training.losses import LossWithMethods, add_losses
 from vpeft.registry import HOSTS
 
 

@@ -9,7 +9,7 @@ from support.hosts import build, tokens
 
 import vpeft
 from vpeft.algorithms.losses.supcon import supervised_contrastive_loss, two_views
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.models.outputs import pooled_features
 
 VIT, SWIN = "mmpretrain.VisionTransformer", "mmpretrain.SwinTransformer"

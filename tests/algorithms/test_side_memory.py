@@ -5,7 +5,7 @@ import torch
 from support.hosts import build, tokens
 
 import vpeft
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 
 
 def saved_bytes(model, x):

@@ -5,7 +5,7 @@ import torch
 from support.hosts import build, perturb
 
 import vpeft
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.sites.flow import Flow
 
 FRAMES, HEIGHT, WIDTH = 3, 4, 5

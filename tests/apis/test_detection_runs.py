@@ -19,7 +19,7 @@ from vpeft.apis.config import build_model, load_config, plain_config
 from vpeft.apis.export import export_merged, load_trained
 from vpeft.apis.run import prepare, train
 from vpeft.apis.run import test as run_test
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.datasets.scenes import CLASSES, SPLITS
 
 pytestmark = pytest.mark.slow

@@ -7,10 +7,9 @@ import pytest
 from vpeft.apis.compose import compose, recipes, table
 from vpeft.apis.config import plain_config
 from vpeft.apis.family_matrix import PAGES, with_matrix
-from vpeft.core.adaptation import adapt
+from vpeft.core.adaptation.report import parameter_report
 from vpeft.core.contract.build import build_methods
 from vpeft.core.models.build import build_model, meta_build
-from vpeft.core.report import parameter_report
 from vpeft.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from test_run import config
 
 from vpeft.apis.run import test as run_test
 from vpeft.apis.run import train
-from vpeft.core.adaptation import find_adaptation
+from vpeft.core.adaptation.find import find_adaptation
 from vpeft.registry import HOOKS
 
 

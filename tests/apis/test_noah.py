@@ -18,7 +18,7 @@ from vpeft.algorithms.unified.noah import KINDS
 from vpeft.algorithms.unified.noah_space import Space, quarters
 from vpeft.apis.config import load_config
 from vpeft.apis.noah import _population
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}

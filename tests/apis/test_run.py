@@ -20,7 +20,7 @@ from vpeft.apis.config import load_config, plain_config
 from vpeft.apis.export import export_merged, load_trained
 from vpeft.apis.run import prepare, train
 from vpeft.apis.run import test as run_test
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums are bit-equal for one number of threads

@@ -19,9 +19,9 @@ from vpeft.apis.config import build_model, load_config, plain_config
 from vpeft.apis.export import export_merged, load_trained
 from vpeft.apis.run import prepare, train
 from vpeft.apis.run import test as run_test
-from vpeft.core.adaptation import find_adaptation, get_adaptation
+from vpeft.core.adaptation.find import find_adaptation, get_adaptation
+from vpeft.core.adaptation.training.selection_data import selection_batches
 from vpeft.core.datasets.video_moving import SPLITS, ensure_moving
-from vpeft.core.hooks.peft_hook import selection_batches
 from vpeft.core.models.outputs import class_scores, pooled_features
 from vpeft.registry import HOOKS
 

@@ -7,7 +7,7 @@ import torch
 from support.hosts import build, perturb, tokens
 
 import vpeft
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 from vpeft.extension.cka import CKA, block_outputs, linear_cka, unbiased_hsic
 from vpeft.extension.inside_report import matrix
 from vpeft.extension.structure import selections

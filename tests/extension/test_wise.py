@@ -8,7 +8,7 @@ from support.hosts import BUILDERS, SIZES, build, perturb, tokens
 from torch import nn
 
 import vpeft
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 from vpeft.extension.wise import Interpolation, head_of
 from vpeft.registry import PEFT_METHODS
 

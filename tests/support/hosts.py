@@ -14,7 +14,7 @@ import torch
 from mmpretrain.models import SwinTransformer, VisionTransformer
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 
 ARCH = {"embed_dims": 64, "num_layers": 3, "num_heads": 4, "feedforward_channels": 128}
 SWIN_ARCH = {"embed_dims": 64, "depths": [2, 2], "num_heads": [2, 4]}

@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import adapt, find_adaptation, get_adaptation, is_peft_key
-from vpeft.core.adapter_file import read_adapter, save_adapter, write_adapter
+from vpeft.core.adaptation.attach import attach
+from vpeft.core.adaptation.find import find_adaptation, get_adaptation
+from vpeft.core.adaptation.storing.adapter_file import read_adapter, save_adapter, write_adapter
+from vpeft.core.adaptation.training.selection_data import training_data
+from vpeft.core.backbones.host import is_peft_key
 from vpeft.core.contract.build import build_methods
 from vpeft.core.contract.method import Method
-from vpeft.core.learning import training_data
 from vpeft.errors import UserError
 
 __all__ = [
@@ -82,7 +84,7 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def merge(model: nn.Module) -> list[str]:
-    """Fold the adapter into the weights, in place (:meth:`vpeft.core.adaptation.Adaptation.merge`).
+    """Fold the adapter into the weights, in place (:meth:`vpeft.core.adaptation.adaptation.Adaptation.merge`).
 
     Returns:
         Keys of methods of which something stays in place; empty when the plain backbone now does it all.

@@ -9,8 +9,8 @@ from typing import Any
 from mmengine import Config
 
 from vpeft.apis.config import build_model, config_names
+from vpeft.core.adaptation.report import Report, parameter_report
 from vpeft.core.models.build import meta_build
-from vpeft.core.report import Report, parameter_report
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, PEFT_METHODS, nearest
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vpeft.apis.adapters import detach, merge, plain_state_dict
 from vpeft.apis.config import plain_config
-from vpeft.core.adaptation import backbone_prefix, find_adaptation
+from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
 from vpeft.core.models.build import build_model
 from vpeft.core.trained import load_trained
 from vpeft.errors import UserError

@@ -9,7 +9,6 @@ from torch import nn
 
 from vpeft.apis.compose import Recipe, recipes, table
 from vpeft.apis.methods_page import PUBLISHED, agrees, markdown_row
-from vpeft.core.adaptation import adapt
 from vpeft.core.contract.build import build_method
 from vpeft.core.models.build import build_model, meta_build
 from vpeft.errors import UserError

@@ -14,7 +14,6 @@ from torch import nn
 
 from vpeft.apis.compose import method_rows
 from vpeft.apis.config import config_files, load_config
-from vpeft.core.adaptation import adapt
 from vpeft.core.contract.build import build_method
 from vpeft.core.contract.method import Method
 from vpeft.core.models.build import meta_build

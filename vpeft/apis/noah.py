@@ -20,7 +20,7 @@ from vpeft.algorithms.unified.noah_space import Space, Subnet
 from vpeft.apis.config import load_config
 from vpeft.apis.export import load_trained
 from vpeft.apis.run import ADAPTER, prepare, test, train
-from vpeft.core.adaptation import find_adaptation
+from vpeft.core.adaptation.find import find_adaptation
 from vpeft.errors import UserError
 from vpeft.files import write_atomically, write_json
 

@@ -12,8 +12,8 @@ from typing import Any
 from mmengine import Config
 from torch import nn
 
+from vpeft.core.adaptation.report import parameter_report, ppt
 from vpeft.core.families.metrics import FAMILY_PACKAGES, main_metric
-from vpeft.core.report import parameter_report, ppt
 
 PACKAGES = ("torch", "torchvision", "onedl-mmengine", "onedl-mmcv", "onedl-mmpretrain", "timm", "vpeft")
 

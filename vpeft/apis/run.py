@@ -13,9 +13,9 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from vpeft.apis.adapters import save_adapter
 from vpeft.apis.result import run_result
-from vpeft.core.adaptation import get_adaptation
-from vpeft.core.adapter_file import read_adapter, write_adapter
-from vpeft.core.hooks.peft_hook import unwrap
+from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.adaptation.storing.adapter_file import read_adapter, write_adapter
+from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.trained import ADAPTER, check_methods
 from vpeft.errors import UserError
 from vpeft.files import write_json

@@ -9,9 +9,9 @@ from mmengine import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import nn
 
-from vpeft.core.adaptation import get_adaptation
-from vpeft.core.adapter_file import read_adapter, write_adapter
-from vpeft.core.hooks.peft_hook import check_checkpoint
+from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.adaptation.storing.adapter_file import read_adapter, write_adapter
+from vpeft.core.adaptation.storing.checkpoint import check_checkpoint
 from vpeft.core.models.build import build_model
 from vpeft.errors import UserError
 

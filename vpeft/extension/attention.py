@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import adapt, get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.block_forward import QKV, Scores, SiteBlock
 from vpeft.errors import UserError
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.find import find_host
 from vpeft.core.families.samples import label_of, prediction_of, shown
 from vpeft.errors import UserError

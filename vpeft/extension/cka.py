@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import find_adaptation
+from vpeft.core.adaptation.find import find_adaptation
 from vpeft.errors import UserError
 
 #: Fewest samples of a batch of which the unbiased estimate exists.

@@ -14,7 +14,7 @@ import torch
 from mmengine.device import get_device
 from torch import Tensor
 
-from vpeft.core.adaptation import find_adaptation
+from vpeft.core.adaptation.find import find_adaptation
 from vpeft.core.backbones.host import Host
 from vpeft.core.families.samples import label_of, prediction_of, shown
 from vpeft.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import adapt, get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.host import Block, Host
 from vpeft.errors import UserError
 

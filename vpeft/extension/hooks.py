@@ -10,8 +10,8 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from vpeft.core.adaptation import find_adaptation
-from vpeft.core.hooks.peft_hook import unwrap
+from vpeft.core.adaptation.find import find_adaptation
+from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 

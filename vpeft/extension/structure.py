@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import find_adaptation
+from vpeft.core.adaptation.find import find_adaptation
 from vpeft.core.backbones.host import PEFT_KEY
 from vpeft.errors import UserError
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import find_adaptation
-from vpeft.extension.contributions import Place, contributions, resizing
+from vpeft.core.adaptation.contributions import Place, contributions, resizing
+from vpeft.core.adaptation.find import find_adaptation
 from vpeft.extension.wise import Interpolation
 
 
@@ -33,7 +33,7 @@ def contribution_sizes(model: nn.Module, batches: Iterable[Any], run: Callable[[
     """The size of what a method adds at each place, relative to what passes there without it.
 
     Everything before the place is the tuned model. Where the number of tokens is changed it is the whole operation
-    around it, attention or block, without and with the method (:mod:`vpeft.extension.contributions`).
+    around it, attention or block, without and with the method (:mod:`vpeft.core.adaptation.contributions`).
 
     Args:
         model: The adapted model, in eval mode.

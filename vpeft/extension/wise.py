@@ -23,10 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import Adaptation, backbone_prefix, find_adaptation
-from vpeft.core.adapter_file import head_keys
+from vpeft.core.adaptation.adaptation import Adaptation
+from vpeft.core.adaptation.contributions import Place, contributions, entries, resizing
+from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
+from vpeft.core.adaptation.storing.adapter_file import head_keys
 from vpeft.errors import UserError
-from vpeft.extension.contributions import Place, contributions, entries, resizing
 
 #: The study's grid.
 ALPHAS = tuple(i / 10 for i in range(11))

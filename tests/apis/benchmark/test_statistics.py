@@ -6,7 +6,7 @@ from support.results import result, store
 from vpeft.apis.benchmark.plots import draw_all, front, size_curves
 from vpeft.apis.benchmark.results import cells, read_results, row_name, shared
 from vpeft.apis.benchmark.statistics import all_tasks, compare, lines, pareto
-from vpeft.core.report import ppt
+from vpeft.core.adaptation.report import ppt
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from vpeft.algorithms.unified.noah import KINDS, NOAH
-from vpeft.core.adaptation import Adaptation, find_adaptation
-from vpeft.core.hooks.peft_hook import unwrap
+from vpeft.core.adaptation.adaptation import Adaptation
+from vpeft.core.adaptation.find import find_adaptation
+from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 

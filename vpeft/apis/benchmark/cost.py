@@ -15,7 +15,7 @@ from mmengine import Config
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import find_adaptation
+from vpeft.core.adaptation.find import find_adaptation
 from vpeft.errors import UserError
 
 #: Images of a batch, and rounds, of the comparison at inference.

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import stats
 
 from vpeft.apis.benchmark.results import Cell, Results, Row, cells
+from vpeft.core.adaptation.report import ppt
 from vpeft.core.datasets.tasks import GROUPS, TASKS
-from vpeft.core.report import ppt
 
 CONFIDENCE = 0.95
 

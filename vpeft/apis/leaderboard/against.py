@@ -22,9 +22,9 @@ from scipy import stats
 from vpeft.apis.benchmark.statistics import CONFIDENCE
 from vpeft.apis.leaderboard.boards import Board, Entry
 from vpeft.apis.leaderboard.tables import GROUP, MEAN_OF_GROUPS, PARAMETERS, PPT, TASK, Column, Table
+from vpeft.core.adaptation.report import ppt
 from vpeft.core.datasets.tasks import SUITES
 from vpeft.core.families.metrics import MAIN_METRICS
-from vpeft.core.report import ppt
 
 BEYOND, WITHIN, OPEN, EQUAL, OTHER = "beyond noise", "within noise", "cannot say", "equal", "differs"
 

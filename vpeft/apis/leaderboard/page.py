@@ -19,8 +19,8 @@ from typing import Any
 from vpeft.apis.benchmark.results import Results, shared
 from vpeft.apis.leaderboard.against import Against
 from vpeft.apis.leaderboard.boards import COSTS, MEMORY, Board, Entry, left_out
+from vpeft.core.adaptation.report import PPT_CONSTANT
 from vpeft.core.contract.method import CATEGORIES
-from vpeft.core.report import PPT_CONSTANT
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("page.js", "table.js", "plots.js", "panel.js")

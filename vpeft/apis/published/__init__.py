@@ -20,7 +20,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpeft.core.report import ppt
+from vpeft.core.adaptation.report import ppt
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -81,7 +81,7 @@ class Recomputed:
     Attributes:
         table, row, column: Which cell.
         printed: As published.
-        computed: By :func:`vpeft.core.report.ppt`.
+        computed: By :func:`vpeft.core.adaptation.report.ppt`.
     """
 
     table: str

@@ -342,3 +342,8 @@ class _Embedded(_Begin):
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.host.flow.grid = tuple(self.host.map_size(args[0], output))
+
+
+def is_peft_key(key: str) -> bool:
+    """Whether a state-dict key belongs to a PEFT module: one of its components is ``peft``."""
+    return PEFT_KEY in key.split(".")

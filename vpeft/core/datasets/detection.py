@@ -20,9 +20,9 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import nn
 
+from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.datasets.detection_scenes import write_coco, write_voc
 from vpeft.core.datasets.scenes import CLASSES, PALETTE, ensure
-from vpeft.core.hooks.peft_hook import unwrap
 from vpeft.errors import UserError
 from vpeft.registry import DATASETS, HOOKS
 

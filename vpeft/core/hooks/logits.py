@@ -11,8 +11,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import get_adaptation
-from vpeft.core.hooks.peft_hook import unwrap
+from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.predictions import LOGITS, Predictions, write_predictions
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
-from vpeft.core.hooks.peft_hook import unwrap
+from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 

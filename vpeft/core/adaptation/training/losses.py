@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import backbone_prefix, find_adaptation
+from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
 from vpeft.core.contract.training import TrainingPass
 from vpeft.errors import UserError
 

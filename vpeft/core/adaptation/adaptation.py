@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.find import find_host
-from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam
+from vpeft.core.adaptation.folding import fold_site
+from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, is_peft_key
 from vpeft.core.contract.training import TrainingData
-from vpeft.core.folding import fold_site
 from vpeft.errors import UserError
 
 if TYPE_CHECKING:
@@ -274,44 +273,3 @@ class Adaptation:
         del self.host.backbone.peft_adaptation
         self.host.release()
         self.host.backbone.train(self.host.backbone.training)
-
-
-def is_peft_key(key: str) -> bool:
-    """Whether a state-dict key belongs to a PEFT module: one of its components is ``peft``."""
-    return PEFT_KEY in key.split(".")
-
-
-def find_adaptation(model: nn.Module) -> Adaptation:
-    """The adaptation on a model or on one of its submodules.
-
-    Raises:
-        UserError: Nothing is attached.
-    """
-    adaptation = get_adaptation(model)
-    if adaptation is None:
-        raise UserError(f"no method is attached to this {type(model).__name__}: call vpeft.attach(model, cfg) first.")
-    return adaptation
-
-
-def get_adaptation(model: nn.Module) -> Adaptation | None:
-    """The adaptation on a model, or None."""
-    return next((m.peft_adaptation for m in model.modules() if hasattr(m, "peft_adaptation")), None)
-
-
-def backbone_prefix(model: nn.Module) -> str:
-    """Prefix of the adapted backbone's keys inside ``model`` (empty where the model is the backbone)."""
-    name = next(name for name, module in model.named_modules() if hasattr(module, "peft_adaptation"))
-    return f"{name}." if name else ""
-
-
-def adapt(model: nn.Module, methods: Sequence[Method]) -> Adaptation:
-    """Attach methods to the host that is found in ``model``.
-
-    Raises:
-        UserError: Something is attached already, or no host is found.
-    """
-    if get_adaptation(model) is not None:
-        raise UserError("a method is attached to this model already: vpeft.detach(model) first, or give a list.")
-    adaptation = Adaptation(find_host(model), methods)
-    adaptation.attach()
-    return adaptation

@@ -6,8 +6,8 @@ import pytest
 import timm
 
 import vpeft
+from vpeft.core.adaptation.report import parameter_report, ppt, render
 from vpeft.core.models.build import meta_build
-from vpeft.core.report import parameter_report, ppt, render
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,6 @@ def build_adapted(of: str, method: str | Mapping[str, Any] | Sequence[Any], **ba
     Raises:
         UserError: A file is given as ``pretrained``, or as the methods and the host raise it.
     """
-    from vpeft.core.adaptation import adapt
     from vpeft.core.contract.build import build_methods
 
     if isinstance(file := backbone.get("pretrained"), str):

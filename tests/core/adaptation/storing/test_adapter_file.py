@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from support.hosts import build, perturb, tokens
 
 import vpeft
-from vpeft.core.adaptation import get_adaptation
+from vpeft.core.adaptation.find import get_adaptation
 from vpeft.files import write_atomically
 
 VIT, SWIN = "mmpretrain.VisionTransformer", "mmpretrain.SwinTransformer"

@@ -8,7 +8,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
-from vpeft.core.adaptation import find_adaptation, get_adaptation
+from vpeft.core.adaptation.find import find_adaptation, get_adaptation
 from vpeft.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 #: Existing parameters of several dimensions that are no weights of a map.

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import Adaptation
+from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.backbones.block_forward import QKV
 from vpeft.core.backbones.host import Block
 from vpeft.core.backbones.sites.flow import Flow

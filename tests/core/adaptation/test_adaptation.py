@@ -7,7 +7,7 @@ import torch
 from support.hosts import BUILDERS, build, loss, perturb, tokens
 
 import vpeft
-from vpeft.core.adaptation import find_adaptation, get_adaptation
+from vpeft.core.adaptation.find import find_adaptation, get_adaptation
 
 hosts = pytest.mark.parametrize("host", sorted(BUILDERS))
 VIT = "mmpretrain.VisionTransformer"

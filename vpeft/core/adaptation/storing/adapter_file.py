@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vpeft.core.adaptation import Adaptation, backbone_prefix, find_adaptation
+from vpeft.core.adaptation.adaptation import Adaptation
+from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from vpeft.core.adaptation import Adaptation, find_adaptation
+from vpeft.core.adaptation.adaptation import Adaptation
+from vpeft.core.adaptation.find import find_adaptation
 
 #: The constant C of PPT (survey arXiv 2402.02242).
 PPT_CONSTANT = 1e7

@@ -1,0 +1,1 @@
+"""What is written of an adaptation, and does what is read fit?"""
