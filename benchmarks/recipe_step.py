@@ -33,9 +33,9 @@ from train_step import processor
 
 from vpeft.apis.compose import compose, recipes, table
 from vpeft.apis.config import build_model
-from vpeft.apis.result import git_hash
 from vpeft.core.adaptation.report import parameter_report
 from vpeft.core.families.metrics import FAMILY_PACKAGES
+from vpeft.core.trained.result import git_hash
 from vpeft.errors import UserError
 from vpeft.files import write_json
 from vpeft.registry import nearest

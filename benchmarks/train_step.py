@@ -31,9 +31,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from vpeft.apis.result import git_hash
 from vpeft.core.backbones.find import find_host
 from vpeft.core.contract.build import build_method
+from vpeft.core.trained.result import git_hash
 from vpeft.errors import UserError
 from vpeft.files import write_json
 from vpeft.registry import PEFT_METHODS, nearest

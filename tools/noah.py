@@ -4,7 +4,7 @@ import argparse
 
 from vpeft.apis.cli import add_config_arguments, run_main
 from vpeft.apis.noah import noah
-from vpeft.apis.result import summary
+from vpeft.core.trained.result import summary
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ import os
 
 from vpeft.apis.cli import add_config_arguments, add_run_arguments, run_main
 from vpeft.apis.config import default_work_dir, load_config
-from vpeft.apis.result import summary
 from vpeft.apis.run import prepare, test
+from vpeft.core.trained.result import summary
 
 
 def main() -> None:

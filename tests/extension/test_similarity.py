@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vpeft
-from vpeft.core.predictions import Predictions, read_predictions, write_predictions
+from vpeft.core.trained.logits import Predictions, read_predictions, write_predictions
 from vpeft.extension.ensembles import ensemble_report, logit_average, majority, oracle_accuracy
 from vpeft.extension.plots import COLOURS, save_figure
 from vpeft.extension.similarity import agreement, check_same_data, error_overlap, most_confident, regions, shared

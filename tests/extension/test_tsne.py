@@ -10,9 +10,10 @@ import torch
 from support.runs import write_run
 
 import vpeft
+from vpeft.core.trained.inputs import choose
+from vpeft.core.trained.run import Run, open_run
 from vpeft.extension import tsne
-from vpeft.extension.features import choose, pooled, run_features
-from vpeft.extension.runs import Run, open_run
+from vpeft.extension.features import pooled, run_features
 
 TOOL = Path(__file__).parents[2] / "tools/visualization/tsne.py"
 

@@ -3,8 +3,8 @@
 import argparse
 
 from vpeft.apis.cli import run_main
+from vpeft.core.trained.run import open_runs
 from vpeft.extension.inside_report import write_inside
-from vpeft.extension.runs import open_runs
 
 
 def main() -> None:

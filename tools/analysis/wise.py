@@ -3,7 +3,7 @@
 import argparse
 
 from vpeft.apis.cli import run_main
-from vpeft.extension.runs import open_runs
+from vpeft.core.trained.run import open_runs
 from vpeft.extension.wise import ALPHAS
 from vpeft.extension.wise_curve import default_shifts, wise_curve, write_curves
 

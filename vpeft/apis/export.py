@@ -14,7 +14,7 @@ from vpeft.apis.adapters import detach, merge, plain_state_dict
 from vpeft.apis.config import plain_config
 from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
 from vpeft.core.models.build import build_model
-from vpeft.core.trained import load_trained
+from vpeft.core.trained.load import load_trained
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
 

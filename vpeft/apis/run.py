@@ -12,11 +12,11 @@ from mmengine import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from vpeft.apis.adapters import save_adapter
-from vpeft.apis.result import run_result
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.storing.adapter_file import read_adapter, write_adapter
 from vpeft.core.adaptation.wrappers import unwrap
-from vpeft.core.trained import ADAPTER, check_methods
+from vpeft.core.trained.load import ADAPTER, check_methods
+from vpeft.core.trained.result import run_result
 from vpeft.errors import UserError
 from vpeft.files import write_json
 

@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mmengine.device import get_device
 
+from vpeft.core.trained.inputs import Look, dataset_looks, file_looks
+from vpeft.core.trained.run import open_runs
 from vpeft.errors import UserError
 from vpeft.extension.attention_maps import KINDS, Map, default_kinds, look
 from vpeft.extension.grids import Cell, Grid, draw_grid
-from vpeft.extension.images import Look, dataset_looks, file_looks
 from vpeft.extension.plots import save_figure
-from vpeft.extension.runs import open_runs
 
 #: Colours of texts on right and wrong predictions; a mark says it too.
 RIGHT, WRONG = "#0072B2", "#D55E00"

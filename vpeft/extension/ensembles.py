@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vpeft.core.predictions import Predictions
+from vpeft.core.trained.logits import Predictions
 from vpeft.errors import UserError
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from vpeft.core.adaptation.find import find_adaptation
 from vpeft.core.backbones.host import Host
 from vpeft.core.families.samples import label_of, prediction_of, shown
+from vpeft.core.trained.run import Run
 from vpeft.errors import UserError
-from vpeft.extension.runs import Run
 from vpeft.files import write_atomically
 
 #: Changes whenever the same run would give other features.
@@ -47,15 +47,6 @@ class Features:
     def accuracy(self) -> float:
         """Share of these samples that the run classifies correctly."""
         return float((self.labels == self.predicted).mean())
-
-
-def choose(length: int, count: int | None, seed: int = 0) -> np.ndarray:
-    """Places of ``count`` random samples among ``length``, sorted; all of them when None."""
-    if count is None or count >= length:
-        return np.arange(length)
-    if count < 1:
-        raise UserError(f"{count} samples were asked for: give at least 1.")
-    return np.sort(np.random.default_rng(seed).permutation(length)[:count])
 
 
 def run_features(run: Run, indices: Sequence[int] | None = None, cache: bool = True) -> Features:

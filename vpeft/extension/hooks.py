@@ -59,9 +59,9 @@ class AttentionHook(Hook):
         Raises:
             UserError: A sample does not exist, or the host has no attention of a kind.
         """
+        from vpeft.core.trained.inputs import Look
         from vpeft.extension.attention_figure import picture
         from vpeft.extension.attention_maps import default_kinds, look
-        from vpeft.extension.images import Look
 
         if missing := [i for i in self.samples if not 0 <= i < len(data)]:
             raise UserError(

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from vpeft.core.trained.run import Run
 from vpeft.errors import UserError
 from vpeft.extension.cka import frozen_against_tuned
 from vpeft.extension.plots import figure, heat_map, save_figure, style
-from vpeft.extension.runs import Run
 from vpeft.extension.structure import Selection, selections
 from vpeft.extension.updates import Size, contribution_sizes, weight_sizes
 from vpeft.extension.wise import Interpolation

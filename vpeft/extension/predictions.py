@@ -18,11 +18,11 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmengine.visualization import Visualizer
 
 from vpeft.core.datasets.load import LoadImage
+from vpeft.core.trained.inputs import Look, dataset_looks, file_looks
+from vpeft.core.trained.run import Run, open_runs
 from vpeft.errors import UserError
 from vpeft.extension.grids import Cell, Grid, draw_grid
-from vpeft.extension.images import Look, dataset_looks, file_looks
 from vpeft.extension.plots import COLOURS, save_figure
-from vpeft.extension.runs import Run, open_runs
 
 #: Images are drawn with at least so many pixels on their shorter side: lines and texts have a size of their own.
 LEAST = 320

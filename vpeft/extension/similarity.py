@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from vpeft.core.predictions import Predictions
+from vpeft.core.trained.logits import Predictions
 from vpeft.errors import UserError
 
 

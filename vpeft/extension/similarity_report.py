@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vpeft.core.predictions import Predictions, read_predictions
+from vpeft.core.trained.logits import Predictions, read_predictions
 from vpeft.errors import UserError
 from vpeft.extension.ensembles import ensemble_report
 from vpeft.extension.plots import COLOURS, figure, heat_map, save_figure, upset, venn

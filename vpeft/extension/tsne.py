@@ -11,10 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from vpeft.core.trained.inputs import choose
+from vpeft.core.trained.run import class_names, open_runs
 from vpeft.errors import UserError
-from vpeft.extension.features import Features, choose, run_features
+from vpeft.extension.features import Features, run_features
 from vpeft.extension.plots import COLOURS, MARKERS, figure, save_figure
-from vpeft.extension.runs import class_names, open_runs
 from vpeft.extension.scatter_page import scatter_page
 from vpeft.files import write_atomically
 from vpeft.registry import nearest

@@ -12,39 +12,22 @@ from typing import Any
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
-from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, init_default_scope
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vpeft.core.datasets.shifted import parse_shift, safe_shifts
 from vpeft.core.models.build import build_model
+from vpeft.core.trained.evaluate import evaluate
+from vpeft.core.trained.run import Run, open_run
 from vpeft.errors import UserError
 from vpeft.extension.plots import figure, save_figure, style
-from vpeft.extension.runs import Run, open_run
 from vpeft.extension.wise import ALPHAS, Interpolation, head_of
 from vpeft.files import write_atomically
 from vpeft.registry import nearest
 
 #: In the place of a run: the start of the run's own head.
 INIT = "init"
-
-
-def evaluate(model: nn.Module, run: Run, loader: DataLoader) -> dict[str, float]:
-    """The metrics of a run's test evaluator on a data set.
-
-    Args:
-        model: The model, in eval mode.
-        run: States the evaluator.
-        loader: Batches of the data set, as ``model.test_step`` takes them.
-    """
-    init_default_scope(run.cfg.get("default_scope", "mmengine"))
-    evaluator = Evaluator(copy.deepcopy(run.cfg.test_evaluator))
-    evaluator.dataset_meta = loader.dataset.metainfo
-    with torch.no_grad():
-        for batch in loader:
-            evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
-    return evaluator.evaluate(len(loader.dataset))
 
 
 def data_sets(run: Run, shifts: Sequence[str]) -> dict[str, DataLoader]:

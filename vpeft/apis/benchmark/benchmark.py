@@ -12,7 +12,7 @@ from vpeft.apis.benchmark.estimate import Estimate
 from vpeft.apis.benchmark.jobs import RunJob
 from vpeft.apis.benchmark.plan import Plan
 from vpeft.apis.benchmark.scheduler import clock, run_jobs
-from vpeft.apis.result import git_hash
+from vpeft.core.trained.result import git_hash
 from vpeft.errors import UserError
 
 

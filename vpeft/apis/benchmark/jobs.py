@@ -25,10 +25,10 @@ from vpeft.apis.benchmark.protocol import one_look, protocol
 from vpeft.apis.benchmark.results import RUNS, digest, read_result, write_result
 from vpeft.apis.benchmark.shots import few_shot
 from vpeft.apis.config import load_config
-from vpeft.apis.result import run_result
 from vpeft.apis.run import ADAPTER, prepare, train
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.datasets.tasks import get_task
+from vpeft.core.trained.result import run_result
 from vpeft.errors import UserError
 
 #: Working folders: logs, checkpoints until the result is there, adapter files.

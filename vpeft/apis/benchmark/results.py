@@ -1,6 +1,6 @@
 """The files that runs leave behind, one JSON each, and the cells that are made of them.
 
-A file ``<results>/runs/<config>/<task>/seed<seed>-<hash>.json`` holds what :func:`vpeft.apis.result.run_result` says
+A file ``<results>/runs/<config>/<task>/seed<seed>-<hash>.json`` holds what :func:`vpeft.core.trained.result.run_result` says
 of a run, and besides
 
 ==============  ====================================================================================================

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.wrappers import unwrap
-from vpeft.core.predictions import LOGITS, Predictions, write_predictions
+from vpeft.core.trained.logits import LOGITS, Predictions, write_predictions
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 

@@ -8,7 +8,7 @@ import torch
 from support.runs import write_run
 
 import vpeft
-from vpeft.extension.runs import class_names, open_run, open_runs
+from vpeft.core.trained.run import class_names, open_run, open_runs
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from vpeft.core.trained import ADAPTER, load_trained
+from vpeft.core.trained.load import ADAPTER, load_trained
 from vpeft.errors import UserError
 
 

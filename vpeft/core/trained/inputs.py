@@ -13,9 +13,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from torch.utils.data import Dataset
 
+from vpeft.core.trained.run import Run
 from vpeft.errors import UserError
-from vpeft.extension.features import choose
-from vpeft.extension.runs import Run
 
 
 @dataclass
@@ -98,3 +97,12 @@ def _sample(path: str) -> dict[str, Any]:
         "reduce_zero_label": False,
         "seg_fields": [],
     }
+
+
+def choose(length: int, count: int | None, seed: int = 0) -> np.ndarray:
+    """Places of ``count`` random samples among ``length``, sorted; all of them when None."""
+    if count is None or count >= length:
+        return np.arange(length)
+    if count < 1:
+        raise UserError(f"{count} samples were asked for: give at least 1.")
+    return np.sort(np.random.default_rng(seed).permutation(length)[:count])
