@@ -1,7 +1,7 @@
 # What every detection run shares: mmdet's scope and visualizer, the data sets with checks.
 _base_ = ["default_runtime.py"]
 default_scope = "mmdet"
-custom_imports = dict(imports=["vpeft", "vpeft.core.datasets.detection"])
+custom_imports = dict(imports=["vpeft", "vpeft.core.datasets.detection.coco"])
 custom_hooks = [*_base_.custom_hooks, dict(type="vpeft.ClassCountHook")]
 visualizer = dict(_delete_=True, type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 val_cfg = dict()

@@ -20,7 +20,7 @@ from vpeft.apis.export import export_merged, load_trained
 from vpeft.apis.run import prepare, train
 from vpeft.apis.run import test as run_test
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.datasets.scenes import CLASSES, SPLITS
+from vpeft.core.datasets.embedded.scenes import CLASSES, SPLITS
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

@@ -26,7 +26,7 @@ from vpeft.apis.pretrain import (
     pretrain,
 )
 from vpeft.core.backbones import nano
-from vpeft.core.datasets.shapes import SHAPES, TEXTURES, draw_shapes
+from vpeft.core.datasets.embedded.shapes import SHAPES, TEXTURES, draw_shapes
 from vpeft.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from vpeft.apis.export import export_merged, load_trained
 from vpeft.apis.run import prepare, train
 from vpeft.apis.run import test as run_test
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.datasets.scenes import SPLITS
+from vpeft.core.datasets.embedded.scenes import SPLITS
 
 FAST = {
     "train_cfg.max_iters": 4,

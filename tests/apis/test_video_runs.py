@@ -21,7 +21,7 @@ from vpeft.apis.run import prepare, train
 from vpeft.apis.run import test as run_test
 from vpeft.core.adaptation.find import find_adaptation, get_adaptation
 from vpeft.core.adaptation.training.selection_data import selection_batches
-from vpeft.core.datasets.video_moving import SPLITS, ensure_moving
+from vpeft.core.datasets.embedded.moving_shapes import SPLITS, ensure_moving
 from vpeft.core.models.outputs import class_scores, pooled_features
 from vpeft.registry import HOOKS
 

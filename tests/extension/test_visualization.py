@@ -17,7 +17,7 @@ from vpeft.apis.config import load_config
 from vpeft.apis.run import prepare
 from vpeft.apis.run import test as run_test
 from vpeft.core.backbones.find import find_host
-from vpeft.core.datasets.scenes import SPLITS
+from vpeft.core.datasets.embedded.scenes import SPLITS
 from vpeft.core.trained.run import open_run
 from vpeft.extension.attention import recording, rollout_map
 from vpeft.extension.attention_figure import arrange, looked_at

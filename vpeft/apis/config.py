@@ -51,7 +51,8 @@ def load_config(
     if options:
         cfg.merge_from_dict(dict(options))
     if cfg.get("suite"):
-        from vpeft.core.datasets.configure import configure_task, use_authors_values
+        from vpeft.apis.config_authors_values import use_authors_values
+        from vpeft.apis.config_task import configure_task
 
         if cfg.get("authors_values"):
             use_authors_values(cfg, task)

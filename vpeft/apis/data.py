@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vpeft.core.datasets.fgvc import FGVC
-from vpeft.core.datasets.listed import ListedImages
-from vpeft.core.datasets.load import LoadImage
-from vpeft.core.datasets.many_shot import ManyShot
-from vpeft.core.datasets.mini import mini_split
+from vpeft.core.datasets.classification.fgvc import FGVC
+from vpeft.core.datasets.classification.listed import ListedImages
+from vpeft.core.datasets.classification.many_shot import ManyShot
+from vpeft.core.datasets.classification.vtab import VTAB1k
+from vpeft.core.datasets.embedded.mini import mini_split
+from vpeft.core.datasets.load.image import LoadImage
 from vpeft.core.datasets.tasks import MINI, SPLITS, SUITES
-from vpeft.core.datasets.vtab import VTAB1k
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
 
@@ -133,8 +133,8 @@ def label_map_sheet(path: str | os.PathLike[str], samples: int = 6) -> Path:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    from vpeft.core.datasets.scenes import draw_split
-    from vpeft.core.datasets.segmentation import SceneMaps
+    from vpeft.core.datasets.embedded.scenes import draw_split
+    from vpeft.core.datasets.segmentation.scenes import SceneMaps
 
     names = SceneMaps.METAINFO["classes"]
     colours = [tuple(value / 255 for value in colour) for colour in SceneMaps.METAINFO["palette"]]
@@ -181,7 +181,7 @@ def object_sheet(path: str | os.PathLike[str], samples: int = 8) -> Path:
     from matplotlib.patches import Rectangle
     from PIL import Image
 
-    from vpeft.core.datasets.scenes import CLASSES, SIZE, draw_split
+    from vpeft.core.datasets.embedded.scenes import CLASSES, SIZE, draw_split
 
     rows = -(-samples // 4)
     figure = Figure(figsize=(7.2, 1.8 * rows), dpi=80)
@@ -222,7 +222,7 @@ def clip_sheet(path: str | os.PathLike[str]) -> Path:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from vpeft.core.datasets.video_moving import CLASSES, FRAMES, SIZE, clip
+    from vpeft.core.datasets.embedded.moving_shapes import CLASSES, FRAMES, SIZE, clip
 
     figure = Figure(figsize=(0.5 * FRAMES + 0.7, 0.5 * len(CLASSES)), dpi=80)
     FigureCanvasAgg(figure)

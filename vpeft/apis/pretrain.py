@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vpeft.core.backbones.nano import NANO_BACKBONES, NORMALISATION, sha256
-from vpeft.core.datasets.shapes import SHAPES, TEXTURES, draw_shapes
+from vpeft.core.datasets.embedded.shapes import SHAPES, TEXTURES, draw_shapes
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -80,7 +80,7 @@ class PretrainSettings:
 
 
 class Batch(NamedTuple):
-    """Images and labels as tensors; the same fields as :class:`vpeft.core.datasets.shapes.Shapes`."""
+    """Images and labels as tensors; the same fields as :class:`vpeft.core.datasets.embedded.shapes.Shapes`."""
 
     images: Tensor
     masks: Tensor

@@ -17,7 +17,7 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmengine.visualization import Visualizer
 
-from vpeft.core.datasets.load import LoadImage
+from vpeft.core.datasets.load.image import LoadImage
 from vpeft.core.trained.inputs import Look, dataset_looks, file_looks
 from vpeft.core.trained.run import Run, open_runs
 from vpeft.errors import UserError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vpeft.core.datasets.mini import mini_split
-from vpeft.core.datasets.shifted import MIXED, SEVERITIES, safe_shifts, shift_images
+from vpeft.core.datasets.embedded.mini import mini_split
+from vpeft.core.datasets.embedded.shifts import MIXED, SEVERITIES, safe_shifts, shift_images
 from vpeft.core.datasets.tasks import get_task
 from vpeft.extension.plots import figure, save_figure
 

@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vpeft.core.datasets.shifted import parse_shift, safe_shifts
+from vpeft.core.datasets.embedded.shifts import parse_shift, safe_shifts
 from vpeft.core.models.build import build_model
 from vpeft.core.trained.evaluate import evaluate
 from vpeft.core.trained.run import Run, open_run

@@ -8,4 +8,4 @@ import torchvision  # noqa: F401
 import yapf.yapflib.yapf_api  # noqa: F401  (mmengine writes configs with it)
 
 import vpeft.apis.benchmark.jobs
-import vpeft.core.datasets.mini  # noqa: F401
+import vpeft.core.datasets.embedded.mini  # noqa: F401

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vpeft.core.datasets.scenes import ensure
-from vpeft.core.datasets.shapes import SHAPES
+from vpeft.core.datasets.embedded.scenes import ensure
+from vpeft.core.datasets.embedded.shapes import SHAPES
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vpeft.core.datasets.listed import ListedImages
+from vpeft.core.datasets.classification.listed import ListedImages
 from vpeft.registry import DATASETS
 
 
 @DATASETS.register_module()
 class ManyShot(ListedImages):
-    """One whole data set (:class:`~vpeft.core.datasets.listed.ListedImages`), in the layout of VTAB-1k's tasks.
+    """One whole data set (:class:`~vpeft.core.datasets.classification.listed.ListedImages`), in the layout of VTAB-1k's tasks.
 
     ``trainval`` is the two lists behind one another and needs no file::
 

@@ -2,7 +2,7 @@
 
 The class of an object is its colour: one of six ranges of hue, at any saturation and brightness, in two tones that make
 a texture. Shape, place, size, angle, texture and number are random and no part of it. The nano hosts were pretrained to
-tell shapes and textures apart whatever their colour (:mod:`vpeft.core.datasets.shapes`): what their upper layers have
+tell shapes and textures apart whatever their colour (:mod:`vpeft.core.datasets.embedded.shapes`): what their upper layers have
 learnt to leave out is what counts here, as with the ripeness of fruit or the stain of tissue.
 """
 
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vpeft.core.datasets.shapes import SHAPES, TEXTURES, patterns
+from vpeft.core.datasets.embedded.shapes import SHAPES, TEXTURES, patterns
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 

@@ -12,9 +12,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from vpeft.apis.config import load_config
-from vpeft.core.datasets.detection import SceneCoco, SceneVOC, check_class_count
-from vpeft.core.datasets.detection_scenes import write_coco, write_voc
-from vpeft.core.datasets.scenes import CLASSES, draw_split
+from vpeft.core.datasets.detection.scenes import SceneCoco, SceneVOC
+from vpeft.core.datasets.embedded.scene_files import write_coco, write_voc
+from vpeft.core.datasets.embedded.scenes import CLASSES, draw_split
+from vpeft.core.hooks.class_count import check_class_count
 from vpeft.errors import UserError
 
 COCO, VOC = "configs/detection/lora_swin-b_coco.py", "configs/detection/lora_swin-l_voc.py"
@@ -327,7 +328,7 @@ def test_scenes_in_both_layouts(tmp_path):
 
 
 def test_scenes_are_drawn_on_first_use_and_read_by_mmdet(tmp_path, monkeypatch):
-    from vpeft.core.datasets import detection
+    from vpeft.core.datasets.detection import coco as detection
 
     monkeypatch.setattr(detection, "write_coco", lambda root: write_coco(root, {"train": 4}))
     monkeypatch.setattr(detection, "write_voc", lambda root: write_voc(root, {"train": 4}))

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from vpeft.apis.data import check_suite
+from vpeft.core.datasets.classification.vtab import VTAB1k
 from vpeft.core.datasets.tasks import VTAB
-from vpeft.core.datasets.vtab import VTAB1k
 from vpeft.errors import UserError
 
 LOAD = [{"type": "vpeft.LoadImage"}]

@@ -10,8 +10,8 @@ from PIL import Image
 
 from vpeft.apis.config import load_config
 from vpeft.apis.data import LISTED, check_suite
-from vpeft.core.datasets.fgvc import FGVC
-from vpeft.core.datasets.many_shot import ManyShot
+from vpeft.core.datasets.classification.fgvc import FGVC
+from vpeft.core.datasets.classification.many_shot import ManyShot
 from vpeft.core.datasets.tasks import SPLITS, SUITES
 from vpeft.errors import UserError
 

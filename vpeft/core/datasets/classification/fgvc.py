@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from vpeft.core.datasets.listed import ListedImages
+from vpeft.core.datasets.classification.listed import ListedImages
 from vpeft.errors import UserError
 from vpeft.registry import DATASETS
 
@@ -16,7 +16,7 @@ PLACES = ("", "images", "Images", "jpg")
 
 @DATASETS.register_module()
 class FGVC(ListedImages):
-    """One task of FGVC (:class:`~vpeft.core.datasets.listed.ListedImages`).
+    """One task of FGVC (:class:`~vpeft.core.datasets.classification.listed.ListedImages`).
 
     The layout, a list being one JSON object of a class number by path; images stand at the path or below
     ``images/``, ``Images/`` or ``jpg/``::

@@ -7,8 +7,17 @@ import torch
 from scipy.stats import kstest
 
 from vpeft.apis.config import build_model, load_config
-from vpeft.core.datasets import video_moving
-from vpeft.core.datasets.video_moving import CLASSES, FRAMES, SIZE, SPLITS, _motion, clip, draw_split, ensure_moving
+from vpeft.core.datasets.embedded import moving_shapes as video_moving
+from vpeft.core.datasets.embedded.moving_shapes import (
+    CLASSES,
+    FRAMES,
+    SIZE,
+    SPLITS,
+    _motion,
+    clip,
+    draw_split,
+    ensure_moving,
+)
 from vpeft.errors import UserError
 
 

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 from support.label_maps import ROOT, write_ade20k
 
-from vpeft.core.datasets.scenes import SPLITS, draw_split
+from vpeft.core.datasets.embedded.scenes import SPLITS, draw_split
 from vpeft.errors import UserError
 
 

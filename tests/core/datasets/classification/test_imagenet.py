@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import vpeft
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.config import load_config
-from vpeft.core.datasets.robustness import ImageNetShift
+from vpeft.core.datasets.classification.imagenet import ImageNetShift
 
 #: A training set of twelve classes, so that 10 sorts before 2 as text.
 WNIDS = [f"n{number:08d}" for number in (1440764, 1443537, 1484850, 1491361, 1494475, 1496331)]

@@ -10,8 +10,9 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader
 
 from vpeft.apis.config import load_config
-from vpeft.core.datasets.video import VideoList, fault, undecodable
-from vpeft.core.datasets.video_moving import clip, write_video
+from vpeft.core.datasets.embedded.moving_shapes import clip, write_video
+from vpeft.core.datasets.load.video import fault, undecodable
+from vpeft.core.datasets.video.lists import VideoList
 from vpeft.errors import UserError
 from vpeft.registry import TRANSFORMS
 

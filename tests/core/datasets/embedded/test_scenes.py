@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpeft.core.datasets.scenes import CLASSES, MOST, SIZE, SPLITS, VERSION, draw_split, ensure, scene
+from vpeft.core.datasets.embedded.scenes import CLASSES, MOST, SIZE, SPLITS, VERSION, draw_split, ensure, scene
 from vpeft.errors import UserError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vpeft.apis.data import contact_sheet
-from vpeft.core.datasets.mini import MAKERS, MiniVTAB, mini_split
+from vpeft.core.datasets.embedded.mini import MAKERS, MiniVTAB, mini_split
 from vpeft.core.datasets.tasks import GROUPS, MINI
 from vpeft.errors import UserError
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from vpeft.core.datasets.pictures import digits, photos, textures, tissue
-from vpeft.core.datasets.shifted import parse_shift, shift_images
-from vpeft.core.datasets.sprites import count, distance, location, orientation
+from vpeft.core.datasets.embedded.pictures import digits, photos, textures, tissue
+from vpeft.core.datasets.embedded.shifts import parse_shift, shift_images
+from vpeft.core.datasets.embedded.sprites import count, distance, location, orientation
 from vpeft.core.datasets.tasks import check_split, get_task
 from vpeft.registry import DATASETS
 
@@ -50,13 +50,13 @@ def mini_split(task: str, split: str, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 @DATASETS.register_module()
 class MiniVTAB(BaseDataset):
-    """One embedded task, with the interface of :class:`~vpeft.core.datasets.vtab.VTAB1k`; images are held in memory.
+    """One embedded task, with the interface of :class:`~vpeft.core.datasets.classification.vtab.VTAB1k`; images are held in memory.
 
     Args:
         task: Name of the task.
         split: ``train800 | val200 | train800val200 | test``.
         seed: Seed of the drawing.
-        shift: A corruption or change of style, such as ``noise-3`` (:mod:`vpeft.core.datasets.shifted`).
+        shift: A corruption or change of style, such as ``noise-3`` (:mod:`vpeft.core.datasets.embedded.shifts`).
         **kwargs: Of mmengine's ``BaseDataset``, such as ``pipeline``.
     """
 

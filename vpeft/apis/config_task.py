@@ -67,33 +67,6 @@ def configure_task(cfg: Config, task: str | None = None) -> Config:
     return cfg
 
 
-def use_authors_values(cfg: Config, task: str | None = None) -> Config:
-    """Set, in place, the hyper-parameters that the method's authors state for a task.
-
-    Args:
-        cfg: A config with one of the tables of ``configs/_base_/per_task/``.
-        task: Another task than the config's.
-
-    Raises:
-        UserError: There is no table, or the table lacks the task.
-    """
-    table = cfg.get("per_task")
-    if table is None:
-        raise UserError("authors_values=True, but this config has no per_task table: leave it out.")
-    name = get_task(task or cfg.task, cfg.suite).name
-    if name not in table:
-        raise UserError(
-            f"the per_task table has no row for {name!r}: {nearest(name, [t for t in table if t != 'columns'])}"
-        )
-    values = dict(zip(table.columns, table[name], strict=True))
-    smoothing = values.pop("label_smoothing", 0)
-    if smoothing:
-        loss = {"_delete_": True, "type": "LabelSmoothLoss", "label_smooth_val": smoothing, "mode": "original"}
-        values["model.head.loss"] = loss
-    cfg.merge_from_dict(values)
-    return cfg
-
-
 def _shift(cfg: Config, dataset: Any) -> None:
     """Shift the test images; results name it as another variant of the data."""
     if cfg.suite != "mini":

@@ -1,7 +1,7 @@
 """mmdet's COCO and VOC data sets with checks, and the embedded scenes read by them.
 
 mmdet is needed to import this, so configs ask for it:
-``custom_imports = dict(imports=["vpeft", "vpeft.core.datasets.detection"])``.
+``custom_imports = dict(imports=["vpeft", "vpeft.core.datasets.detection.coco"])``.
 """
 
 from __future__ import annotations
@@ -11,20 +11,12 @@ import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
-from mmdet.datasets import CocoDataset, VOCDataset
-from mmdet.models.dense_heads import RPNHead
-from mmengine.hooks import Hook
+from mmdet.datasets import CocoDataset
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
-from torch import nn
 
-from vpeft.core.adaptation.wrappers import unwrap
-from vpeft.core.datasets.detection_scenes import write_coco, write_voc
-from vpeft.core.datasets.scenes import CLASSES, PALETTE, ensure
 from vpeft.errors import UserError
-from vpeft.registry import DATASETS, HOOKS
+from vpeft.registry import DATASETS
 
 LAYOUT = "see docs/detection.md for the layout"
 
@@ -121,113 +113,6 @@ def check_images(paths: list[str], where: str) -> None:
         )
 
 
-@DATASETS.register_module()
-class CheckedVOC(VOCDataset):
-    """mmdet's ``VOCDataset``, which says what is wrong with the files.
-
-    As ``CocoDataset`` does, and unlike ``VOCDataset``, training leaves out boxes wholly outside their image or without
-    an area: anchors would be assigned to them at random. In testing they count as missed. Objects of classes that the
-    config does not name are left out with a warning.
-
-    Raises:
-        UserError: The list, an image or an annotation is missing or broken.
-    """
-
-    def load_data_list(self) -> list[dict[str, Any]]:
-        """The samples, after the checks."""
-        if self.backend_args is not None:
-            return super().load_data_list()
-        listed = Path(self.ann_file)
-        if not listed.is_file():
-            raise UserError(f"list of images {listed} does not exist: set data_root and ann_file; {LAYOUT}.")
-        names = listed.read_text().split()
-        if not names:
-            raise UserError(f"list of images {listed} is empty: unpack it again.")
-        root = Path(self.sub_data_root)
-        check_images([str(root / self.img_subdir / f"{name}.jpg") for name in names], str(listed))
-        self.unknown: Counter[str] = Counter()
-        samples = super().load_data_list()
-        _say_unknown(dict(self.unknown), str(listed))
-        return samples
-
-    def parse_data_info(self, img_info: dict[str, Any]) -> dict[str, Any]:
-        """One sample."""
-        path = Path(img_info["xml_path"])
-        if self.backend_args is None:
-            if not path.is_file():
-                raise UserError(f"annotation {path} does not exist: unpack the archive again; {LAYOUT}.")
-            try:
-                root = ET.parse(path).getroot()
-                sample = super().parse_data_info(img_info)
-            except (ET.ParseError, AttributeError, TypeError, ValueError) as error:
-                raise UserError(f"annotation {path} is broken ({error}): unpack the archive again.") from error
-            found = Counter(thing.findtext("name") for thing in root.iter("object"))
-            self.unknown.update({name: count for name, count in found.items() if name not in self.metainfo["classes"]})
-        else:
-            sample = super().parse_data_info(img_info)
-        if not self.test_mode:
-            size = sample["width"], sample["height"]
-            sample["instances"] = [one for one in sample["instances"] if _lies_inside(one["bbox"], *size)]
-        return sample
-
-
 def _lies_inside(box: list[int], width: int, height: int) -> bool:
     """Whether a part of the box with an area lies in the image."""
     return min(box[2], width) > max(box[0], 0) and min(box[3], height) > max(box[1], 0)
-
-
-@DATASETS.register_module()
-class SceneCoco(CheckedCoco):
-    """Embedded scenes with boxes and masks: COCO's files, drawn into ``data_root`` on first use."""
-
-    METAINFO = {"classes": CLASSES, "palette": list(PALETTE)}
-
-    def __init__(self, data_root: str, **kwargs) -> None:
-        super().__init__(data_root=str(ensure(data_root, write_coco)), **kwargs)
-
-
-@DATASETS.register_module()
-class SceneVOC(CheckedVOC):
-    """Embedded scenes with boxes: VOC's files, drawn into ``data_root`` on first use."""
-
-    METAINFO = {"classes": CLASSES, "palette": list(PALETTE)}
-
-    def __init__(self, data_root: str, **kwargs) -> None:
-        root = str(ensure(data_root, write_voc))
-        super().__init__(data_root=root, data_prefix={"sub_data_root": ""}, **kwargs)
-
-
-@HOOKS.register_module()
-class ClassCountHook(Hook):
-    """Stops a run whose heads have another number of classes than its data set, in training and in testing.
-
-    mmdet's own hook looks at training and validation alone, and by assertions.
-    """
-
-    def before_train(self, runner: Runner) -> None:
-        """Check the training data."""
-        check_class_count(unwrap(runner.model), runner.train_dataloader.dataset.metainfo)
-
-    def before_val(self, runner: Runner) -> None:
-        """Check the validation data."""
-        check_class_count(unwrap(runner.model), runner.val_dataloader.dataset.metainfo)
-
-    def before_test(self, runner: Runner) -> None:
-        """Check the test data."""
-        check_class_count(unwrap(runner.model), runner.test_dataloader.dataset.metainfo)
-
-
-def check_class_count(model: nn.Module, metainfo: dict[str, Any]) -> None:
-    """Check the heads of a detector against the classes of a data set.
-
-    Raises:
-        UserError: The numbers differ.
-    """
-    classes = metainfo["classes"]
-    for name, module in model.named_modules():
-        count = getattr(module, "num_classes", None)
-        if isinstance(count, int) and count != len(classes) and not isinstance(module, RPNHead):
-            raise UserError(
-                f"model.{name} has num_classes={count}, the data set has {len(classes)} classes "
-                f"({', '.join(classes)}): set num_classes of every head to the number of classes."
-            )

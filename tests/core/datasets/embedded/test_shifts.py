@@ -5,8 +5,8 @@ import pytest
 
 import vpeft
 from vpeft.apis.config import load_config
-from vpeft.core.datasets.mini import MiniVTAB, mini_split
-from vpeft.core.datasets.shifted import SEVERITIES, SHIFTS, parse_shift, safe_shifts, shift_images
+from vpeft.core.datasets.embedded.mini import MiniVTAB, mini_split
+from vpeft.core.datasets.embedded.shifts import SEVERITIES, SHIFTS, parse_shift, safe_shifts, shift_images
 from vpeft.core.datasets.tasks import MINI
 from vpeft.extension.shift_sheet import draw_shifts
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 from PIL import Image
 
-from vpeft.core.datasets.scenes import CLASSES, SPLITS, Scene, draw_split
+from vpeft.core.datasets.embedded.scenes import CLASSES, SPLITS, Scene, draw_split
 
 
 def write_coco(root: Path, sizes: Mapping[str, int] = SPLITS, seed: int = 0) -> None:

@@ -1,0 +1,1 @@
+"""Image classification: suites of lists and folders."""

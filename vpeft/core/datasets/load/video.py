@@ -1,0 +1,44 @@
+"""Whether a video can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vpeft.core.datasets.video.lists import _line
+
+
+def fault(path: str) -> str | None:
+    """What is wrong with a video's container, which is read through and not decoded; None where nothing is."""
+    import av
+
+    file = Path(path)
+    if not file.is_file():
+        return "does not exist: the archive was unpacked only in part, or data_root is another folder."
+    if file.stat().st_size == 0:
+        return "is empty: copy or unpack it again."
+    try:
+        with av.open(path, metadata_errors="ignore") as container:
+            if not container.streams.video:
+                return "has no picture: it holds sound or data alone."
+            stream = container.streams.video[0]
+            ends = [entry.pos + entry.size for entry in stream.index_entries]
+            if max(ends, default=0) > file.stat().st_size:
+                return "is truncated: copy or unpack it again."
+            if any(packet.is_corrupt for packet in container.demux(stream)):
+                return "is truncated or broken: copy or unpack it again."
+    except (OSError, ValueError, EOFError, IndexError, MemoryError, av.error.FFmpegError) as error:
+        return f"is truncated or no video ({_line(error)}): copy or unpack it again."
+    return None
+
+
+def undecodable(path: str) -> str | None:
+    """Why decord cannot decode a video to its end; None where it can."""
+    import decord
+
+    try:
+        reader = decord.VideoReader(path, num_threads=1)
+        for _ in range(len(reader)):
+            reader.next()
+    except Exception as error:  # decord raises RuntimeError, StopIteration, IndexError and others of its own
+        return f"cannot be decoded ({_line(error)}): copy or unpack it again."
+    return None

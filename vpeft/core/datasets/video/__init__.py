@@ -1,0 +1,5 @@
+"""Action recognition."""
+
+from vpeft.core.datasets.video.lists import VideoList
+
+__all__ = ["VideoList"]
