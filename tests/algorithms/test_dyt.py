@@ -7,7 +7,7 @@ from mmpretrain.structures import DataSample
 from support.hosts import ARCH, build, perturb, tokens
 
 import vpeft
-from vpeft.algorithms.losses.dyt import DyTLoss
+from vpeft.algorithms.adapter.dyt import DyTLoss
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.training.losses import LossWithMethods, add_losses
 from vpeft.registry import HOSTS

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from support.hosts import build, tokens
 
 import vpeft
-from vpeft.algorithms.losses.supcon import supervised_contrastive_loss, two_views
+from vpeft.algorithms.specification.gps import supervised_contrastive_loss, two_views
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.models.outputs import pooled_features
 

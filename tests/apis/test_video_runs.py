@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 
-from vpeft.algorithms.losses.supcon import two_views
+from vpeft.algorithms.specification.gps import two_views
 from vpeft.apis.config import build_model, load_config, plain_config
 from vpeft.apis.export import export_merged, load_trained
 from vpeft.apis.run import prepare, train

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.algorithms.adapter.adaptformer import AdaptFormer
-from vpeft.algorithms.losses.dyt import DyTLoss
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.training import TrainingPass
-from vpeft.registry import PEFT_METHODS
+from vpeft.registry import MODELS, PEFT_METHODS
 
 
 class Dispatcher(nn.Module):
@@ -76,7 +75,7 @@ class DyT(AdaptFormer):
     not computed.
 
     Training adds, in a second pass with m = 1, the complete model's loss, and
-    :class:`~vpeft.algorithms.losses.dyt.DyTLoss`. Two passes and activation checkpointing do not go together: torch
+    :class:`~vpeft.algorithms.adapter.dyt.DyTLoss`. Two passes and activation checkpointing do not go together: torch
     stops where a block that is run again would let other tokens through.
 
     Args:
@@ -119,3 +118,26 @@ class DyT(AdaptFormer):
 
     def count(self, host: Host) -> int:
         return super().count(host) + sum(b.dim + 1 for b in host.blocks)
+
+
+@MODELS.register_module()
+class DyTLoss(nn.Module):
+    """``2 (mean m - target)^2 + KL(dynamic || complete)``, the complete model's scores detached.
+
+    Dynamic Tuning, NeurIPS 2024. The cross entropies of both models are the head's own.
+
+    Args:
+        target: Share of the tokens that is to pass the MLPs.
+        rate_weight: Weight of the first term.
+    """
+
+    def __init__(self, target: float = 0.5, rate_weight: float = 2.0) -> None:
+        super().__init__()
+        self.target, self.rate_weight = target, rate_weight
+
+    def forward(self, masks: list[Tensor], dynamic: Tensor, complete: Tensor) -> dict[str, Tensor]:
+        """Losses from the masks of all blocks ``(B, n)`` and both models' scores ``(B, classes)``."""
+        rate = torch.stack([mask.mean() for mask in masks]).mean()
+        ours, theirs = dynamic.log_softmax(-1), complete.detach().log_softmax(-1)
+        divergence = (ours.exp() * (ours - theirs)).sum(-1).mean()
+        return {"loss_rate": self.rate_weight * (rate - self.target) ** 2, "loss_divergence": divergence}
