@@ -19,9 +19,9 @@ from vpeft.core.models.build import build_model
 from vpeft.core.trained.evaluate import evaluate as evaluate_set
 from vpeft.core.trained.logits import read_predictions
 from vpeft.core.trained.run import open_run, open_runs
-from vpeft.extension.inside_report import inside, write_inside
-from vpeft.extension.similarity_report import read_runs, write_report
-from vpeft.extension.wise_curve import data_sets, default_shifts, wise_curve, write_curves
+from vpeft.extension.agreement.report import read_runs, write_report
+from vpeft.extension.changes.report import inside, write_inside
+from vpeft.extension.interpolation.curve import data_sets, default_shifts, wise_curve, write_curves
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vpeft
 from vpeft.core.backbones.block_forward import QKV, SiteBlock
-from vpeft.extension.attention import Attention, recording, rollout, rollout_map
+from vpeft.extension.attention.record import Attention, recording, rollout, rollout_map
 
 METHODS = {
     "untouched": None,

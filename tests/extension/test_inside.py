@@ -8,11 +8,11 @@ from support.hosts import build, perturb, tokens
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.extension.cka import CKA, block_outputs, linear_cka, unbiased_hsic
-from vpeft.extension.inside_report import matrix
-from vpeft.extension.structure import selections
-from vpeft.extension.updates import Size, contribution_sizes, ratio, weight_sizes
-from vpeft.extension.wise import Interpolation
+from vpeft.extension.changes.cka import CKA, block_outputs, linear_cka, unbiased_hsic
+from vpeft.extension.changes.report import matrix
+from vpeft.extension.changes.selected import selections
+from vpeft.extension.changes.updates import Size, contribution_sizes, ratio, weight_sizes
+from vpeft.extension.interpolation.wise import Interpolation
 
 HOST = "mmpretrain.VisionTransformer"
 

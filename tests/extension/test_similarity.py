@@ -9,10 +9,17 @@ import torch
 
 import vpeft
 from vpeft.core.trained.logits import Predictions, read_predictions, write_predictions
-from vpeft.extension.ensembles import ensemble_report, logit_average, majority, oracle_accuracy
-from vpeft.extension.plots import COLOURS, save_figure
-from vpeft.extension.similarity import agreement, check_same_data, error_overlap, most_confident, regions, shared
-from vpeft.extension.similarity_report import read_runs, summary, write_report
+from vpeft.extension.agreement.ensembles import ensemble_report, logit_average, majority, oracle_accuracy
+from vpeft.extension.agreement.report import read_runs, summary, write_report
+from vpeft.extension.agreement.similarity import (
+    agreement,
+    check_same_data,
+    error_overlap,
+    most_confident,
+    regions,
+    shared,
+)
+from vpeft.extension.drawing.plots import COLOURS, save_figure
 
 LABELS = [0, 1, 2, 0]
 

@@ -12,8 +12,8 @@ from support.runs import write_run
 import vpeft
 from vpeft.core.trained.inputs import choose
 from vpeft.core.trained.run import Run, open_run
-from vpeft.extension import tsne
-from vpeft.extension.features import pooled, run_features
+from vpeft.extension.features import tsne
+from vpeft.extension.features.features import pooled, run_features
 
 TOOL = Path(__file__).parents[2] / "tools/visualization/tsne.py"
 

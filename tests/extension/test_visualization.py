@@ -19,11 +19,11 @@ from vpeft.apis.run import test as run_test
 from vpeft.core.backbones.find import find_host
 from vpeft.core.datasets.embedded.scenes import SPLITS
 from vpeft.core.trained.run import open_run
-from vpeft.extension.attention import recording, rollout_map
-from vpeft.extension.attention_figure import arrange, looked_at
-from vpeft.extension.gradcam import gradcam
-from vpeft.extension.grids import draw_grid
-from vpeft.extension.predictions import drawn, enlarge
+from vpeft.extension.attention.figure import arrange, looked_at
+from vpeft.extension.attention.gradcam import gradcam
+from vpeft.extension.attention.record import recording, rollout_map
+from vpeft.extension.drawing.grids import draw_grid
+from vpeft.extension.predictions.draw import drawn, enlarge
 
 ROOT = Path(__file__).parents[2]
 
@@ -254,7 +254,7 @@ def test_samples_of_both_packages_are_read_alike():
 
 def test_clips_are_shown_frame_by_frame():
     from vpeft.core.trained.inputs import Look
-    from vpeft.extension.attention_maps import Map
+    from vpeft.extension.attention.maps import Map
 
     clip = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     maps = {"one": Map(clip, np.arange(4.0)[:, None, None] * np.ones((4, 2, 2)), 1, (1, 0.5)), "two": None}

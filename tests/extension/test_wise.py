@@ -9,7 +9,7 @@ from torch import nn
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.extension.wise import Interpolation, head_of
+from vpeft.extension.interpolation.wise import Interpolation, head_of
 from vpeft.registry import PEFT_METHODS
 
 HOSTS = ("mmpretrain.VisionTransformer", "mmpretrain.SwinTransformer")

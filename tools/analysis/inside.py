@@ -4,7 +4,7 @@ import argparse
 
 from vpeft.apis.cli import run_main
 from vpeft.core.trained.run import open_runs
-from vpeft.extension.inside_report import write_inside
+from vpeft.extension.changes.report import write_inside
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import argparse
 
 from vpeft.apis.cli import run_main
-from vpeft.extension.shift_sheet import draw_shifts
+from vpeft.extension.interpolation.shift_sheet import draw_shifts
 
 
 def main() -> None:

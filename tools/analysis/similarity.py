@@ -3,7 +3,7 @@
 import argparse
 
 from vpeft.apis.cli import run_main
-from vpeft.extension.similarity_report import read_runs, summary, write_report
+from vpeft.extension.agreement.report import read_runs, summary, write_report
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ import argparse
 
 from vpeft.apis.cli import run_main
 from vpeft.core.trained.run import open_runs
-from vpeft.extension.wise import ALPHAS
-from vpeft.extension.wise_curve import default_shifts, wise_curve, write_curves
+from vpeft.extension.interpolation.curve import default_shifts, wise_curve, write_curves
+from vpeft.extension.interpolation.wise import ALPHAS
 
 
 def main() -> None:

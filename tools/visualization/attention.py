@@ -3,8 +3,8 @@
 import argparse
 
 from vpeft.apis.cli import run_main
-from vpeft.extension.attention_figure import looked_at, write_attention
-from vpeft.extension.attention_maps import KINDS
+from vpeft.extension.attention.figure import looked_at, write_attention
+from vpeft.extension.attention.maps import KINDS
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import argparse
 
 from vpeft.apis.cli import run_main
-from vpeft.extension.predictions import drawn, write_predictions
+from vpeft.extension.predictions.draw import drawn, write_predictions
 
 
 def main() -> None:

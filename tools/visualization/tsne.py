@@ -3,7 +3,7 @@
 import argparse
 
 from vpeft.apis.cli import run_main
-from vpeft.extension.tsne import EMBEDDINGS, panels, write_tsne
+from vpeft.extension.features.tsne import EMBEDDINGS, panels, write_tsne
 
 
 def main() -> None:

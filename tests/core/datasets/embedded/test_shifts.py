@@ -8,7 +8,7 @@ from vpeft.apis.config import load_config
 from vpeft.core.datasets.embedded.mini import MiniVTAB, mini_split
 from vpeft.core.datasets.embedded.shifts import SEVERITIES, SHIFTS, parse_shift, safe_shifts, shift_images
 from vpeft.core.datasets.tasks import MINI
-from vpeft.extension.shift_sheet import draw_shifts
+from vpeft.extension.interpolation.shift_sheet import draw_shifts
 
 IMAGES = mini_split("digits", "val200")[0][:24]  # coloured, which the photos are not
 

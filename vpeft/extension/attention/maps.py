@@ -14,8 +14,8 @@ from vpeft.core.backbones.find import find_host
 from vpeft.core.families.samples import label_of, prediction_of, shown
 from vpeft.core.trained.inputs import Look
 from vpeft.errors import UserError
-from vpeft.extension.attention import recording, rollout_map
-from vpeft.extension.gradcam import gradcam
+from vpeft.extension.attention.gradcam import gradcam
+from vpeft.extension.attention.record import recording, rollout_map
 from vpeft.registry import nearest
 
 #: Kinds of maps, and what their numbers are.

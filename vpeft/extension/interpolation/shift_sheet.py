@@ -10,7 +10,7 @@ import numpy as np
 from vpeft.core.datasets.embedded.mini import mini_split
 from vpeft.core.datasets.embedded.shifts import MIXED, SEVERITIES, safe_shifts, shift_images
 from vpeft.core.datasets.tasks import get_task
-from vpeft.extension.plots import figure, save_figure
+from vpeft.extension.drawing.plots import figure, save_figure
 
 
 def draw_shifts(task: str, path: str | os.PathLike[str]) -> Path:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,40 +13,16 @@ from matplotlib.lines import Line2D
 from vpeft.core.trained.inputs import choose
 from vpeft.core.trained.run import class_names, open_runs
 from vpeft.errors import UserError
-from vpeft.extension.features import Features, run_features
-from vpeft.extension.plots import COLOURS, MARKERS, figure, save_figure
-from vpeft.extension.scatter_page import scatter_page
+from vpeft.extension.drawing.plots import COLOURS, MARKERS, figure, save_figure
+from vpeft.extension.features.features import Features, run_features
+from vpeft.extension.features.panels import Panel
+from vpeft.extension.features.scatter_page import scatter_page
 from vpeft.files import write_atomically
 from vpeft.registry import nearest
 
 EMBEDDINGS = ("tsne", "pca", "umap")
 #: Neighbours that vote, and parts of the cross-validation.
 NEIGHBOURS, PARTS = 10, 5
-
-
-@dataclass
-class Panel:
-    """One run in the plane.
-
-    Attributes:
-        label: The run's label.
-        features: What is shown.
-        places: ``(N, 2)``, centred, with a root mean square distance of 1 from the centre.
-        quality: ``silhouette`` and ``knn`` of the features themselves, not of the plane.
-    """
-
-    label: str
-    features: Features
-    places: np.ndarray
-    quality: Mapping[str, float]
-
-    @property
-    def title(self) -> str:
-        """The label with the numbers below it."""
-        return (
-            f"{self.label}\nsilhouette {self.quality['silhouette']:.2f}, "
-            f"{NEIGHBOURS}-NN {100 * self.quality['knn']:.1f} %, head {100 * self.features.accuracy:.1f} %"
-        )
 
 
 def embed(values: np.ndarray, how: str = "tsne", seed: int = 0, perplexity: float = 30.0) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from vpeft.extension.tsne import Panel
+    from vpeft.extension.features.panels import Panel
 
 #: Side of the images that the page shows, in pixels, and the most that it carries.
 THUMBNAIL, MOST_IMAGES = 48, 3000

@@ -21,8 +21,8 @@ from vpeft.core.datasets.load.image import LoadImage
 from vpeft.core.trained.inputs import Look, dataset_looks, file_looks
 from vpeft.core.trained.run import Run, open_runs
 from vpeft.errors import UserError
-from vpeft.extension.grids import Cell, Grid, draw_grid
-from vpeft.extension.plots import COLOURS, save_figure
+from vpeft.extension.drawing.grids import Cell, Grid, draw_grid
+from vpeft.extension.drawing.plots import COLOURS, save_figure
 
 #: Images are drawn with at least so many pixels on their shorter side: lines and texts have a size of their own.
 LEAST = 320
@@ -47,7 +47,7 @@ def drawn(
         threshold: Boxes and masks below this score are left out.
 
     Returns:
-        The grid for :func:`~vpeft.extension.grids.draw_grid`, and names and colours of the classes in it.
+        The grid for :func:`~vpeft.extension.drawing.grids.draw_grid`, and names and colours of the classes in it.
 
     Raises:
         UserError: A folder is no run, runs are of different data, an image is missing, or a run predicts neither

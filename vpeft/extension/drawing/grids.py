@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from vpeft.extension.plots import figure
+from vpeft.extension.drawing.plots import figure
 
 #: matplotlib's name of the scale of maps; it can be read without seeing colours.
 COLOURS = "viridis"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.contributions import Place, contributions, resizing
 from vpeft.core.adaptation.find import find_adaptation
-from vpeft.extension.wise import Interpolation
+from vpeft.extension.interpolation.wise import Interpolation
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 
 from vpeft.core.trained.run import Run
 from vpeft.errors import UserError
-from vpeft.extension.cka import frozen_against_tuned
-from vpeft.extension.plots import figure, heat_map, save_figure, style
-from vpeft.extension.structure import Selection, selections
-from vpeft.extension.updates import Size, contribution_sizes, weight_sizes
-from vpeft.extension.wise import Interpolation
+from vpeft.extension.changes.cka import frozen_against_tuned
+from vpeft.extension.changes.selected import Selection, selections
+from vpeft.extension.changes.updates import Size, contribution_sizes, weight_sizes
+from vpeft.extension.drawing.plots import figure, heat_map, save_figure, style
+from vpeft.extension.interpolation.wise import Interpolation
 from vpeft.files import write_atomically
 
 #: Blocks and channels beyond which a matrix is drawn without numbers.
@@ -35,7 +35,7 @@ def inside(run: Run, count: int = 256, size: int = 64) -> dict[str, Any]:
         size: Samples in a batch.
 
     Returns:
-        ``contributions`` and ``weights`` (:class:`~vpeft.extension.updates.Size`), ``cka`` ``(blocks, blocks)``,
+        ``contributions`` and ``weights`` (:class:`~vpeft.extension.changes.updates.Size`), ``cka`` ``(blocks, blocks)``,
         ``selected`` (empty where nothing is selected).
     """
     model = run.model()

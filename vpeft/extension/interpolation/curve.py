@@ -21,8 +21,8 @@ from vpeft.core.models.build import build_model
 from vpeft.core.trained.evaluate import evaluate
 from vpeft.core.trained.run import Run, open_run
 from vpeft.errors import UserError
-from vpeft.extension.plots import figure, save_figure, style
-from vpeft.extension.wise import ALPHAS, Interpolation, head_of
+from vpeft.extension.drawing.plots import figure, save_figure, style
+from vpeft.extension.interpolation.wise import ALPHAS, Interpolation, head_of
 from vpeft.files import write_atomically
 from vpeft.registry import nearest
 

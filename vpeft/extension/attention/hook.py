@@ -25,7 +25,7 @@ class AttentionHook(Hook):
 
     Args:
         samples: Places in the validation or test set.
-        kinds: Kinds of maps (:data:`vpeft.extension.attention_maps.KINDS`); those that suit the host when None.
+        kinds: Kinds of maps (:data:`vpeft.extension.attention.maps.KINDS`); those that suit the host when None.
         block: The block that is looked at, from the end where negative.
         interval: Validations between two pictures.
     """
@@ -60,8 +60,8 @@ class AttentionHook(Hook):
             UserError: A sample does not exist, or the host has no attention of a kind.
         """
         from vpeft.core.trained.inputs import Look
-        from vpeft.extension.attention_figure import picture
-        from vpeft.extension.attention_maps import default_kinds, look
+        from vpeft.extension.attention.figure import picture
+        from vpeft.extension.attention.maps import default_kinds, look
 
         if missing := [i for i in self.samples if not 0 <= i < len(data)]:
             raise UserError(

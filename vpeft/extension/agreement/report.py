@@ -13,9 +13,17 @@ from matplotlib.figure import Figure
 
 from vpeft.core.trained.logits import Predictions, read_predictions
 from vpeft.errors import UserError
-from vpeft.extension.ensembles import ensemble_report
-from vpeft.extension.plots import COLOURS, figure, heat_map, save_figure, upset, venn
-from vpeft.extension.similarity import agreement, check_same_data, error_overlap, most_confident, regions, shared
+from vpeft.extension.agreement.ensembles import ensemble_report
+from vpeft.extension.agreement.sets import upset, venn
+from vpeft.extension.agreement.similarity import (
+    agreement,
+    check_same_data,
+    error_overlap,
+    most_confident,
+    regions,
+    shared,
+)
+from vpeft.extension.drawing.plots import COLOURS, figure, heat_map, save_figure
 from vpeft.files import write_atomically
 
 KINDS = {"correct": True, "wrong": False}

@@ -13,9 +13,9 @@ from mmengine.device import get_device
 from vpeft.core.trained.inputs import Look, dataset_looks, file_looks
 from vpeft.core.trained.run import open_runs
 from vpeft.errors import UserError
-from vpeft.extension.attention_maps import KINDS, Map, default_kinds, look
-from vpeft.extension.grids import Cell, Grid, draw_grid
-from vpeft.extension.plots import save_figure
+from vpeft.extension.attention.maps import KINDS, Map, default_kinds, look
+from vpeft.extension.drawing.grids import Cell, Grid, draw_grid
+from vpeft.extension.drawing.plots import save_figure
 
 #: Colours of texts on right and wrong predictions; a mark says it too.
 RIGHT, WRONG = "#0072B2", "#D55E00"
@@ -34,12 +34,12 @@ def looked_at(
 
     Args:
         folders: The runs' folders; tested on the same data where test samples are looked at.
-        kinds: :data:`~vpeft.extension.attention_maps.KINDS`; those that suit the first run's host when None.
+        kinds: :data:`~vpeft.extension.attention.maps.KINDS`; those that suit the first run's host when None.
         images: Files to look at.
         indices: Test samples to look at, by place; random ones where neither they nor ``images`` are given.
         count: How many random ones.
         seed: Seed of the choice.
-        **options: Of :func:`~vpeft.extension.attention_maps.look`.
+        **options: Of :func:`~vpeft.extension.attention.maps.look`.
 
     Returns:
         By kind: for every sample, the runs' maps by label.

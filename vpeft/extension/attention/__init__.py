@@ -1,0 +1,1 @@
+"""Where does a model look?"""
