@@ -31,8 +31,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from train_step import processor
 
-from vpeft.apis.compose import compose, recipes, table
-from vpeft.apis.config import build_model
+from vpeft.apis.config.load import build_model
+from vpeft.apis.config.recipes import compose, recipes, table
 from vpeft.core.adaptation.report import parameter_report
 from vpeft.core.families.metrics import FAMILY_PACKAGES
 from vpeft.core.trained.result import git_hash

@@ -12,8 +12,8 @@ from support.hosts import build
 
 import vpeft
 from vpeft.apis.catalogue import config_parameters
-from vpeft.apis.config import config_files, load_config
-from vpeft.apis.data import check_suite
+from vpeft.apis.config.load import config_files, load_config
+from vpeft.apis.data.check import check_suite
 from vpeft.core.datasets.tasks import TASKS, VTAB
 from vpeft.registry import HOSTS, PEFT_METHODS
 

@@ -6,13 +6,14 @@ Shows the plan and an estimate, then runs what is not done yet. Run again, also 
 import argparse
 from pathlib import Path
 
-from vpeft.apis.benchmark.benchmark import benchmark
-from vpeft.apis.benchmark.engines import ENGINES
 from vpeft.apis.benchmark.plan import load_plan
-from vpeft.apis.benchmark.results import read_results
-from vpeft.apis.benchmark.tables import markdown
-from vpeft.apis.cli import OptionsAction, run_main
+from vpeft.apis.benchmark.run_plan import benchmark
+from vpeft.apis.commands.arguments import OptionsAction
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.jobs.engines.build import ENGINES
 from vpeft.apis.leaderboard.write import write_leaderboard
+from vpeft.apis.results.files import read_results
+from vpeft.apis.results.tables import markdown
 
 
 def main() -> int:

@@ -2,8 +2,9 @@
 
 import argparse
 
-from vpeft.apis.cli import add_config_arguments, run_main
-from vpeft.apis.config import load_config
+from vpeft.apis.commands.arguments import add_config_arguments
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.config.load import load_config
 from vpeft.files import write_atomically
 
 

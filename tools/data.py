@@ -5,8 +5,9 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
-from vpeft.apis.cli import run_main
-from vpeft.apis.data import LISTED, check_suite, clip_sheet, contact_sheet, label_map_sheet, object_sheet
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.data.check import LISTED, check_suite
+from vpeft.apis.data.sheets import clip_sheet, contact_sheet, label_map_sheet, object_sheet
 from vpeft.core.datasets.tasks import SPLITS
 
 

@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from vpeft.apis.benchmark.results import read_results
-from vpeft.apis.cli import run_main
-from vpeft.apis.leaderboard.tables import TABLES
+from vpeft.apis.commands.ending import run_main
 from vpeft.apis.leaderboard.write import write_leaderboard
+from vpeft.apis.results.files import read_results
+from vpeft.apis.results.published.columns import TABLES
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from vpeft.apis.catalogue import catalogue
-from vpeft.apis.cli import run_main
+from vpeft.apis.commands.ending import run_main
 
 #: Fields that only ``--json`` shows.
 DETAILS = ("hyper_parameters", "unverified", "identity_at_start", "merges_with")

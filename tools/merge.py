@@ -2,9 +2,10 @@
 
 import argparse
 
-from vpeft.apis.cli import add_config_arguments, run_main
-from vpeft.apis.config import load_config
-from vpeft.apis.export import export_merged
+from vpeft.apis.commands.arguments import add_config_arguments
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.config.load import load_config
+from vpeft.apis.export.merged import export_merged
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from vpeft.apis.cli import run_main
-from vpeft.apis.family_matrix import PAGES, with_matrix
-from vpeft.apis.methods_page import methods_page
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.pages.families import PAGES, with_matrix
+from vpeft.apis.pages.methods import methods_page
 from vpeft.files import write_atomically
 
 

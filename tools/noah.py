@@ -2,8 +2,9 @@
 
 import argparse
 
-from vpeft.apis.cli import add_config_arguments, run_main
-from vpeft.apis.noah import noah
+from vpeft.apis.commands.arguments import add_config_arguments
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.tune.noah import noah
 from vpeft.core.trained.result import summary
 
 

@@ -4,8 +4,9 @@ import argparse
 import json
 
 from vpeft.apis.catalogue import config_parameters
-from vpeft.apis.cli import add_config_arguments, run_main
-from vpeft.apis.config import load_config
+from vpeft.apis.commands.arguments import add_config_arguments
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.config.load import load_config
 from vpeft.core.adaptation.report import render
 
 

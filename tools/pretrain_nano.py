@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from vpeft.apis.pretrain import PretrainSettings, pretrain
+from vpeft.apis.run.pretrain import PretrainSettings, pretrain
 from vpeft.errors import UserError
 
 

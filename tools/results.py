@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from vpeft.apis.benchmark.results import read_results
-from vpeft.apis.benchmark.tables import SHAPES, cell_runs
-from vpeft.apis.cli import run_main
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.results.files import read_results
+from vpeft.apis.results.tables import SHAPES, cell_runs
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
     fields = {name: getattr(args, name) for name in ("method", "backbone", "task", "seed", "status")}
     results = results.filtered(**fields)
     if args.plots:
-        from vpeft.apis.benchmark.plots import draw_all
+        from vpeft.apis.results.plots import draw_all
 
         for path in draw_all(results if args.all else results.honest(), args.plots):
             print(path)

@@ -3,9 +3,11 @@
 import argparse
 import os
 
-from vpeft.apis.cli import add_config_arguments, add_run_arguments, run_main
-from vpeft.apis.config import default_work_dir, load_config
-from vpeft.apis.run import prepare, test
+from vpeft.apis.commands.arguments import add_config_arguments, add_run_arguments
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.config.load import default_work_dir, load_config
+from vpeft.apis.run.prepare import prepare
+from vpeft.apis.run.test import test
 from vpeft.core.trained.result import summary
 
 

@@ -2,9 +2,11 @@
 
 import argparse
 
-from vpeft.apis.cli import add_config_arguments, add_run_arguments, run_main
-from vpeft.apis.config import default_work_dir, load_config
-from vpeft.apis.run import prepare, train
+from vpeft.apis.commands.arguments import add_config_arguments, add_run_arguments
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.config.load import default_work_dir, load_config
+from vpeft.apis.run.prepare import prepare
+from vpeft.apis.run.train import train
 
 
 def main() -> None:

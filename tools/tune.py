@@ -6,10 +6,11 @@
 import argparse
 import json
 
-from vpeft.apis.benchmark.engines import ENGINES, build_engine
-from vpeft.apis.cli import OptionsAction, add_config_arguments, run_main
-from vpeft.apis.config import load_config
-from vpeft.apis.tune import Study, tune
+from vpeft.apis.commands.arguments import OptionsAction, add_config_arguments
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.config.load import load_config
+from vpeft.apis.jobs.engines.build import ENGINES, build_engine
+from vpeft.apis.tune.study import Study, tune
 
 
 def main() -> None:

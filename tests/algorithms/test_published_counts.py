@@ -10,7 +10,7 @@ from support.hosts import mm_swin, mm_vit
 
 import vpeft
 from vpeft.apis.catalogue import config_parameters
-from vpeft.apis.config import load_config
+from vpeft.apis.config.load import load_config
 from vpeft.registry import PEFT_METHODS
 
 ROOT = Path(__file__).parents[2]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vpeft.apis.compose import method_rows
-from vpeft.apis.methods_page import COUNTED, count_on
+from vpeft.apis.config.recipes import method_rows
+from vpeft.apis.pages.methods import COUNTED, count_on
 from vpeft.core.contract.build import build_method
 
 TABLES = Path(__file__).parents[2] / "configs" / "_base_" / "methods"

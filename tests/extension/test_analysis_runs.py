@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 import vpeft
-from vpeft.apis.config import load_config
-from vpeft.apis.run import prepare, train
-from vpeft.apis.run import test as evaluate
+from vpeft.apis.config.load import load_config
+from vpeft.apis.run.prepare import prepare
+from vpeft.apis.run.test import test as evaluate
+from vpeft.apis.run.train import train
 from vpeft.core.models.build import build_model
 from vpeft.core.trained.evaluate import evaluate as evaluate_set
 from vpeft.core.trained.logits import read_predictions

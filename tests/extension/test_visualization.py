@@ -13,9 +13,9 @@ from support.runs import write_run
 from torch import nn
 
 import vpeft
-from vpeft.apis.config import load_config
-from vpeft.apis.run import prepare
-from vpeft.apis.run import test as run_test
+from vpeft.apis.config.load import load_config
+from vpeft.apis.run.prepare import prepare
+from vpeft.apis.run.test import test as run_test
 from vpeft.core.backbones.find import find_host
 from vpeft.core.datasets.embedded.scenes import SPLITS
 from vpeft.core.trained.run import open_run

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from vpeft.apis.benchmark.results import RUNS, digest, write_result
+from vpeft.apis.results.files import RUNS, digest, write_result
 from vpeft.core.adaptation.report import ppt
 from vpeft.core.datasets.tasks import get_task
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import vpeft
 from support.hosts import perturb
-from vpeft.apis.config import load_config
+from vpeft.apis.config.load import load_config
 from vpeft.core.models.build import build_model
 from vpeft.core.trained.load import ADAPTER
 

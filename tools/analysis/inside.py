@@ -2,7 +2,7 @@
 
 import argparse
 
-from vpeft.apis.cli import run_main
+from vpeft.apis.commands.ending import run_main
 from vpeft.core.trained.run import open_runs
 from vpeft.extension.changes.report import write_inside
 

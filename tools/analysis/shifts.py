@@ -2,7 +2,7 @@
 
 import argparse
 
-from vpeft.apis.cli import run_main
+from vpeft.apis.commands.ending import run_main
 from vpeft.extension.interpolation.shift_sheet import draw_shifts
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from vpeft.apis.cli import run_main
+from vpeft.apis.commands.ending import run_main
 from vpeft.core.trained.run import open_runs
 from vpeft.extension.interpolation.curve import default_shifts, wise_curve, write_curves
 from vpeft.extension.interpolation.wise import ALPHAS

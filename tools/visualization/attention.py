@@ -2,7 +2,7 @@
 
 import argparse
 
-from vpeft.apis.cli import run_main
+from vpeft.apis.commands.ending import run_main
 from vpeft.extension.attention.figure import looked_at, write_attention
 from vpeft.extension.attention.maps import KINDS
 

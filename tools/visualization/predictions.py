@@ -2,7 +2,7 @@
 
 import argparse
 
-from vpeft.apis.cli import run_main
+from vpeft.apis.commands.ending import run_main
 from vpeft.extension.predictions.draw import drawn, write_predictions
 
 

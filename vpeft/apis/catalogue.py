@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine import Config
 
-from vpeft.apis.config import build_model, config_names
+from vpeft.apis.config.load import build_model, config_names
 from vpeft.core.adaptation.report import Report, parameter_report
 from vpeft.core.models.build import meta_build
 from vpeft.errors import UserError

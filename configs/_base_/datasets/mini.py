@@ -1,5 +1,5 @@
 # The embedded mini-benchmark (docs/data.md). `--task` chooses the task; what follows from these fields
-# (classes, pipelines, mean and std) is set by vpeft.apis.config_task.
+# (classes, pipelines, mean and std) is set by vpeft.apis.config.task.
 suite = "mini"
 task = "digits"
 data_variant = "embedded"

@@ -1,5 +1,5 @@
 # VTAB-1k in its public folder layout (docs/data.md). `--task` chooses the task; what follows from these fields
-# (folders, classes, pipelines, mean and std) is set by vpeft.apis.config_task.
+# (folders, classes, pipelines, mean and std) is set by vpeft.apis.config.task.
 suite = "vtab"
 task = "cifar"
 data_root = "data/vtab-1k"

@@ -9,7 +9,7 @@ from support.results import result, store
 from vpeft.apis.benchmark import cost
 from vpeft.apis.benchmark.estimate import Estimate, probe
 from vpeft.apis.benchmark.plan import Plan
-from vpeft.apis.config import build_model, load_config
+from vpeft.apis.config.load import build_model, load_config
 
 ROOT = Path(__file__).parents[3]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from vpeft import UserError
-from vpeft.apis.benchmark.jobs import effective_config, setting_hash
 from vpeft.apis.benchmark.plan import Plan, load_plan
-from vpeft.apis.config import load_config
+from vpeft.apis.config.load import load_config
+from vpeft.apis.config.setting import effective_config, setting_hash
 
 ROOT = Path(__file__).parents[3]
 

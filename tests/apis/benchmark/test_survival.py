@@ -16,11 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vpeft.apis.benchmark.benchmark import benchmark
-from vpeft.apis.benchmark.engines import build_engine
 from vpeft.apis.benchmark.plan import Plan
-from vpeft.apis.benchmark.results import read_results
-from vpeft.apis.benchmark.scheduler import run_jobs
+from vpeft.apis.benchmark.run_plan import benchmark
+from vpeft.apis.jobs.engines.build import build_engine
+from vpeft.apis.jobs.scheduler import run_jobs
+from vpeft.apis.results.files import read_results
 
 ROOT = Path(__file__).parents[3]
 FAST = {

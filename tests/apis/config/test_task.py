@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vpeft.apis.config import load_config
+from vpeft.apis.config.load import load_config
 from vpeft.core.datasets.tasks import FGVC, MANY_SHOT, MINI, SPLITS, VTAB
 from vpeft.errors import UserError
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from support.results import result, store
 
-from vpeft.apis.benchmark.results import read_results
 from vpeft.apis.catalogue import config_parameters
-from vpeft.apis.config import load_config
+from vpeft.apis.config.load import load_config
 from vpeft.apis.leaderboard.against import against, seed_noise
 from vpeft.apis.leaderboard.boards import boards
-from vpeft.apis.leaderboard.tables import TABLES, find_table
 from vpeft.apis.leaderboard.text import differences_csv
+from vpeft.apis.results.files import read_results
+from vpeft.apis.results.published.columns import TABLES, find_table
 from vpeft.core.datasets.tasks import VTAB
 from vpeft.registry import PEFT_METHODS
 

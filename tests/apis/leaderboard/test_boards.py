@@ -11,11 +11,11 @@ import pytest
 from support.results import result, store
 
 from vpeft import UserError
-from vpeft.apis.benchmark.results import read_results
 from vpeft.apis.leaderboard.boards import about_methods, boards, left_out
 from vpeft.apis.leaderboard.page import page, page_data
 from vpeft.apis.leaderboard.text import board_csv
 from vpeft.apis.leaderboard.write import write_leaderboard
+from vpeft.apis.results.files import read_results
 
 # digits is natural, textures specialized, sprite_count and sprite_distance structured.
 LORA = {"digits": (0.90, 0.92), "textures": (0.80, 0.80), "sprite_count": (0.50, 0.54), "sprite_distance": (0.60, 0.60)}

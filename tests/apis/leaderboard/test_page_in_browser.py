@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from support.results import result, store
 
-from vpeft.apis.benchmark.plots import front
-from vpeft.apis.benchmark.results import read_results
-from vpeft.apis.benchmark.statistics import lines
 from vpeft.apis.leaderboard.write import write_leaderboard
+from vpeft.apis.results.files import read_results
+from vpeft.apis.results.plots import front
+from vpeft.apis.results.statistics import lines
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -12,9 +12,9 @@ from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from vpeft.apis.benchmark.jobs import RunJob
-from vpeft.apis.benchmark.results import RUNS, read_results
-from vpeft.apis.config import build_model
+from vpeft.apis.benchmark.run_job import RunJob
+from vpeft.apis.config.load import build_model
+from vpeft.apis.results.files import RUNS, read_results
 
 #: At most so many hosts, with so many images of each class, are tried for a few steps.
 PROBES = 8

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 from mmengine import Config
 
-from vpeft.apis.benchmark.jobs import RunJob
-from vpeft.apis.compose import split
-from vpeft.apis.config import config_names, load_config
+from vpeft.apis.benchmark.run_job import RunJob
+from vpeft.apis.config.load import config_names, load_config
+from vpeft.apis.config.recipes import split
 from vpeft.core.contract.build import build_methods
 from vpeft.core.datasets.tasks import GROUPS, SUITES, get_task
 from vpeft.errors import UserError
@@ -37,7 +37,7 @@ class Plan:
         options: Settings by dotted key that are changed in every run; a row of its own in the tables.
         sweep: Values to go through, all with all: by dotted key; by the name of a hyper-parameter for the methods that
             have it; by ``shots`` for training sets of so many images a class (null: all).
-        tune: Tune each config on each task first: ``trials``, ``seed``, ``batch``, ``space`` (:mod:`vpeft.apis.tune`).
+        tune: Tune each config on each task first: ``trials``, ``seed``, ``batch``, ``space`` (:mod:`vpeft.apis.tune.study`).
         retries: Further attempts at a run that failed.
         keep_checkpoints: Keep ``epoch_*.pth`` of finished runs.
         threads: CPU threads of a run. Another number gives results that differ in the last bits.

@@ -7,5 +7,5 @@ import mmpretrain.visualization  # noqa: F401
 import torchvision  # noqa: F401
 import yapf.yapflib.yapf_api  # noqa: F401  (mmengine writes configs with it)
 
-import vpeft.apis.benchmark.jobs
+import vpeft.apis.benchmark.run_job
 import vpeft.core.datasets.embedded.mini  # noqa: F401

@@ -19,9 +19,9 @@ from typing import Any
 
 from scipy import stats
 
-from vpeft.apis.benchmark.statistics import CONFIDENCE
 from vpeft.apis.leaderboard.boards import Board, Entry
-from vpeft.apis.leaderboard.tables import GROUP, MEAN_OF_GROUPS, PARAMETERS, PPT, TASK, Column, Table
+from vpeft.apis.results.published.columns import GROUP, MEAN_OF_GROUPS, PARAMETERS, PPT, TASK, Column, Table
+from vpeft.apis.results.statistics import CONFIDENCE
 from vpeft.core.adaptation.report import ppt
 from vpeft.core.datasets.tasks import SUITES
 from vpeft.core.families.metrics import MAIN_METRICS
@@ -37,7 +37,7 @@ class Difference:
         row: The published row.
         ours_name: Our row.
         column: The published column's name.
-        kind: Of what (:class:`~vpeft.apis.leaderboard.tables.Column`).
+        kind: Of what (:class:`~vpeft.apis.results.published.columns.Column`).
         what: Task or group.
         ours, published: Percent; millions for parameters; PPT as it is.
         std: Standard deviation over our seeds, of as many as ``seeds``; None for one.

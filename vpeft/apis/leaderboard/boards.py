@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vpeft.apis.benchmark.results import Cell, Results, Row, cells, row_name
-from vpeft.apis.benchmark.statistics import Line, all_tasks, compare, lines, mean_and_std
-from vpeft.apis.benchmark.tables import kept
+from vpeft.apis.results.files import Cell, Results, Row, cells, row_name
+from vpeft.apis.results.statistics import Line, all_tasks, compare, lines, mean_and_std
+from vpeft.apis.results.tables import kept
 from vpeft.core.contract.method import CATEGORIES
 from vpeft.core.datasets.tasks import GROUPS
 from vpeft.registry import PEFT_METHODS

@@ -16,9 +16,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from vpeft.apis.benchmark.results import Results, shared
 from vpeft.apis.leaderboard.against import Against
 from vpeft.apis.leaderboard.boards import COSTS, MEMORY, Board, Entry, left_out
+from vpeft.apis.results.files import Results, shared
 from vpeft.core.adaptation.report import PPT_CONSTANT
 from vpeft.core.contract.method import CATEGORIES
 

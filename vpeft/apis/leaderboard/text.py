@@ -7,11 +7,11 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vpeft.apis.benchmark.results import Results
-from vpeft.apis.benchmark.tables import markdown
 from vpeft.apis.leaderboard.against import PARAMETERS, PPT, Against, Difference
 from vpeft.apis.leaderboard.boards import COSTS, Board, left_out
 from vpeft.apis.leaderboard.page import notes
+from vpeft.apis.results.files import Results
+from vpeft.apis.results.tables import markdown
 
 FORMULA = (
     "PPT = M exp(-log10(P / C + 1)) with C = 10^7, M the mean of tasks in [0, 1], P the trained parameters without "

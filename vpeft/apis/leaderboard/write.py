@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vpeft.apis.benchmark.results import Results
-from vpeft.apis.benchmark.tables import as_csv
 from vpeft.apis.leaderboard.against import against
 from vpeft.apis.leaderboard.boards import boards
 from vpeft.apis.leaderboard.page import page, page_data
-from vpeft.apis.leaderboard.tables import TABLES, find_table
 from vpeft.apis.leaderboard.text import as_markdown, board_csv, differences_csv
+from vpeft.apis.results.files import Results
+from vpeft.apis.results.published.columns import TABLES, find_table
+from vpeft.apis.results.tables import as_csv
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
 
@@ -31,7 +31,7 @@ def write_leaderboard(
     """Write the page, Markdown and CSV.
 
     Args:
-        results: What :func:`vpeft.apis.benchmark.results.read_results` gives.
+        results: What :func:`vpeft.apis.results.files.read_results` gives.
         out: Folder; ``<results>/leaderboard`` unless given.
         published: Names of published tables to compare with; all unless given.
         everything: Put runs off the protocol on the boards too.

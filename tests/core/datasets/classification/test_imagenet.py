@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import vpeft
 from vpeft.apis.catalogue import config_parameters
-from vpeft.apis.config import load_config
+from vpeft.apis.config.load import load_config
 from vpeft.core.datasets.classification.imagenet import ImageNetShift
 
 #: A training set of twelve classes, so that 10 sorts before 2 as text.

@@ -8,8 +8,8 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
 
-from vpeft.apis.config import load_config
-from vpeft.apis.data import LISTED, check_suite
+from vpeft.apis.config.load import load_config
+from vpeft.apis.data.check import LISTED, check_suite
 from vpeft.core.datasets.classification.fgvc import FGVC
 from vpeft.core.datasets.classification.many_shot import ManyShot
 from vpeft.core.datasets.tasks import SPLITS, SUITES

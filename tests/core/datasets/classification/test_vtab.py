@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpeft.apis.data import check_suite
+from vpeft.apis.data.check import check_suite
 from vpeft.core.datasets.classification.vtab import VTAB1k
 from vpeft.core.datasets.tasks import VTAB
 from vpeft.errors import UserError

@@ -11,7 +11,7 @@ from mmengine.structures import InstanceData
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from vpeft.apis.config import load_config
+from vpeft.apis.config.load import load_config
 from vpeft.core.datasets.detection.scenes import SceneCoco, SceneVOC
 from vpeft.core.datasets.embedded.scene_files import write_coco, write_voc
 from vpeft.core.datasets.embedded.scenes import CLASSES, draw_split
@@ -349,7 +349,7 @@ def test_scenes_are_drawn_on_first_use_and_read_by_mmdet(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("recipe", ["detection", "instances"])
 def test_heads_of_another_number_of_classes_are_refused(recipe):
-    from vpeft.apis.config import build_model
+    from vpeft.apis.config.load import build_model
 
     cfg = load_config(f"configs/mini/linear_nano_swin_{recipe}.py")
     model = build_model(cfg)
@@ -359,7 +359,7 @@ def test_heads_of_another_number_of_classes_are_refused(recipe):
 
 
 def test_object_sheet(tmp_path):
-    from vpeft.apis.data import object_sheet
+    from vpeft.apis.data.sheets import object_sheet
 
     path = object_sheet(tmp_path / "sheet.png", samples=4)
     assert path.stat().st_size < 60_000

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from vpeft.apis.data import contact_sheet
+from vpeft.apis.data.sheets import contact_sheet
 from vpeft.core.datasets.embedded.mini import MAKERS, MiniVTAB, mini_split
 from vpeft.core.datasets.tasks import GROUPS, MINI
 from vpeft.errors import UserError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from vpeft.apis.config import build_model, load_config
+from vpeft.apis.config.load import build_model, load_config
 from vpeft.core.datasets.embedded import moving_shapes as video_moving
 from vpeft.core.datasets.embedded.moving_shapes import (
     CLASSES,

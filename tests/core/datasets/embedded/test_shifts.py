@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import vpeft
-from vpeft.apis.config import load_config
+from vpeft.apis.config.load import load_config
 from vpeft.core.datasets.embedded.mini import MiniVTAB, mini_split
 from vpeft.core.datasets.embedded.shifts import SEVERITIES, SHIFTS, parse_shift, safe_shifts, shift_images
 from vpeft.core.datasets.tasks import MINI

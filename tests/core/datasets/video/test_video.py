@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader
 
-from vpeft.apis.config import load_config
+from vpeft.apis.config.load import load_config
 from vpeft.core.datasets.embedded.moving_shapes import clip, write_video
 from vpeft.core.datasets.load.video import fault, undecodable
 from vpeft.core.datasets.video.lists import VideoList

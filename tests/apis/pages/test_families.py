@@ -1,0 +1,65 @@
+"""Every composed config of detection, segmentation and video, and the pages that show them."""
+
+from pathlib import Path
+
+import pytest
+
+from vpeft.apis.config.load import plain_config
+from vpeft.apis.config.recipes import compose, recipes, table
+from vpeft.apis.pages.families import PAGES, with_matrix
+from vpeft.core.adaptation.report import parameter_report
+from vpeft.core.contract.build import build_methods
+from vpeft.core.models.build import build_model, meta_build
+from vpeft.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+RECIPES = [
+    pytest.param(ROOT / "configs" / folder / name, recipe, id=f"{folder}/{name}")
+    for folder in (*PAGES, "mini")
+    for name, recipe in recipes(ROOT / "configs" / folder).items()
+]
+
+
+def test_the_published_set_ups_are_there():
+    names = {param.id for param in RECIPES}
+    assert {"detection/swin-b_coco", "detection/swin-l_voc", "segmentation/swin-l_ade20k"} <= names
+    assert {f"video/{m}_{d}" for m in ("vit-b", "swin-b") for d in ("ssv2", "hmdb51", "ucf101", "k400")} <= names
+
+
+@pytest.mark.parametrize(("path", "recipe"), RECIPES)
+def test_every_config_of_a_recipe_builds(path, recipe):
+    """The recipe's whole model on the meta device, with each method of its table in turn."""
+    plain = recipe.load()
+    methods, options = table(plain, recipe.folder)
+    settings = plain.to_dict()
+    with meta_build():
+        model = build_model(plain)
+    built = 0
+    for name in methods:
+        config = path.with_name(f"{name}_{path.name}.py")
+        if name in plain.get("without", {}):
+            with pytest.raises(UserError, match="not for this recipe"):
+                compose(config)
+            continue
+        cfg = compose(config)
+        rest = plain_config(cfg).to_dict()
+        assert rest["model"] == settings["model"]
+        assert rest["train_dataloader"] == settings["train_dataloader"]
+        assert name in options or rest["optim_wrapper"] == settings["optim_wrapper"]
+        with meta_build():
+            adaptation = adapt(model.backbone, build_methods(cfg.model.backbone.method))
+        (method,) = adaptation.methods.values()
+        report = parameter_report(model)
+        assert report.trainable_without_head == method.count(adaptation.host)
+        assert report.head > 0
+        adaptation.detach()
+        built += 1
+    assert built >= len(methods) - 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", PAGES)
+def test_the_pages_are_up_to_date(family, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / f"{family}.md").read_text()
+    assert with_matrix(page, family) == page, "run tools/methods_page.py"

@@ -1,0 +1,99 @@
+"""From a plan to results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from vpeft.apis.benchmark.estimate import Estimate
+from vpeft.apis.benchmark.plan import Plan
+from vpeft.apis.benchmark.run_job import RunJob
+from vpeft.apis.jobs.engines.build import build_engine
+from vpeft.apis.jobs.scheduler import clock, run_jobs
+from vpeft.core.trained.result import git_hash
+from vpeft.errors import UserError
+
+
+def benchmark(
+    plan: Plan, root: str, engine: str = "local", engine_options: Mapping[str, Any] | None = None, dry_run: bool = False
+) -> list[RunJob]:
+    """Show a plan, then run what of it is not done.
+
+    Started again after it was stopped or killed it goes on where it was, and ends with the same results.
+
+    Args:
+        plan: The plan.
+        root: Folder of the results.
+        engine: Where it runs (:data:`~vpeft.apis.jobs.engines.build.ENGINES`).
+        engine_options: Options of the engine.
+        dry_run: Only show the plan.
+
+    Returns:
+        The runs that failed; the others' results are below ``root``.
+
+    Raises:
+        UserError: The plan or the engine's options are wrong. A run that fails raises nothing.
+    """
+    settings = None
+    options = {"threads": plan.threads, **(engine_options or {})}
+    if plan.tune is not None and not dry_run:
+        settings = _tune(plan, root, engine, options)
+    jobs = plan.jobs(root, settings)
+    if dry_run:
+        show(plan, jobs, None, None)
+        return []
+    with build_engine(engine, **options) as where:
+        estimate = Estimate(root, [job for job in jobs if not job.done()])
+        show(plan, jobs, estimate, where.slots)
+        return run_jobs(jobs, where, plan.retries, expected=estimate)
+
+
+def _tune(plan: Plan, root: str, engine: str, options: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    from vpeft.apis.tune.study import Study, tune
+
+    if plan.sweep:
+        raise UserError(
+            "plan: tune and sweep together would mix settings: tune first, then sweep configs/... by itself."
+        )
+    studies = [
+        Study.of(cell.entry.path, cell.task, cell.suite, root, options=cell.variant, **plan.tune)
+        for cell in plan.cells()
+    ]
+    with build_engine(engine, **options) as where:
+        found = tune(studies, where, plan.retries)
+    return {(study.config, study.task): setting for study, setting in zip(studies, found, strict=True)}
+
+
+def show(plan: Plan, jobs: Sequence[RunJob], estimate: Estimate | None, slots: int | None) -> None:
+    """Print what will be run, and how long it is likely to take."""
+    console = Console(stderr=True, highlight=False)
+    results = [job.result() for job in jobs]
+    done = [result for result in results if result is not None and result["status"] == "ok"]
+    todo = [job for job, result in zip(jobs, results, strict=True) if result is None or result["status"] != "ok"]
+    rows = {(job.method, job.backbone, repr(job.variant)) for job in jobs}
+    line = f"{len(rows)} rows x {len({j.task for j in jobs})} tasks x {len(plan.seeds)} seeds"
+    console.print(f"{line}: {len(jobs)} runs, {len(done)} done, {len(todo)} to do")
+    for name in ("method", "backbone", "task", "seed"):
+        values = dict.fromkeys(str(getattr(job, name)) for job in jobs)
+        console.print(f"  {name + 's':<10} {', '.join(values)}", soft_wrap=True)
+    changed: dict[str, dict[str, None]] = {}
+    for job in jobs:
+        for key, value in job.variant.items():
+            changed.setdefault(key, {})[str(value)] = None
+    for key, values in changed.items():
+        console.print(f"  with       {key} = {', '.join(values)}", soft_wrap=True)
+    faults = {}
+    for job in {(j.config, j.task, repr(j.variant)): j for j in todo}.values():
+        for fault in job.protocol()["faults"]:
+            faults.setdefault(fault, []).append(job)
+    for fault, of in faults.items():
+        console.print(f"  off the protocol, left out of leaderboards: {len(of)} cells: {fault}", soft_wrap=True)
+    other = sum(result["git"] != git_hash() for result in done)
+    if other:
+        console.print(f"  {other} of the done runs are of another commit; use another folder to run them again")
+    if estimate is not None and todo:
+        left = estimate.total(todo, slots)
+        workers = f"{slots} at a time" if slots else "as the cluster has room"
+        console.print(f"  estimate   {clock(left)}, {workers}; {estimate.source}")

@@ -1,0 +1,95 @@
+"""What of a config makes a run another run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from mmengine import Config
+
+from vpeft.apis.config.load import load_config
+from vpeft.apis.config.protocol import one_look, protocol
+from vpeft.apis.config.shots import few_shot
+from vpeft.apis.results.files import digest
+from vpeft.errors import UserError
+
+#: Set on a config for where and how it runs, not for what comes out.
+NOT_CONTENT = {
+    "work_dir",
+    "launcher",
+    "log_level",
+    "experiment_name",
+    "visualizer",
+    "vis_backends",
+    "data_root",
+    "per_task",
+}
+
+
+#: Default hooks that only watch.
+WATCHERS = {"timer", "logger", "checkpoint", "visualization"}
+
+
+def setting_hash(cfg: Config) -> str:
+    """What a setting is known by: SHA-256 of the effective config, data variant included, seed not.
+
+    Paths of data and work, logging, and where a tuned setting came from are left out: they change nothing.
+    """
+
+    def content(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {str(k): content(v) for k, v in node.items() if k not in NOT_CONTENT}
+        if isinstance(node, (list, tuple)):
+            return [content(v) for v in node]
+        return node if isinstance(node, (str, int, float, bool, type(None))) else repr(node)
+
+    whole = content(cfg.to_dict())
+    whole["default_hooks"] = {k: v for k, v in whole.get("default_hooks", {}).items() if k not in WATCHERS}
+    whole.get("randomness", {}).pop("seed", None)
+    return digest(whole)
+
+
+def effective_config(config: str, task: str | None, options: Mapping[str, Any], variant: Mapping[str, Any]) -> Config:
+    """What a run is made from: the config with its task, options and variant, its one look at the test set."""
+    changes = {k: v for k, v in {**options, **variant}.items() if k != "shots"}
+    cfg = one_look(load_config(config, task, changes))
+    if (shots := variant.get("shots")) is not None:
+        try:
+            few_shot(cfg, shots)
+        except UserError as error:
+            raise UserError(f"{config}{f' on {task}' if task else ''}: {error}") from error
+    return cfg
+
+
+@cache
+def _setting(config: str, task: str | None, changes: str) -> tuple[str, dict[str, Any]]:
+    """Hash and protocol of a setting, once for all its seeds."""
+    options, variant = json.loads(changes)
+    cfg = effective_config(config, task, options, variant)
+    return setting_hash(cfg), protocol(cfg, variant.get("shots"))
+
+
+class QuickConfig(Config):
+    """A config that is written out once: mmengine asks for its formatted text seven times in a run, which for a run of
+    seconds is a good part of all.
+    """
+
+    @classmethod
+    def of(cls, cfg: Config) -> QuickConfig:
+        """The same config, quiet."""
+        return cls({**cfg.to_dict(), "log_level": "ERROR"}, cfg_text=cfg.text, filename=cfg.filename)
+
+    @property
+    def pretty_text(self) -> str:
+        """As mmengine's."""
+        content = repr(self._cfg_dict)
+        if content not in _texts:
+            _texts.clear()
+            _texts[content] = super().pretty_text
+        return _texts[content]
+
+
+#: Of the config that was written out last.
+_texts: dict[str, str] = {}

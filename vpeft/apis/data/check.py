@@ -1,0 +1,77 @@
+"""Looking at data: what of a suite is there, and what the embedded tasks look like."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpeft.core.datasets.classification.fgvc import FGVC
+from vpeft.core.datasets.classification.listed import ListedImages
+from vpeft.core.datasets.classification.many_shot import ManyShot
+from vpeft.core.datasets.classification.vtab import VTAB1k
+from vpeft.core.datasets.load.image import LoadImage
+from vpeft.core.datasets.tasks import SPLITS, SUITES
+from vpeft.errors import UserError
+
+#: Suites that are read from lists.
+LISTED: dict[str, type[ListedImages]] = {kind.suite: kind for kind in (VTAB1k, FGVC, ManyShot)}
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """What is there of one task.
+
+    Attributes:
+        task: Its name.
+        counts: Images by split, of the lists that could be read.
+        problem: The first thing that is wrong, or None.
+        present: Whether its folder exists.
+    """
+
+    task: str
+    counts: dict[str, int]
+    problem: str | None
+    present: bool
+
+
+def check_suite(root: str | os.PathLike[str], suite: str = "vtab", decode: bool = False) -> list[TaskState]:
+    """What of a suite stands under ``root``, task by task.
+
+    Args:
+        root: Folder that holds the tasks' folders.
+        suite: Key of :data:`LISTED`.
+        decode: Read every image, instead of looking whether its file is there.
+
+    Raises:
+        UserError: ``root`` does not exist.
+    """
+    if not Path(root).is_dir():
+        title = LISTED[suite].title
+        raise UserError(f"{title} folder {root} does not exist: unpack {title} there (docs/data.md).")
+    return [_check_task(str(root), LISTED[suite], task, decode) for task in SUITES[suite]]
+
+
+def _check_task(root: str, kind: type[ListedImages], task: str, decode: bool) -> TaskState:
+    counts: dict[str, int] = {}
+    try:
+        present = kind(root, task, lazy_init=True).folder().is_dir()
+    except UserError:
+        return TaskState(task, counts, "no folder", present=False)
+    problem = None
+    for split in SPLITS[kind.suite].names:
+        try:
+            rows = kind(root, task, split, lazy_init=True).load_data_list()
+            counts[split] = len(rows)
+            for row in rows:
+                if decode:
+                    LoadImage.read(row["img_path"], task)
+                elif not Path(row["img_path"]).is_file():
+                    raise UserError(f"image {row['img_path']} of {split}{kind.suffix} does not exist")
+        except UserError as error:
+            problem = problem or str(error)
+    expected = SUITES[kind.suite][task].sizes
+    for split, count in counts.items():
+        if problem is None and count != expected[split]:
+            problem = f"{split}{kind.suffix} lists {count} images, the public one {expected[split]}"
+    return TaskState(task, counts, problem, present)

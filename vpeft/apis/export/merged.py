@@ -1,0 +1,103 @@
+"""From a trained adapter to a plain checkpoint."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from mmengine import Config
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vpeft.apis.adapters import detach, merge, plain_state_dict
+from vpeft.apis.config.load import plain_config
+from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
+from vpeft.core.models.build import build_model
+from vpeft.core.trained.load import load_trained
+from vpeft.errors import UserError
+from vpeft.files import write_atomically
+
+#: Largest differences of outputs, relative to the largest output: merging in float64, and the rounding of the
+#: merged weights to the type in which they are written.
+MERGED_TOLERANCE = 1e-8
+WRITTEN_TOLERANCE = 1e-3
+
+
+def export_merged(cfg: Config, checkpoint: str, out: str) -> dict[str, float]:
+    """Merge, verify on random input, and write a checkpoint that the plain config loads strictly.
+
+    Args:
+        cfg: The run's config.
+        checkpoint: Its ``epoch_*.pth`` or its adapter file.
+        out: The plain checkpoint, ``.pth`` or ``.safetensors``.
+
+    Returns:
+        ``merged`` and ``written``: the largest difference between the adapted and the merged backbone's outputs in
+        float64, and between the adapted one's and those of the plain one with the written weights, both relative to the
+        largest output; ``tensors`` written.
+
+    Raises:
+        UserError: Nothing is written: the method cannot be merged, or the outputs differ.
+    """
+    if Path(out).suffix not in (".pth", ".safetensors"):
+        raise UserError(f"{out}: give a name that ends in .pth or .safetensors.")
+    model = load_trained(cfg, checkpoint)
+    images = random_images(model, cfg)
+    dtypes = {key: value.dtype for key, value in plain_state_dict(model).items()}
+    model.double()
+    place = backbone_prefix(model).rstrip(".")
+    before = _outputs(model, place, images)
+    left = merge(model)
+    if left:
+        raise UserError(f"{', '.join(left)} cannot be merged: the plain config could not hold it. Nothing was written.")
+    merged = _difference(before, _outputs(model, place, images))
+    detach(model, restore=False)
+    state = {key: value.to(dtypes[key]) for key, value in model.state_dict().items()}
+    plain = build_model(plain_config(cfg))
+    plain.load_state_dict(state, strict=True)
+    written = _difference(before, _outputs(plain.double().eval(), place, images))
+    if not (merged <= MERGED_TOLERANCE and written <= WRITTEN_TOLERANCE):
+        raise UserError(
+            f"the plain model's output differs from the adapted one's by {merged:.1e} (merged, float64) and "
+            f"{written:.1e} (as written), relative to the largest output: nothing was written."
+        )
+    _write(state, Path(out))
+    return {"merged": merged, "written": written, "tensors": len(state)}
+
+
+def random_images(model: nn.Module, cfg: Config, count: int = 2) -> Tensor:
+    """Random images ``(count, C, H, W)`` or clips ``(count, C, T, H, W)`` in float64.
+
+    Their size is that of the config's backbone; clips are 8 x 64 x 64 where it takes any.
+    """
+    backbone = cfg.model.backbone
+    patch = find_adaptation(model).host.modules["patch_embed"]
+    clips = len(patch.kernel_size) == 3
+    size = cfg.get("image_size") or backbone.get("img_size", 64 if clips else 224)
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if clips:
+        size = (backbone.get("num_frames", 8), *size)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, patch.in_channels, *size, generator=generator, dtype=torch.float64)
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, backbone: str, images: Tensor) -> Tensor:
+    """All outputs of the backbone in one vector: what stands behind it is the same, and asks for more than images."""
+    out = model.get_submodule(backbone)(images)
+    return torch.cat([one.flatten() for one in (out if isinstance(out, (tuple, list)) else (out,))])
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))
+
+
+def _write(state: dict[str, Tensor], out: Path) -> None:
+    if out.suffix == ".safetensors":
+        data = save({key: value.contiguous() for key, value in state.items()})
+    else:
+        buffer = io.BytesIO()
+        torch.save({"state_dict": state, "meta": {}}, buffer)
+        data = buffer.getvalue()
+    write_atomically(out, data)

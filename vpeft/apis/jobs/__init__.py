@@ -1,0 +1,1 @@
+"""Working off jobs, whatever they are."""

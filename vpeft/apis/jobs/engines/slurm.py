@@ -1,0 +1,68 @@
+"""Jobs on a Slurm cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from vpeft.apis.jobs.engines.build import _needed
+from vpeft.apis.jobs.engines.engine import Engine
+from vpeft.apis.jobs.job import Job, Outcome, execute
+from vpeft.errors import UserError
+
+
+class SlurmEngine(Engine):
+    """Job arrays of Slurm, submitted by submitit. Jobs that were submitted go on where this process is killed; started
+    again, it waits for those that run and takes their results.
+
+    Args:
+        folder: Where submitit keeps its files; on the shared file system.
+        workers: Jobs of an array at once.
+        threads: CPUs of a job.
+        gpus: GPUs of a job.
+        minutes: Time limit of a job.
+        cluster: ``slurm``; ``local`` runs the same by processes of this machine.
+        **parameters: Others of ``submitit.AutoExecutor.update_parameters``, such as ``slurm_partition``.
+    """
+
+    def __init__(
+        self,
+        folder: str = "work_dirs/slurm",
+        workers: int = 64,
+        threads: int = 1,
+        gpus: int = 0,
+        minutes: int = 240,
+        cluster: str = "slurm",
+        **parameters,
+    ) -> None:
+        submitit = _needed("submitit", "slurm")
+        try:
+            self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        except RuntimeError as error:
+            raise UserError(f"engine slurm: {error}") from error
+        given = {"timeout_min": minutes, "cpus_per_task": threads, "gpus_per_node": gpus, **parameters}
+        self.executor.update_parameters(slurm_array_parallelism=workers, **given)
+        self.pending: list[tuple[Any, Job]] = []
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        if jobs:
+            self.pending += zip(self.executor.map_array(execute, list(jobs)), jobs, strict=True)
+
+    def finished(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        deadline = time.monotonic() + timeout
+        while True:
+            ended = [entry for entry in self.pending if entry[0].done()]
+            if ended or not self.pending or time.monotonic() >= deadline:
+                self.pending = [entry for entry in self.pending if entry not in ended]
+                return [(job, self._outcome(task)) for task, job in ended]
+            time.sleep(0.2)
+
+    def _outcome(self, task: Any) -> Outcome:
+        error = task.exception()
+        return task.result() if error is None else Outcome(f"{type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        for task, _ in self.pending:
+            task.cancel(check=False)
+        self.pending.clear()

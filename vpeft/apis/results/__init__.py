@@ -1,0 +1,1 @@
+"""What have runs shown? Files, statistics, tables, plots."""

@@ -1,0 +1,291 @@
+"""The files that runs leave behind, one JSON each, and the cells that are made of them.
+
+A file ``<results>/runs/<config>/<task>/seed<seed>-<hash>.json`` holds what :func:`vpeft.core.trained.result.run_result` says
+of a run, and besides
+
+==============  ====================================================================================================
+``format``      :data:`FORMAT`
+``status``      ``ok`` or ``failed``; a failed one has ``error`` (text) and only the fields that name the run
+``hash``        of ``setting`` and the seed
+``setting``     of the effective config, data variant included (:func:`vpeft.apis.config.setting.setting_hash`)
+``method``      label of the row: the plan's, or the registered names of the methods
+``backbone``    label of the host as in the config's name, such as ``nano_vit``
+``task``        label of the column; ``group`` is VTAB's, None where the task is of no suite
+``variant``     what the plan changes by dotted key, ``shots`` included; empty for the config as it is
+``protocol``    what the run looked at, and ``faults``: why it is left out of leaderboards (:mod:`.protocol`)
+``tuning``      budget and storage of the search that its setting is from, None where it is the config's own
+``main_metric`` ``name`` and ``value`` in [0, 1]
+``cost``        step time, memory, inference overhead, size of the adapter file (:mod:`.cost`)
+``written``     when, UTC
+``checksum``    SHA-256 of all of this without the checksum
+==============  ====================================================================================================
+
+A file that was truncated, edited by hand or made by something else is named with the reason, and left out.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from vpeft.errors import UserError
+from vpeft.files import write_json
+from vpeft.registry import nearest
+
+FORMAT = 1
+RUNS = "runs"
+
+_TEXT, _NUMBER, _COUNT = {"type": "string"}, {"type": "number"}, {"type": "integer", "minimum": 0}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _object(required: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": sorted(required), "properties": dict(required)}
+
+
+_NAMES = {
+    "format": {"const": FORMAT},
+    "status": {"enum": ["ok", "failed"]},
+    "hash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    "setting": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    "checksum": _TEXT,
+    "config": _TEXT,
+    "method": _TEXT,
+    "backbone": _TEXT,
+    "task": _TEXT,
+    "group": _or_null(_TEXT),
+    "suite": _or_null(_TEXT),
+    "variant": {"type": "object"},
+    "seed": {"type": "integer"},
+    "written": _TEXT,
+}
+_SHOWN = {
+    "metrics": {"type": "object", "additionalProperties": _NUMBER},
+    "main_metric": _object({"name": _TEXT, "value": {"type": "number", "minimum": 0, "maximum": 1}}),
+    "ppt": _NUMBER,
+    "parameters": _object({"trainable_without_head": _COUNT, "head": _COUNT, "total": _COUNT, "frozen": _COUNT}),
+    "protocol": _object({"faults": {"type": "array", "items": _TEXT}, "test_looks": _COUNT}),
+    "tuning": _or_null({"type": "object"}),
+    "cost": _object(
+        {"step_seconds": _or_null(_NUMBER), "peak_memory_bytes": _or_null(_COUNT), "adapter_bytes": _COUNT}
+    ),
+    "methods": {"type": "array", "items": _object({"type": _TEXT})},
+    "host": _TEXT,
+    "data_variant": _TEXT,
+    "versions": {"type": "object"},
+    "full_config": _TEXT,
+}
+#: JSON schema of a result file.
+SCHEMA = {
+    **_object(_NAMES),
+    "if": {"properties": {"status": {"const": "ok"}}},
+    "then": _object(_SHOWN),
+    "else": _object({"error": _TEXT}),
+}
+
+
+def checksum(result: Mapping[str, Any]) -> str:
+    """SHA-256 over a result's canonical JSON, its own checksum left out."""
+    return digest({k: v for k, v in result.items() if k != "checksum"})
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_result(path: str | os.PathLike[str], result: Mapping[str, Any]) -> None:
+    """Write a result atomically, with its format, time and checksum.
+
+    Raises:
+        UserError: It does not follow the schema, or cannot be written.
+    """
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    sealed = {"format": FORMAT, **result, "written": now}
+    sealed = json.loads(json.dumps(sealed))  # as it will be read: tuples become lists
+    sealed["checksum"] = checksum(sealed)
+    if fault := _fault(sealed):
+        raise UserError(f"{path} would be no valid result: {fault}.")
+    write_json(path, sealed)
+
+
+def _fault(result: Any) -> str | None:
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(result))
+    if error is None:
+        return None
+    where = ".".join(map(str, error.absolute_path))
+    return f"{where + ': ' if where else ''}{error.message[:200]}"
+
+
+def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read one result.
+
+    Raises:
+        UserError: It is truncated, follows another schema, or was changed after it was written.
+    """
+    try:
+        result = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is truncated or no JSON ({error}): delete it and run the benchmark again.") from error
+    if fault := _fault(result):
+        raise UserError(f"{path} is no result of the benchmark ({fault}).")
+    if result["checksum"] != checksum(result):
+        raise UserError(f"{path} was changed after it was written (its checksum differs): delete it and run it again.")
+    return result
+
+
+@dataclass
+class Results:
+    """Results of a folder.
+
+    Attributes:
+        root: The folder.
+        runs: Files and their results, by path.
+        broken: What is wrong with each file that was left out.
+    """
+
+    root: Path
+    runs: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+    def where(self, keep: Callable[[dict[str, Any]], bool]) -> Results:
+        """Those that ``keep`` says yes to."""
+        return Results(self.root, {p: r for p, r in self.runs.items() if keep(r)}, self.broken)
+
+    def ok(self) -> Results:
+        """Those that did not fail."""
+        return self.where(lambda r: r["status"] == "ok")
+
+    def honest(self) -> Results:
+        """Those that followed the protocol."""
+        return self.ok().where(lambda r: not r["protocol"]["faults"])
+
+    def filtered(self, **fields: Sequence[Any] | None) -> Results:
+        """Those whose field has one of the given values; None asks for nothing.
+
+        Raises:
+            UserError: A value is that of no result; the message names the nearest.
+        """
+        found = self
+        for name, wanted in fields.items():
+            if wanted is None:
+                continue
+            known = {str(r[name]) for r in self.runs.values()}
+            for value in map(str, wanted):
+                if value not in known:
+                    raise UserError(f"no result here has {name} {value!r}: {nearest(value, known)}")
+            values = {str(value) for value in wanted}
+            found = found.where(lambda r, n=name, v=values: str(r[n]) in v)
+        return found
+
+
+def read_results(root: str | os.PathLike[str]) -> Results:
+    """Every result below ``<root>/runs``; broken files are named in ``broken``.
+
+    Raises:
+        UserError: The folder does not exist.
+    """
+    folder = Path(root) / RUNS
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist: give the folder that tools/benchmark.py wrote its results to.")
+    results = Results(Path(root))
+    for path in sorted(folder.rglob("[!.]*.json")):
+        try:
+            results.runs[path] = read_result(path)
+        except UserError as error:
+            results.broken.append(str(error))
+    return results
+
+
+# Cells --------------------------------------------------------------------------------------------------------------
+
+#: What a row stands for: label of the method, backbone, and the variant as text (empty for the config as it is).
+Row = tuple[str, str, str]
+
+
+def row_of(result: Mapping[str, Any]) -> Row:
+    """The row that a result belongs to."""
+    return result["method"], result["backbone"], ", ".join(settings(result["variant"]))
+
+
+def settings(variant: Mapping[str, Any]) -> list[str]:
+    """What a variant changes, ``key=value`` each."""
+    return [f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in sorted(variant.items())]
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def row_name(row: Row, rows: Iterable[Row]) -> str:
+    """A row's name, as short as it can be among ``rows``: the backbone is named only where there are several, settings
+    only where not all have them (:func:`shared`).
+    """
+    method, backbone, variant = row
+    rows = list(rows)
+    several, common = len({r[1] for r in rows}) > 1, shared(rows)
+    own = ", ".join(one for one in _split(variant) if one not in common)
+    return method + (f" on {backbone}" if several else "") + (f" ({own})" if own else "")
+
+
+def shared(rows: Iterable[Row]) -> list[str]:
+    """What all of several rows change in their configs, ``key=value`` each; of one row nothing is shared."""
+    several = [_split(variant) for _, _, variant in set(rows)]
+    return [one for one in several[0] if all(one in other for other in several)] if len(several) > 1 else []
+
+
+@cache
+def _split(variant: str) -> tuple[str, ...]:
+    return tuple(re.split(r", (?=\w+=)", variant)) if variant else ()
+
+
+@dataclass
+class Cell:
+    """A row's runs on one task: one setting, one run a seed.
+
+    Attributes:
+        values: Main metric in [0, 1] by seed.
+        runs: Files by seed.
+        older: Files that were left out since another setting of the same config was written later.
+    """
+
+    values: dict[int, float] = field(default_factory=dict)
+    runs: dict[int, Path] = field(default_factory=dict)
+    older: list[Path] = field(default_factory=list)
+
+
+def cells(results: Results) -> dict[Row, dict[str, Cell]]:
+    """Cells by row and task, from the runs that did not fail.
+
+    Where a config was changed between runs of one row and task, the setting that was written last counts.
+    """
+    grouped: dict[tuple[Row, str], list[tuple[Path, dict[str, Any]]]] = {}
+    for path, result in results.ok().runs.items():
+        grouped.setdefault((row_of(result), result["task"]), []).append((path, result))
+    table: dict[Row, dict[str, Cell]] = {}
+    for (row, task), runs in sorted(grouped.items(), key=lambda item: item[0]):
+        last = max(runs, key=lambda run: (run[1]["written"], str(run[0])))[1]["setting"]
+        cell = Cell()
+        for path, result in sorted(runs, key=lambda run: run[1]["seed"]):
+            if result["setting"] != last:
+                cell.older.append(path)
+                continue
+            cell.values[result["seed"]] = result["main_metric"]["value"]
+            cell.runs[result["seed"]] = path
+        table.setdefault(row, {})[task] = cell
+    return table

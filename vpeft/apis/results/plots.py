@@ -1,0 +1,130 @@
+"""Figures of results: Pareto fronts, accuracy over size, accuracy over shots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vpeft.apis.results.files import Results, row_name, settings, shared
+from vpeft.apis.results.statistics import Line, all_tasks, lines, pareto
+from vpeft.errors import UserError
+
+#: What accuracy is set against, with the axis' label.
+COSTS: dict[str, tuple[str, Callable[[Line], float | None]]] = {
+    "parameters": ("trained parameters without the head", lambda line: line.parameters),
+    "step_seconds": ("seconds of a training step", lambda line: line.cost["step_seconds"]),
+    "peak_memory_bytes": ("peak memory of training, bytes", lambda line: line.cost["peak_memory_bytes"]),
+}
+
+
+def front(found: Sequence[Line], cost: str) -> list[Line]:
+    """The lines that none beats in mean accuracy and cost both, by rising cost; those without the cost are left out."""
+    known = [line for line in found if COSTS[cost][1](line) is not None]
+    return [known[i] for i in pareto([(line.mean, COSTS[cost][1](line)) for line in known])]
+
+
+def draw_all(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
+    """Draw what the results allow: ``pareto_<cost>.png``, and of sweeps ``over_shots.png``, ``over_parameters.png``.
+
+    Raises:
+        UserError: There is no row with all tasks.
+    """
+    found = lines(results)
+    if not found:
+        raise UserError(f"{results.root}: no row has a result of every task: nothing to draw.")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    drawn = [pareto_plot(found, cost, Path(folder) / f"pareto_{cost}.png") for cost in COSTS]
+    curves = size_curves(results)
+    for axis in ("shots", "parameters"):
+        if any(len(points) > 1 for points in curves[axis].values()):
+            drawn.append(curve_plot(curves[axis], axis, len(all_tasks(results)), Path(folder) / f"over_{axis}.png"))
+    return drawn
+
+
+def size_curves(results: Results) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
+    """Points (size, mean accuracy, standard deviation over seeds) of each curve, for the axes ``shots`` and
+    ``parameters``. A curve over shots is of a method of one size, one over parameters of a method with as many shots.
+    """
+    axes: dict[str, dict[str, list[tuple[float, float, float]]]] = {"shots": {}, "parameters": {}}
+    found = lines(results)
+    rows = [line.row for line in found]
+    common = shared(rows)
+    for line in found:
+        variant = _variant(line, results)
+        shots = variant.pop("shots", None)
+        point = (line.mean, line.std or 0.0)
+        size = ", ".join(one for one in settings(variant) if one not in common)
+        if shots is not None:
+            axes["shots"].setdefault(row_name((line.row[0], line.row[1], size), rows), []).append((shots, *point))
+        images = "" if shots is None else f"shots={shots}"
+        axes["parameters"].setdefault(row_name((line.row[0], line.row[1], images), rows), []).append(
+            (line.parameters, *point)
+        )
+    return {axis: {name: sorted(points) for name, points in curves.items()} for axis, curves in axes.items()}
+
+
+def _variant(line: Line, results: Results) -> dict[str, Any]:
+    cell = next(iter(line.cells.values()))
+    return dict(results.runs[next(iter(cell.runs.values()))]["variant"])
+
+
+def pareto_plot(found: Sequence[Line], cost: str, path: Path) -> Path:
+    """Mean accuracy against a cost, the front joined by a line."""
+    pyplot = _pyplot()
+    label, of = COSTS[cost]
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    shown = [line for line in found if of(line) is not None]
+    best = front(found, cost)
+    axes.scatter([of(line) for line in shown], [100 * line.mean for line in shown], s=18, color="#7a8594")
+    axes.plot([of(line) for line in best], [100 * line.mean for line in best], "o-", color="#c0392b", ms=5, lw=1.2)
+    for line in best:
+        name = row_name(line.row, [other.row for other in found])
+        axes.annotate(name, (of(line), 100 * line.mean), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    if shown and max(map(of, shown)) > 0:
+        axes.set_xscale("symlog", linthresh=min(of(line) for line in shown if of(line) > 0))
+    tasks = len(found[0].cells) if found else 0
+    axes.set(xlabel=label, ylabel=f"accuracy in percent, mean of {tasks} tasks")
+    return _save(figure, path)
+
+
+def curve_plot(curves: dict[str, list[tuple[float, float, float]]], axis: str, tasks: int, path: Path) -> Path:
+    """Accuracy over shots or parameters, a line per curve, bars of one standard deviation over seeds."""
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(8.5, 4.5))
+    colours = pyplot.get_cmap("tab20" if len(curves) > 10 else "tab10").colors
+    # As in the legend: the highest end first.
+    order = sorted(curves.items(), key=lambda item: -item[1][-1][1])
+    for number, (name, points) in enumerate(order):
+        x, mean, std = zip(*points, strict=True)
+        style = {"color": colours[number % len(colours)], "marker": "osD^v"[number % 5], "ms": 4, "lw": 1.2}
+        axes.errorbar(x, [100 * m for m in mean], [100 * s for s in std], capsize=2, label=name, **style)
+    sizes = sorted({point[0] for points in curves.values() for point in points})
+    if sizes[0] > 0:
+        axes.set_xscale("log")
+    else:
+        axes.set_xscale("symlog", linthresh=next((size for size in sizes if size > 0), 1))
+    if axis == "shots":
+        axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        axes.minorticks_off()
+    labels = {"shots": "training images of each class", "parameters": COSTS["parameters"][0]}
+    axes.set(xlabel=labels[axis], ylabel=f"accuracy in percent, mean of {tasks} tasks")
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    return _save(figure, path)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.tight_layout()
+    figure.savefig(path, dpi=140)
+    _pyplot().close(figure)
+    return path
