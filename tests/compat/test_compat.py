@@ -14,7 +14,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.models.backbones import swin_transformer
 
 import vpeft
-from vpeft import compat
+from vpeft.compat import torchvision as mend
 
 
 def test_torchvision_transforms_and_models_work():
@@ -25,9 +25,9 @@ def test_torchvision_transforms_and_models_work():
 
 def test_a_whole_torchvision_is_left_alone(monkeypatch):
     """Where the plain import succeeds, no operator is defined."""
-    kept = list(compat._keep_alive)
-    compat.torchvision_without_ops()
-    assert compat._keep_alive == kept
+    kept = list(mend._keep_alive)
+    mend.torchvision_without_ops()
+    assert mend._keep_alive == kept
 
 
 class Evil:

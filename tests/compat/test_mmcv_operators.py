@@ -229,7 +229,7 @@ def test_sigmoid_focal_loss(weighted):
 
 
 def test_an_unknown_operator_says_what_to_do():
-    from vpeft.compat import _Operators
+    from vpeft.compat.mmcv import _Operators
 
     operators = _Operators("mmcv._ext")
     assert operators.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), iou_threshold=0.5).tolist() == [0]

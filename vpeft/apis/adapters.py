@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vpeft.core.adaptation.attach import attach
+from vpeft.core.adaptation.attach import attach as attach_methods
 from vpeft.core.adaptation.find import find_adaptation, get_adaptation
 from vpeft.core.adaptation.storing.adapter_file import read_adapter, save_adapter, write_adapter
 from vpeft.core.adaptation.training.selection_data import training_data
@@ -48,7 +48,7 @@ def attach(model: nn.Module, cfg: MethodConfig) -> nn.Module:
     Raises:
         UserError: Unknown method, host or hyper-parameter; the model is unchanged then.
     """
-    adapt(model, build_methods(cfg))
+    attach_methods(model, build_methods(cfg))
     return model
 
 

@@ -1,4 +1,7 @@
-"""Datasets, hosts, the life of an adapter on a host, hooks, optimiser groups."""
+"""What everything else stands on: data, backbones, the contract of a method, the life of an adaptation, runs, hooks."""
 
-from vpeft.core.datasets.classification import imagenet as robustness  # noqa: F401  (register)
+from vpeft.core import backbones, datasets, hooks  # noqa: F401  (register)
+from vpeft.core.adaptation import peft_backbone  # noqa: F401  (register)
+from vpeft.core.adaptation.training import parameter_groups  # noqa: F401  (register)
+from vpeft.core.datasets.classification import imagenet  # noqa: F401  (register)
 from vpeft.core.models import embedding_head  # noqa: F401  (register)

@@ -3,4 +3,4 @@
 Importing this registers the hooks; everything that needs more than mmengine is imported where it is used.
 """
 
-from vpeft.extension.attention.record import hook  # noqa: F401  (register)
+from vpeft.extension.attention import hook  # noqa: F401  (register)

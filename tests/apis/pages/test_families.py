@@ -7,6 +7,7 @@ import pytest
 from vpeft.apis.config.load import plain_config
 from vpeft.apis.config.recipes import compose, recipes, table
 from vpeft.apis.pages.families import PAGES, with_matrix
+from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.report import parameter_report
 from vpeft.core.contract.build import build_methods
 from vpeft.core.models.build import build_model, meta_build
@@ -47,7 +48,7 @@ def test_every_config_of_a_recipe_builds(path, recipe):
         assert rest["train_dataloader"] == settings["train_dataloader"]
         assert name in options or rest["optim_wrapper"] == settings["optim_wrapper"]
         with meta_build():
-            adaptation = adapt(model.backbone, build_methods(cfg.model.backbone.method))
+            adaptation = attach(model.backbone, build_methods(cfg.model.backbone.method))
         (method,) = adaptation.methods.values()
         report = parameter_report(model)
         assert report.trainable_without_head == method.count(adaptation.host)

@@ -37,7 +37,8 @@ class Plan:
         options: Settings by dotted key that are changed in every run; a row of its own in the tables.
         sweep: Values to go through, all with all: by dotted key; by the name of a hyper-parameter for the methods that
             have it; by ``shots`` for training sets of so many images a class (null: all).
-        tune: Tune each config on each task first: ``trials``, ``seed``, ``batch``, ``space`` (:mod:`vpeft.apis.tune.study`).
+        tune: Tune each config on each task first: ``trials``, ``seed``, ``batch``, ``space``
+            (:mod:`vpeft.apis.tune.study`).
         retries: Further attempts at a run that failed.
         keep_checkpoints: Keep ``epoch_*.pth`` of finished runs.
         threads: CPU threads of a run. Another number gives results that differ in the last bits.

@@ -22,7 +22,7 @@ from vpeft.apis.results.files import Results, shared
 from vpeft.core.adaptation.report import PPT_CONSTANT
 from vpeft.core.contract.method import CATEGORIES
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "assets"
 SCRIPTS = ("page.js", "table.js", "plots.js", "panel.js")
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from vpeft.apis.config.recipes import Recipe, recipes, table
 from vpeft.apis.pages.methods import PUBLISHED, agrees, markdown_row
+from vpeft.core.adaptation.attach import attach
 from vpeft.core.contract.build import build_method
 from vpeft.core.models.build import build_model, meta_build
 from vpeft.errors import UserError
@@ -89,7 +90,7 @@ class _Column:
             return self.without[name]
         try:
             with meta_build():
-                adaptation = adapt(self.backbone, [build_method(self.methods[name])])
+                adaptation = attach(self.backbone, [build_method(self.methods[name])])
         except UserError as error:
             return str(error)
         (method,) = adaptation.methods.values()

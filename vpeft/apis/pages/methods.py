@@ -14,13 +14,15 @@ from torch import nn
 
 from vpeft.apis.config.load import config_files, load_config
 from vpeft.apis.config.recipes import method_rows
+from vpeft.apis.results.published.tables import FOLDER
+from vpeft.core.adaptation.attach import attach
 from vpeft.core.contract.build import build_method
 from vpeft.core.contract.method import Method
 from vpeft.core.models.build import meta_build
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, MODELS, PEFT_METHODS
 
-PUBLISHED = Path(__file__).parent / "published.json"
+PUBLISHED = FOLDER / "parameters.json"
 SWIN = {"type": "SwinTransformer", "img_size": 224, "out_indices": [0, 1, 2, 3], "_scope_": "mmpretrain"}
 SWIN_B = {"embed_dims": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 7}
 SWIN_L = {"embed_dims": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 7}
@@ -67,7 +69,7 @@ def count_on(name: str, method: Method) -> int:
         UserError: The host refuses the method.
     """
     with meta_build():
-        adaptation = adapt(plain(name), [method])
+        adaptation = attach(plain(name), [method])
     try:
         return method.count(adaptation.host)
     finally:

@@ -1,7 +1,7 @@
 """The files that runs leave behind, one JSON each, and the cells that are made of them.
 
-A file ``<results>/runs/<config>/<task>/seed<seed>-<hash>.json`` holds what :func:`vpeft.core.trained.result.run_result` says
-of a run, and besides
+A file ``<results>/runs/<config>/<task>/seed<seed>-<hash>.json`` holds what
+:func:`vpeft.core.trained.result.run_result` says of a run, and besides
 
 ==============  ====================================================================================================
 ``format``      :data:`FORMAT`

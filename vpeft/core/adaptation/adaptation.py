@@ -48,7 +48,7 @@ class Adaptation:
 
     # Attaching ------------------------------------------------------------------------------------------------------
 
-    def attach(self) -> None:
+    def place(self) -> None:
         """Build and place the methods, freeze the base, start training what is to be trained."""
         host = self.host
         try:

@@ -9,10 +9,11 @@ from torch import nn
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.find import find_host
+from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 
 
-def adapt(model: nn.Module, methods: Sequence[Method]) -> Adaptation:
+def attach(model: nn.Module, methods: Sequence[Method]) -> Adaptation:
     """Attach methods to the host that is found in ``model``.
 
     Raises:
@@ -21,5 +22,5 @@ def adapt(model: nn.Module, methods: Sequence[Method]) -> Adaptation:
     if get_adaptation(model) is not None:
         raise UserError("a method is attached to this model already: vpeft.detach(model) first, or give a list.")
     adaptation = Adaptation(find_host(model), methods)
-    adaptation.attach()
+    adaptation.place()
     return adaptation

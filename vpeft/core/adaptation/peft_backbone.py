@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
+from vpeft.core.adaptation.attach import attach
 from vpeft.errors import UserError
 from vpeft.registry import MODELS
 
@@ -40,5 +41,5 @@ def build_adapted(of: str, method: str | Mapping[str, Any] | Sequence[Any], **ba
         )
     methods = build_methods(method)
     module = ROOT_MODELS.build({"type": of, **backbone})
-    adapt(module, methods)
+    attach(module, methods)
     return module

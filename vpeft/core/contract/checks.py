@@ -10,7 +10,7 @@ from vpeft.registry import nearest
 
 
 class Checks:
-    """Base of :class:`vpeft.core.contract.method.Method`: each check raises a :class:`UserError` that names the field."""
+    """Base of :class:`vpeft.core.contract.method.Method`: each check raises an error that names the field."""
 
     def need_width(self, field: str, host: Host, widths: Iterable[int] | None = None) -> None:
         """A rank or bottleneck must lie between 1 and the narrowest width that it is used at."""

@@ -51,7 +51,8 @@ class Method(Checks):
         adds_losses: Whether it states :meth:`losses`.
         base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).
         space: What a search may try of its hyper-parameters: a list of choices or a
-            :class:`~vpeft.core.contract.search_space.Range` by name, and by ``lr`` and ``weight_decay`` those of the optimiser.
+            :class:`~vpeft.core.contract.search_space.Range` by name, and by ``lr`` and ``weight_decay`` those of the
+            optimiser.
         unverified: What of it could not be checked against the authors' own words, or None.
     """
 

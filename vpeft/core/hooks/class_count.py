@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmdet.models.dense_heads import RPNHead
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
@@ -40,6 +39,8 @@ def check_class_count(model: nn.Module, metainfo: dict[str, Any]) -> None:
     Raises:
         UserError: The numbers differ.
     """
+    from mmdet.models.dense_heads import RPNHead
+
     classes = metainfo["classes"]
     for name, module in model.named_modules():
         count = getattr(module, "num_classes", None)

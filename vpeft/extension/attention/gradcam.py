@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.host import Block, Host
 from vpeft.errors import UserError
@@ -31,7 +32,7 @@ def gradcam(model: nn.Module, inputs: Tensor, target: int | None = None, block: 
     adaptation = get_adaptation(model)
     plain = adaptation is None
     if plain:
-        adaptation = adapt(model, [])
+        adaptation = attach(model, [])
     try:
         return _gradcam(model, adaptation.host, inputs, target, block)
     finally:

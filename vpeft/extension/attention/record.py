@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.block_forward import QKV, Scores, SiteBlock
 from vpeft.errors import UserError
@@ -148,7 +149,7 @@ def recording(model: nn.Module, blocks: Sequence[int] | None = None) -> Iterator
     adaptation = get_adaptation(model)
     plain = adaptation is None
     if plain:
-        adaptation = adapt(model, [])
+        adaptation = attach(model, [])
     host = adaptation.host
     count = len(host.blocks)
     try:

@@ -35,8 +35,8 @@ def inside(run: Run, count: int = 256, size: int = 64) -> dict[str, Any]:
         size: Samples in a batch.
 
     Returns:
-        ``contributions`` and ``weights`` (:class:`~vpeft.extension.changes.updates.Size`), ``cka`` ``(blocks, blocks)``,
-        ``selected`` (empty where nothing is selected).
+        ``contributions`` and ``weights`` (:class:`~vpeft.extension.changes.updates.Size`), ``cka`` of the shape
+        ``(blocks, blocks)``, ``selected`` (empty where nothing is selected).
     """
     model = run.model()
     places = range(min(count, len(run.dataset())))

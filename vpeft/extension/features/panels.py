@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vpeft.extension.features.features import Features
-from vpeft.extension.features.tsne import NEIGHBOURS
+
+#: Neighbours that vote for a class.
+NEIGHBOURS = 10
 
 
 @dataclass

@@ -15,14 +15,14 @@ from vpeft.core.trained.run import class_names, open_runs
 from vpeft.errors import UserError
 from vpeft.extension.drawing.plots import COLOURS, MARKERS, figure, save_figure
 from vpeft.extension.features.features import Features, run_features
-from vpeft.extension.features.panels import Panel
+from vpeft.extension.features.panels import NEIGHBOURS, Panel
 from vpeft.extension.features.scatter_page import scatter_page
 from vpeft.files import write_atomically
 from vpeft.registry import nearest
 
 EMBEDDINGS = ("tsne", "pca", "umap")
-#: Neighbours that vote, and parts of the cross-validation.
-NEIGHBOURS, PARTS = 10, 5
+#: Parts of the cross-validation.
+PARTS = 5
 
 
 def embed(values: np.ndarray, how: str = "tsne", seed: int = 0, perplexity: float = 30.0) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 from vpeft.apis.jobs.engines.engine import Engine
 from vpeft.apis.jobs.engines.local import LocalEngine
@@ -35,10 +34,3 @@ def build_engine(name: str = "local", **options) -> Engine:
             if option not in known:
                 raise UserError(f"engine {name!r} has no option {option!r}: {nearest(option, known)}")
     return ENGINES[name](**options)
-
-
-def _needed(module: str, extra: str) -> Any:
-    try:
-        return __import__(module)
-    except ImportError as error:
-        raise UserError(f"this engine needs {module}: pip install 'vpeft[{extra}]'.") from error

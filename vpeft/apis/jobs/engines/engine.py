@@ -8,8 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vpeft.apis.jobs.job import STARTED, WORK, Job, Outcome
+from vpeft.errors import UserError
 
 
 class Engine(ABC):
@@ -39,3 +41,15 @@ class Engine(ABC):
 def started(job: Job) -> bool:
     """Whether a worker has taken a job."""
     return (Path(job.root) / WORK / job.name / STARTED).exists()
+
+
+def needed(module: str, extra: str) -> Any:
+    """The package that an engine is made of; ``extra`` of ours installs it.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return __import__(module)
+    except ImportError as error:
+        raise UserError(f"this engine needs {module}: pip install 'vpeft[{extra}]'.") from error

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vpeft.apis.jobs.engines.build import _needed
-from vpeft.apis.jobs.engines.engine import Engine
+from vpeft.apis.jobs.engines.engine import Engine, needed
 from vpeft.apis.jobs.job import Job, Outcome, execute
 from vpeft.errors import UserError
 
@@ -24,7 +23,7 @@ class RayEngine(Engine):
     def __init__(
         self, address: str | None = None, workers: int | None = None, threads: int = 1, gpus: float = 0
     ) -> None:
-        self.ray = _needed("ray", "ray")
+        self.ray = needed("ray", "ray")
         self.own = not self.ray.is_initialized()
         if self.own:
             # Ray would else take a running cluster of this machine without being asked.

@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from vpeft.apis.jobs.engines.build import _needed
-from vpeft.apis.jobs.engines.engine import Engine
+from vpeft.apis.jobs.engines.engine import Engine, needed
 from vpeft.apis.jobs.job import Job, Outcome, execute
 from vpeft.errors import UserError
 
@@ -36,7 +35,7 @@ class SlurmEngine(Engine):
         cluster: str = "slurm",
         **parameters,
     ) -> None:
-        submitit = _needed("submitit", "slurm")
+        submitit = needed("submitit", "slurm")
         try:
             self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         except RuntimeError as error:

@@ -10,7 +10,7 @@ from vpeft.registry import DATASETS
 
 @DATASETS.register_module()
 class ManyShot(ListedImages):
-    """One whole data set (:class:`~vpeft.core.datasets.classification.listed.ListedImages`), in the layout of VTAB-1k's tasks.
+    """One whole data set, in the layout of VTAB-1k's tasks.
 
     ``trainval`` is the two lists behind one another and needs no file::
 

@@ -50,7 +50,7 @@ def mini_split(task: str, split: str, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 @DATASETS.register_module()
 class MiniVTAB(BaseDataset):
-    """One embedded task, with the interface of :class:`~vpeft.core.datasets.classification.vtab.VTAB1k`; images are held in memory.
+    """One embedded task, with the interface of ``VTAB1k``; images are held in memory.
 
     Args:
         task: Name of the task.

@@ -2,8 +2,8 @@
 
 The class of an object is its colour: one of six ranges of hue, at any saturation and brightness, in two tones that make
 a texture. Shape, place, size, angle, texture and number are random and no part of it. The nano hosts were pretrained to
-tell shapes and textures apart whatever their colour (:mod:`vpeft.core.datasets.embedded.shapes`): what their upper layers have
-learnt to leave out is what counts here, as with the ripeness of fruit or the stain of tissue.
+tell shapes and textures apart whatever their colour (:mod:`vpeft.core.datasets.embedded.shapes`): what their upper
+layers have learnt to leave out is what counts here, as with the ripeness of fruit or the stain of tissue.
 """
 
 from __future__ import annotations

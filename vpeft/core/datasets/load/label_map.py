@@ -9,9 +9,11 @@ import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image, UnidentifiedImageError
 
-from vpeft.core.datasets.segmentation.label_maps import IGNORED
 from vpeft.errors import UserError
 from vpeft.registry import TRANSFORMS
+
+#: Of the pixels that no class is asked for; mmseg's own.
+IGNORED = 255
 
 
 @TRANSFORMS.register_module()

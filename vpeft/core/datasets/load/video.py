@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vpeft.core.datasets.video.lists import _line
-
 
 def fault(path: str) -> str | None:
     """What is wrong with a video's container, which is read through and not decoded; None where nothing is."""
@@ -42,3 +40,8 @@ def undecodable(path: str) -> str | None:
     except Exception as error:  # decord raises RuntimeError, StopIteration, IndexError and others of its own
         return f"cannot be decoded ({_line(error)}): copy or unpack it again."
     return None
+
+
+def _line(error: Exception) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text.rpartition("Check failed: ")[2][:120]

@@ -10,9 +10,6 @@ from typing import Any
 
 from vpeft.errors import UserError
 
-#: Of the pixels that no class is asked for; mmseg's own.
-IGNORED = 255
-
 
 class CheckedMaps:
     """Refuses a folder in which something is missing, before training starts; stands before mmseg's data sets."""

@@ -16,7 +16,7 @@ from vpeft.registry import DATASETS, nearest
 
 @DATASETS.register_module()
 class SceneMaps(CheckedMaps, BaseSegDataset):
-    """The embedded scenes with label maps: 0 is the background, then :data:`~vpeft.core.datasets.embedded.scenes.CLASSES`.
+    """The embedded scenes with label maps: 0 is the background, then the scenes' ``CLASSES``.
 
     On first use they are drawn into ``<data_root>/images/<split>/*.png`` and ``<data_root>/annotations/<split>/*.png``.
 

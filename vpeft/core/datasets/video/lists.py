@@ -119,8 +119,3 @@ def flips(step: Any) -> bool:
         and step.get("flip_ratio", 0.5) > 0
         and step.get("direction", "horizontal") == "horizontal"
     )
-
-
-def _line(error: Exception) -> str:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text.rpartition("Check failed: ")[2][:120]
