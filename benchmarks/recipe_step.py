@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from train_step import processor
 
 from vpeft.apis.config.load import build_model
-from vpeft.apis.config.recipes import compose, recipes, table
+from vpeft.apis.config.recipes import compose, recipes, rows_of_table
 from vpeft.core.adaptation.report import parameter_report
 from vpeft.core.families.metrics import FAMILY_PACKAGES
 from vpeft.core.trained.result import git_hash
@@ -259,11 +259,11 @@ def run(args: argparse.Namespace, report: Callable[[str], None]) -> dict[str, An
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     cfg = known[name].load()
-    rows_of_table, _ = table(cfg, folder)
-    methods = args.methods or list(rows_of_table)
+    rows, _ = rows_of_table(cfg, folder)
+    methods = args.methods or list(rows)
     for method in methods:
-        if method not in rows_of_table:
-            raise UserError(f"--methods: no method {method!r} in its table: {nearest(method, rows_of_table)}")
+        if method not in rows:
+            raise UserError(f"--methods: no method {method!r} in its table: {nearest(method, rows)}")
 
     def build(composed: Config) -> nn.Module:
         return build_model(composed).to(args.device)

@@ -5,7 +5,7 @@ import argparse
 from vpeft.apis.commands.arguments import add_config_arguments
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.tune.noah import noah
-from vpeft.core.trained.result import summary
+from vpeft.core.trained.result import result_summary
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of all stages")
     args = parser.parse_args()
     result = noah(args.config, args.task, args.work_dir, args.seed, args.cfg_options)
-    print(summary(result, f"{args.work_dir}/subnet"))
+    print(result_summary(result, f"{args.work_dir}/subnet"))
 
 
 if __name__ == "__main__":

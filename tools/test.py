@@ -8,7 +8,7 @@ from vpeft.apis.commands.ending import run_main
 from vpeft.apis.config.load import default_work_dir, load_config
 from vpeft.apis.run.prepare import prepare
 from vpeft.apis.run.test import test
-from vpeft.core.trained.result import summary
+from vpeft.core.trained.result import result_summary
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "vpeft.LogitsHook"}]
     result = test(prepare(cfg, work_dir, args.launcher, args.seed), args.checkpoint)
     if int(os.environ.get("RANK", 0)) == 0:
-        print(summary(result, work_dir))
+        print(result_summary(result, work_dir))
 
 
 if __name__ == "__main__":

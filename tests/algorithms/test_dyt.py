@@ -9,7 +9,7 @@ from support.hosts import ARCH, build, perturb, tokens
 import vpeft
 from vpeft.algorithms.adapter.dyt import DyTLoss
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.adaptation.training.losses import LossWithMethods, add_losses
+from vpeft.core.adaptation.training.losses import MethodLosses, add_losses
 from vpeft.registry import HOSTS
 
 
@@ -80,7 +80,7 @@ def test_losses_reach_the_model_through_the_algorithm():
     model = classifier()
     add_losses(model)
     add_losses(model)
-    assert isinstance(model.loss, LossWithMethods)
+    assert isinstance(model.loss, MethodLosses)
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     samples = [DataSample().set_gt_label(i) for i in (1, 3)]
     losses = model(x, samples, mode="loss")

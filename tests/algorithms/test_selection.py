@@ -71,12 +71,12 @@ def test_the_selection_is_repeatable_stored_and_changes_nothing_else(host, metho
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     for m in (model, again):
         vpeft.attach(m, method)
-        assert get_adaptation(m).waits_for_data
+        assert get_adaptation(m).waits_for_selection
     before = {k: p.detach().clone() for k, p in model.named_parameters()}
     flags = {k: p.requires_grad for k, p in model.named_parameters()}
     for m in (model, again):
         vpeft.learn(m, batches())
-        assert not get_adaptation(m).waits_for_data
+        assert not get_adaptation(m).waits_for_selection
     start = buffers(copy.deepcopy(model), "index")
     assert all(torch.equal(v, start[k]) for k, v in buffers(again, "index").items())
     assert all(torch.equal(p, before[k]) and p.grad is None for k, p in model.named_parameters())
@@ -89,7 +89,7 @@ def test_the_selection_is_repeatable_stored_and_changes_nothing_else(host, metho
     vpeft.save_adapter(model, tmp_path / "a.safetensors")
     other = build(host, drop_path_rate=0.0)
     vpeft.load_adapter(other, tmp_path / "a.safetensors")
-    assert not get_adaptation(other).waits_for_data
+    assert not get_adaptation(other).waits_for_selection
     assert all(torch.equal(v, start[k]) for k, v in buffers(other, "index").items())
     torch.testing.assert_close(tokens(other, x), out, rtol=1e-5, atol=1e-5)
 

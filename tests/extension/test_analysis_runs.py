@@ -18,7 +18,7 @@ from vpeft.apis.run.test import test as evaluate
 from vpeft.apis.run.train import train
 from vpeft.core.models.build import build_model
 from vpeft.core.trained.evaluate import evaluate as evaluate_set
-from vpeft.core.trained.logits import read_predictions
+from vpeft.core.trained.logits import read_logits
 from vpeft.core.trained.run import open_run, open_runs
 from vpeft.extension.agreement.report import read_runs, write_report
 from vpeft.extension.changes.report import inside, write_inside
@@ -48,7 +48,7 @@ def result(runs, name):
 
 def test_stored_logits_are_the_runs(runs):
     for name in ("linear", "lora", "hst"):
-        stored = read_predictions(runs / name)
+        stored = read_logits(runs / name)
         assert stored.accuracy == pytest.approx(result(runs, name), abs=1e-4)
         assert stored.logits.shape == (200, 10)
         assert stored.samples == [str(i) for i in range(200)]
@@ -56,7 +56,7 @@ def test_stored_logits_are_the_runs(runs):
     run = open_run(runs / "lora")
     with torch.no_grad():
         first = next(iter(run.outputs(run.model(), range(1))))
-    torch.testing.assert_close(read_predictions(runs / "lora").logits[0].softmax(0), first.pred_score)
+    torch.testing.assert_close(read_logits(runs / "lora").logits[0].softmax(0), first.pred_score)
 
 
 def test_similarity(runs, tmp_path):

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import vpeft
 from vpeft.core.backbones.block_forward import QKV, SiteBlock
-from vpeft.extension.attention.record import Attention, recording, rollout, rollout_map
+from vpeft.extension.attention.record import Attention, record_attention, rollout, rollout_map
 
 METHODS = {
     "untouched": None,
@@ -118,7 +118,7 @@ def test_maps_are_the_naive_softmax(host, variant, method, seen):
     model, images = made(host, variant, METHODS[method])
     with torch.no_grad():
         plain = tokens(model, images)
-    with torch.no_grad(), recording(model) as kept:
+    with torch.no_grad(), record_attention(model) as kept:
         out = tokens(model, images)
         # Recording does not change what the model says; without a graph torch's own attention takes another path.
         torch.testing.assert_close(out, plain, atol=0 if METHODS[method] else 1e-12, rtol=0)
@@ -151,7 +151,7 @@ def test_weights_are_those_that_the_host_used(host, method, seen, monkeypatch):
             monkeypatch.setattr(
                 block.module, "site_proj", lambda y, p=block.module.site_proj: read.append(y) or p(y), raising=False
             )
-    with torch.no_grad(), recording(model) as kept:
+    with torch.no_grad(), record_attention(model) as kept:
         tokens(model, images)
     for y, index in zip(read, sorted(kept), strict=True):
         made_again = (kept[index].weights @ seen[index][0].v).transpose(1, 2).flatten(2)
@@ -178,7 +178,7 @@ def test_windows_lie_where_they_belong(host, variant):
         for mark in (0, math.prod(grid) // 2, math.prod(grid) - 1):
             found = []
             for x in (stream, stream.index_fill(1, torch.tensor(mark), 5.0)):
-                with torch.no_grad(), recording(model, [block.index]) as kept:
+                with torch.no_grad(), record_attention(model, [block.index]) as kept:
                     block.module.site_forward(x, grid)
                 found.append(kept[block.index].among_tokens())
             changed = {int(i) for i in (found[0] != found[1]).any(-1).any(1)[0].nonzero()}
@@ -199,7 +199,7 @@ def test_windows_lie_where_they_belong(host, variant):
 
 def test_maps_of_the_class_token_and_of_one_token():
     model, images = made("mmpretrain.VisionTransformer", method=METHODS["VPT-Deep"])
-    with torch.no_grad(), recording(model, [-1]) as kept:
+    with torch.no_grad(), record_attention(model, [-1]) as kept:
         tokens(model, images)
     assert list(kept) == [2]
     attention = kept[2]
@@ -212,12 +212,12 @@ def test_maps_of_the_class_token_and_of_one_token():
 
 def test_clips_have_maps_of_frames():
     model, clips = made("mmaction.VisionTransformer")
-    with torch.no_grad(), recording(model) as kept:
+    with torch.no_grad(), record_attention(model) as kept:
         tokens(model, clips)
     assert kept[2].received().shape == (2, 4, 2, 2, 2)
     assert rollout_map(kept).shape == (2, 2, 2, 2)
     model, clips = made("mmaction.SwinTransformer3D")
-    with torch.no_grad(), recording(model, [0]) as kept:
+    with torch.no_grad(), record_attention(model, [0]) as kept:
         tokens(model, clips)
     assert kept[0].received().shape == (2, 2, 3, 4, 4)
 
@@ -282,7 +282,7 @@ def operations(model, images):
 @pytest.mark.parametrize("host", BUILDERS)
 def test_unrecorded_costs_nothing(host, monkeypatch):
     model, images = made(host, method=METHODS["LoRA"])
-    with recording(model):
+    with record_attention(model):
         recorded = operations(model, images)
     now = operations(model, images)
     without = lambda self, q, k, v, x, scores=None: self.peft_sites["core"].before(QKV(q, k, v, x))  # noqa: E731
@@ -301,11 +301,11 @@ def test_wrong_use_helps():
     model, images = made("mmpretrain.SwinTransformer")
     with (
         pytest.raises(vpeft.UserError, match=r"no block 9: mmpretrain\.SwinTransformer has the blocks 0 to 3"),
-        recording(model, [9]),
+        record_attention(model, [9]),
     ):
         pass
     assert not hasattr(model, "peft_adaptation")
-    with torch.no_grad(), recording(model) as kept:
+    with torch.no_grad(), record_attention(model) as kept:
         tokens(model, images)
     with pytest.raises(vpeft.UserError, match=r"has no class token: look at .*received.*Grad-CAM"):
         kept[0].of_class_token()

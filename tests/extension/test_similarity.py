@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import vpeft
-from vpeft.core.trained.logits import Predictions, read_predictions, write_predictions
+from vpeft.core.trained.logits import Logits, read_logits, write_logits
 from vpeft.extension.agreement.ensembles import ensemble_report, logit_average, majority, oracle_accuracy
-from vpeft.extension.agreement.report import read_runs, summary, write_report
+from vpeft.extension.agreement.report import agreement_summary, read_runs, write_report
 from vpeft.extension.agreement.similarity import (
     agreement,
     check_same_data,
@@ -31,7 +31,7 @@ def run(name, classes, confidence=None, labels=LABELS, data=None):
     for i, (c, value) in enumerate(zip(classes, confidence, strict=True)):
         logits[i, c] = value
     samples = [str(i) for i in range(len(labels))]
-    return Predictions(logits, torch.tensor(labels), samples, data or {"task": "digits"}, name)
+    return Logits(logits, torch.tensor(labels), samples, data or {"task": "digits"}, name)
 
 
 A = run("A", [0, 1, 2, 1], [3, 1, 2, 4])  # wrong: 3
@@ -91,19 +91,19 @@ def test_ties_of_votes_go_to_the_surer_class():
 
 
 def test_an_ensemble_does_not_mind_a_constant_per_sample():
-    shifted = Predictions(A.logits + torch.tensor([[100.0], [0], [-50], [7]]), A.labels, A.samples, A.data, "A")
+    shifted = Logits(A.logits + torch.tensor([[100.0], [0], [-50], [7]]), A.labels, A.samples, A.data, "A")
     assert logit_average([shifted, B]).equal(logit_average([A, B]))
 
 
 def test_files(tmp_path):
-    write_predictions(A, tmp_path / "logits.safetensors")
-    again = read_predictions(tmp_path)
+    write_logits(A, tmp_path / "logits.safetensors")
+    again = read_logits(tmp_path)
     assert again.logits.equal(A.logits)
     assert (again.labels.tolist(), again.samples, again.data, again.name) == (LABELS, A.samples, A.data, "A")
     data = (tmp_path / "logits.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(vpeft.UserError, match="truncated"):
-        read_predictions(tmp_path / "cut.safetensors")
+        read_logits(tmp_path / "cut.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_files(tmp_path):
         (run("B", LABELS, data={"task": "photos"}), "task is 'digits' and 'photos'"),
         (run("B", LABELS, data={"task": "digits", "shift": "noise-3"}), "shift is None and 'noise-3'"),
         (run("B", LABELS, labels=[0, 1, 2, 2]), "different samples or labels"),
-        (Predictions(torch.zeros(4, 5), A.labels, A.samples, A.data, "B"), "3 classes and B 5"),
+        (Logits(torch.zeros(4, 5), A.labels, A.samples, A.data, "B"), "3 classes and B 5"),
     ],
 )
 def test_other_data_is_refused(other, message):
@@ -127,10 +127,10 @@ def test_wrong_use(tmp_path):
         read_runs([tmp_path, tmp_path])
     with pytest.raises(vpeft.UserError, match="two runs or more"):
         check_same_data([A])
-    bad = Predictions(A.logits * math.nan, A.labels, A.samples, A.data, "A")
-    write_predictions(bad, tmp_path / "logits.safetensors")
+    bad = Logits(A.logits * math.nan, A.labels, A.samples, A.data, "A")
+    write_logits(bad, tmp_path / "logits.safetensors")
     with pytest.raises(vpeft.UserError, match="NaN"):
-        read_predictions(tmp_path)
+        read_logits(tmp_path)
     with pytest.raises(vpeft.UserError, match=r"\.png or \.svg"):
         save_figure(None, tmp_path / "a.jpg")
 
@@ -142,7 +142,7 @@ def test_report(tmp_path, count):
         folder = tmp_path / f"run{i}"
         classes = np.random.default_rng(i).integers(3, size=60)
         labels = [n % 3 for n in range(60)]
-        write_predictions(run("LoRA", classes, list(range(1, 61)), labels), folder / "logits.safetensors")
+        write_logits(run("LoRA", classes, list(range(1, 61)), labels), folder / "logits.safetensors")
         runs.append(folder)
     read = read_runs(runs)
     assert [r.name for r in read] == [f"run{i}" for i in range(count)]  # one method: told apart by folder
@@ -152,5 +152,5 @@ def test_report(tmp_path, count):
     wrong = again["confident"]["wrong"]
     assert sum(wrong["regions"].values()) == len(set().union(*map(set, wrong["samples"].values())))
     assert {f.name for f in (tmp_path / "out").iterdir()} >= {"similarity.png", "overlap.png", "ensembles.png"}
-    assert "oracle of all" in summary(report)
+    assert "oracle of all" in agreement_summary(report)
     assert len(set(COLOURS)) == 7

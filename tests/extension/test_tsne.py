@@ -10,7 +10,7 @@ import torch
 from support.runs import write_run
 
 import vpeft
-from vpeft.core.trained.inputs import choose
+from vpeft.core.trained.inputs import choose_samples
 from vpeft.core.trained.run import Run, open_run
 from vpeft.extension.features import tsne
 from vpeft.extension.features.features import pooled, run_features
@@ -122,11 +122,11 @@ def test_quality_by_hand():
 
 
 def test_samples_are_chosen_once_for_all():
-    assert choose(10, None).tolist() == list(range(10))
-    assert choose(100, 5, seed=1).tolist() == choose(100, 5, seed=1).tolist()
-    assert choose(100, 5, seed=1).tolist() != choose(100, 5, seed=2).tolist()
+    assert choose_samples(10, None).tolist() == list(range(10))
+    assert choose_samples(100, 5, seed=1).tolist() == choose_samples(100, 5, seed=1).tolist()
+    assert choose_samples(100, 5, seed=1).tolist() != choose_samples(100, 5, seed=2).tolist()
     with pytest.raises(vpeft.UserError, match="0 samples were asked for"):
-        choose(10, 0)
+        choose_samples(10, 0)
 
 
 def test_classes_differ_in_colour_or_marker():

@@ -21,7 +21,7 @@ from vpeft.core.datasets.embedded.scenes import SPLITS
 from vpeft.core.trained.run import open_run
 from vpeft.extension.attention.figure import arrange, looked_at
 from vpeft.extension.attention.gradcam import gradcam
-from vpeft.extension.attention.record import recording, rollout_map
+from vpeft.extension.attention.record import record_attention, rollout_map
 from vpeft.extension.drawing.grids import draw_grid
 from vpeft.extension.predictions.draw import drawn, enlarge
 
@@ -46,7 +46,7 @@ def test_maps_of_runs_side_by_side(folders):
     run = open_run(folders[1])
     model = run.model()
     batch = next(run.batches([5]))
-    with torch.no_grad(), recording(model) as kept:
+    with torch.no_grad(), record_attention(model) as kept:
         score = model.test_step(batch)[0].pred_score
     look, maps = found["class"][1]
     assert look.name == "sample 5"
@@ -169,7 +169,7 @@ def test_gradcam_is_its_formula(host, method):
 def test_gradcam_needs_class_scores():
     model = build("mmseg.SwinTransformer")
     model.forward = lambda inputs, mode: type(model).forward(model, inputs)
-    with pytest.raises(vpeft.UserError, match="gives no class scores"):
+    with pytest.raises(vpeft.UserError, match="has no classification head"):
         gradcam(model, torch.randn(1, 3, 16, 16, dtype=torch.float64))
 
 

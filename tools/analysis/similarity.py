@@ -3,7 +3,7 @@
 import argparse
 
 from vpeft.apis.commands.ending import run_main
-from vpeft.extension.agreement.report import read_runs, summary, write_report
+from vpeft.extension.agreement.report import agreement_summary, read_runs, write_report
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=100, help="most confident predictions that are compared (100)")
     parser.add_argument("--out", default="work_dirs/similarity", help="folder for numbers and pictures")
     args = parser.parse_args()
-    print(summary(write_report(read_runs(args.runs), args.out, args.k)))
+    print(agreement_summary(write_report(read_runs(args.runs), args.out, args.k)))
     print(f"written to {args.out}")
 
 

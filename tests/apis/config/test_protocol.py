@@ -8,7 +8,7 @@ from mmengine import Config
 from vpeft import UserError
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.protocol import one_look, protocol
-from vpeft.apis.config.shots import choose, few_shot
+from vpeft.apis.config.shots import choose_shots, few_shot
 from vpeft.apis.tune.trial import trial_config
 
 CONFIG = Path(__file__).parents[3] / "configs/mini/lora_nano_vit.py"
@@ -83,23 +83,23 @@ def test_validation_on_other_images_stays():
 
 def test_shots_are_of_each_class_nested_and_the_same_for_all():
     labels = [0, 1, 2] * 20
-    one, five = choose(labels, 1), choose(labels, 5)
+    one, five = choose_shots(labels, 1), choose_shots(labels, 5)
     assert [labels[i] for i in one] == sorted(labels[i] for i in one) or len(one) == 3
     assert sorted(labels[i] for i in five) == [0] * 5 + [1] * 5 + [2] * 5
     assert set(one) < set(five)
-    assert choose(labels, 5) == five
-    assert choose(labels, 5, seed=1) != five
+    assert choose_shots(labels, 5) == five
+    assert choose_shots(labels, 5, seed=1) != five
 
 
 @pytest.mark.parametrize("shots", [0, -1, 2.5, True, "5"])
 def test_shots_must_be_a_number(shots):
     with pytest.raises(UserError, match="whole number of at least 1"):
-        choose([0, 1], shots)
+        choose_shots([0, 1], shots)
 
 
 def test_too_many_shots_say_which_class():
     with pytest.raises(UserError, match="shots=3: class 1 has 2 images"):
-        choose([0, 0, 0, 1, 1], 3)
+        choose_shots([0, 0, 0, 1, 1], 3)
 
 
 def test_few_shot_config_reads_only_these_images():

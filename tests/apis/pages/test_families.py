@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vpeft.apis.config.load import plain_config
-from vpeft.apis.config.recipes import compose, recipes, table
+from vpeft.apis.config.recipes import compose, recipes, rows_of_table
 from vpeft.apis.pages.families import PAGES, with_matrix
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.report import parameter_report
@@ -31,7 +31,7 @@ def test_the_published_set_ups_are_there():
 def test_every_config_of_a_recipe_builds(path, recipe):
     """The recipe's whole model on the meta device, with each method of its table in turn."""
     plain = recipe.load()
-    methods, options = table(plain, recipe.folder)
+    methods, options = rows_of_table(plain, recipe.folder)
     settings = plain.to_dict()
     with meta_build():
         model = build_model(plain)

@@ -3,7 +3,7 @@
 import pytest
 
 from vpeft import UserError
-from vpeft.apis.results.published.tables import PPT_EXCEPTIONS, VTAB_COLUMNS, recompute_ppt, source, table
+from vpeft.apis.results.published.tables import PPT_EXCEPTIONS, VTAB_COLUMNS, published_table, recompute_ppt, source
 from vpeft.core.datasets.tasks import VTAB
 
 
@@ -18,7 +18,7 @@ def test_published_ppt_follows_from_its_row():
 
 
 def test_published_means_follow_from_their_tasks():
-    for row in table("vtab1k_vit_b16_in21k"):
+    for row in published_table("vtab1k_vit_b16_in21k"):
         tasks = [float(v) for k, v in row.items() if VTAB_COLUMNS.get(k, k) in VTAB]
         assert len(tasks) == 19
         assert sum(tasks) / 19 == pytest.approx(float(row["mean_19"]), abs=0.006)
@@ -26,6 +26,6 @@ def test_published_means_follow_from_their_tasks():
 
 def test_unknown_table_and_sources():
     with pytest.raises(UserError, match="did you mean 'video_k400'"):
-        table("video_k40")
+        published_table("video_k40")
     assert source("video_k400") == "arXiv 2402.02242v5"
     assert source("peft_vision_many_shot") == "arXiv 2409.16434v5"

@@ -3,7 +3,7 @@
 import pytest
 from support.results import result, store
 
-from vpeft.apis.results.files import cells, read_results, row_name, shared
+from vpeft.apis.results.files import cells, read_results, row_name, shared_settings
 from vpeft.apis.results.plots import draw_all, front, size_curves
 from vpeft.apis.results.statistics import all_tasks, compare, lines, pareto
 from vpeft.core.adaptation.report import ppt
@@ -108,7 +108,7 @@ def test_rows_name_only_what_not_all_change():
     rows = [("LoRA", "vit", f"end=100, names=[1, 2], rank={rank}, shots=5") for rank in (2, 8)]
     linear = ("Linear", "vit", "end=100, names=[1, 2], shots=5")
     assert [row_name(row, [*rows, linear]) for row in (*rows, linear)] == ["LoRA (rank=2)", "LoRA (rank=8)", "Linear"]
-    assert shared([*rows, linear]) == ["end=100", "names=[1, 2]", "shots=5"]
+    assert shared_settings([*rows, linear]) == ["end=100", "names=[1, 2]", "shots=5"]
     assert row_name(linear, [linear]) == "Linear (end=100, names=[1, 2], shots=5)"
     assert row_name(linear, ()) == "Linear (end=100, names=[1, 2], shots=5)"
 

@@ -22,7 +22,7 @@ def indices(state):
 @pytest.mark.parametrize("name", ["sct_nano_vit", "gps_nano_swin"])
 def test_a_run_selects_once_and_a_resumed_run_does_not_again(name, tmp_path, caplog):
     runner = train(config(name, tmp_path))
-    assert not find_adaptation(runner.model).waits_for_data
+    assert not find_adaptation(runner.model).waits_for_selection
     selected = indices(runner.model.state_dict())
     placeholder = [torch.equal(v, torch.arange(v.shape[-1]).expand_as(v)) for v in selected.values()]
     assert not all(placeholder)

@@ -21,9 +21,9 @@ from vpeft.apis.run.pretrain import (
     ShapeClassifier,
     augment,
     build_backbone,
-    evaluate,
     normalise,
     pretrain,
+    validate,
 )
 from vpeft.core.backbones import nano
 from vpeft.core.datasets.embedded.shapes import SHAPES, TEXTURES, draw_shapes
@@ -164,7 +164,7 @@ def test_the_loss_of_a_blind_classifier_is_that_of_chance():
     batch = Batch(*(torch.from_numpy(part) for part in draw_shapes(10, 0)))
     chance = np.log(len(SHAPES)) + 2 * np.log(len(TEXTURES)) + np.log(2)
     assert model.loss(batch, label_smoothing=0.1).item() == pytest.approx(chance, rel=1e-5)
-    first = evaluate(model, batch)
+    first = validate(model, batch)
     assert first["shape"] == pytest.approx(100 * (batch.shapes == 0).float().mean().item())
 
 

@@ -110,7 +110,7 @@ def test_resume_is_bit_equal(config, tmp_path):
 @pytest.mark.parametrize("name", ["sct_nano_vit", "gps_nano_swin"])
 def test_methods_that_select_from_the_data(config, name, tmp_path):
     runner = train(config(name, tmp_path, **{"train_cfg.max_epochs": 1}))
-    assert not find_adaptation(runner.model).waits_for_data
+    assert not find_adaptation(runner.model).waits_for_selection
     selected = {key: value for key, value in runner.model.state_dict().items() if ".index" in key}
     placeholder = [torch.equal(v, torch.arange(v.shape[-1]).expand_as(v)) for v in selected.values()]
     assert selected

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.recording import recording
+from vpeft.core.backbones.recording import record_streams
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import STARTS, Method
 from vpeft.core.contract.training import TrainingData
@@ -153,7 +153,7 @@ class SCT(Method):
             return keep
 
         looks = [(block.sites[self.PLACES[self.variant][1]], look(block.index)) for block in host.blocks]
-        with torch.no_grad(), recording(host, looks):
+        with torch.no_grad(), record_streams(host, looks):
             for images, labels in data:
                 data.features(images)
                 for index, energy in seen.items():

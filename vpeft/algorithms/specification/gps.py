@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Block, Host, HostParam
-from vpeft.core.backbones.recording import recording
+from vpeft.core.backbones.recording import record_streams
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.site import Site
 from vpeft.core.backbones.sites.stated_linear import bias_size
@@ -127,7 +127,7 @@ class GPS(Method):
             for weight in weights:
                 weight.requires_grad_(True)
             host.backbone.train()
-            with torch.random.fork_rng(), recording(host, ()):
+            with torch.random.fork_rng(), record_streams(host, ()):
                 torch.manual_seed(0)
                 for loss in self.selection_losses(data):
                     for sum_, grad in zip(total, torch.autograd.grad(loss, weights), strict=True):

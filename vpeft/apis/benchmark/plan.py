@@ -70,12 +70,12 @@ class Plan:
         if not self.methods and not self.configs:
             raise UserError("plan: nothing to run: give methods or configs.")
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[PlanRow]:
         """The configs of the plan, each once, with the labels of their rows."""
         paths = [(path, _recipe(path)) for path in self.configs]
         for backbone, method in itertools.product(self.backbones, self.methods):
             paths += [(path, backbone) for path in _find(self.folder, method, backbone)]
-        found = [Entry(path, backbone, _types(path)) for path, backbone in dict.fromkeys(paths)]
+        found = [PlanRow(path, backbone, _types(path)) for path, backbone in dict.fromkeys(paths)]
         for entry in found:
             twins = [other for other in found if (other.label, other.backbone) == (entry.label, entry.backbone)]
             if len(twins) > 1:
@@ -83,15 +83,15 @@ class Plan:
                     twin.label = Path(twin.path).stem.removesuffix(f"_{twin.backbone}")
         return found
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterator[PlannedCell]:
         """Every config on every task with every combination of the sweep."""
         for entry in self.entries():
             suite = _load(entry.path).get("suite")
             tasks = _tasks(self.tasks, suite) if suite else [entry.backbone]
             for task, variant in itertools.product(tasks, self._variants(entry)):
-                yield Cell(entry, task, suite, variant)
+                yield PlannedCell(entry, task, suite, variant)
 
-    def _variants(self, entry: Entry) -> list[dict[str, Any]]:
+    def _variants(self, entry: PlanRow) -> list[dict[str, Any]]:
         keys: dict[str, list[Any]] = {}
         fields = {f.name for method in build_methods(_method(entry.path)) for f in dataclasses.fields(method)}
         for key, values in self.sweep.items():
@@ -135,7 +135,7 @@ class Plan:
 
 
 @dataclass
-class Entry:
+class PlanRow:
     """A config of a plan: its path, the label of its host, and that of its method."""
 
     path: str
@@ -144,10 +144,10 @@ class Entry:
 
 
 @dataclass
-class Cell:
+class PlannedCell:
     """A config on a task in one variant."""
 
-    entry: Entry
+    entry: PlanRow
     task: str
     suite: str | None
     variant: dict[str, Any]

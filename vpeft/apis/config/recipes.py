@@ -75,7 +75,7 @@ def method_rows(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return cfg["methods"], cfg.get("options", {})
 
 
-def table(recipe: Config, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def rows_of_table(recipe: Config, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The rows of a recipe's table of methods.
 
     Raises:
@@ -111,7 +111,7 @@ def compose(path: str | os.PathLike[str]) -> Config | None:
     plain = recipe.load()
     if "over" in plain:
         return _laid_over(Path(path), method, recipe)
-    methods, options = table(plain, recipe.folder)
+    methods, options = rows_of_table(plain, recipe.folder)
     if method not in methods:
         raise UserError(f"config {path}: {plain.methods_table!r} has no method {method!r}: {nearest(method, methods)}")
     _refuse(path, method, plain)
@@ -154,6 +154,6 @@ def composed_files(root: str | os.PathLike[str] = "configs") -> Iterator[str]:
         for name, recipe in recipes(base.parent).items():
             plain = recipe.load()
             if "methods_table" in plain or "over" in plain:
-                methods = _below(recipe, plain) if "over" in plain else table(plain, base.parent)[0]
+                methods = _below(recipe, plain) if "over" in plain else rows_of_table(plain, base.parent)[0]
                 out = plain.get("without", {})
                 yield from (str(base.parent / f"{method}_{name}.py") for method in methods if method not in out)

@@ -30,7 +30,7 @@ def few_shot(cfg: Config, shots: int, seed: int = 0) -> Config:
     init_default_scope(cfg.get("default_scope", "mmengine"))
     dataset = cfg.train_dataloader.dataset
     labels = _labels(json.dumps({**dataset.to_dict(), "pipeline": []}, sort_keys=True))
-    dataset.indices = choose(labels, shots, seed)
+    dataset.indices = choose_shots(labels, shots, seed)
     return cfg
 
 
@@ -43,7 +43,7 @@ def _labels(dataset: str) -> tuple[int, ...]:
     return tuple(int(label) for label in labels)
 
 
-def choose(labels: Sequence[int], shots: int, seed: int = 0) -> list[int]:
+def choose_shots(labels: Sequence[int], shots: int, seed: int = 0) -> list[int]:
     """Indices of ``shots`` samples of each class, sorted.
 
     Raises:

@@ -19,7 +19,7 @@ from typing import Any
 
 from scipy import stats
 
-from vpeft.apis.leaderboard.boards import Board, Entry
+from vpeft.apis.leaderboard.boards import Board, BoardRow
 from vpeft.apis.results.published.columns import GROUP, MEAN_OF_GROUPS, PARAMETERS, PPT, TASK, Column, Table
 from vpeft.apis.results.statistics import CONFIDENCE
 from vpeft.core.adaptation.report import ppt
@@ -155,18 +155,18 @@ def _compare(
         )
 
 
-def _methods(board: Board, entry: Entry) -> list[Mapping[str, Any]]:
+def _methods(board: Board, entry: BoardRow) -> list[Mapping[str, Any]]:
     cell = next(iter(entry.cells.values()))
     return board.results.runs[next(iter(cell.runs.values()))]["methods"]
 
 
-def _is(method: Mapping[str, Any], board: Board, entry: Entry) -> bool:
+def _is(method: Mapping[str, Any], board: Board, entry: BoardRow) -> bool:
     """Whether a row of ours is of this method alone, and of its size where the printed row has one."""
     ours = _methods(board, entry)
     return len(ours) == 1 and all(ours[0].get(key) == value for key, value in method.items())
 
 
-def _ours(column: Column, board: Board, entry: Entry) -> tuple[float, float | None, int] | str:
+def _ours(column: Column, board: Board, entry: BoardRow) -> tuple[float, float | None, int] | str:
     """Our figure, its standard deviation over seeds, and how many there are; or why there is none."""
     if column.kind == PARAMETERS:
         return entry.parameters / 1e6, None, entry.seeds
@@ -194,12 +194,12 @@ def _ours(column: Column, board: Board, entry: Entry) -> tuple[float, float | No
     return 100 * _average(column, means), _std(of_seeds), len(seeds)
 
 
-def _as_ppt(metric: float, of_seeds: Sequence[float], entry: Entry) -> tuple[float, float | None, int]:
+def _as_ppt(metric: float, of_seeds: Sequence[float], entry: BoardRow) -> tuple[float, float | None, int]:
     count, spread = round(entry.parameters), _std(of_seeds)
     return ppt(metric, count), None if spread is None else ppt(spread / 100, count), len(of_seeds)
 
 
-def _metric(column: Column, board: Board, entry: Entry) -> list[float] | str:
+def _metric(column: Column, board: Board, entry: BoardRow) -> list[float] | str:
     """A named metric of each seed's run, in [0, 1]."""
     name = column.metric
     if column.what not in entry.cells:
@@ -230,7 +230,7 @@ def _std(values: Sequence[float]) -> float | None:
 
 
 def _judge(
-    column: Column, table: Table, ours: float, std: float | None, seeds: int, printed: str, entry: Entry
+    column: Column, table: Table, ours: float, std: float | None, seeds: int, printed: str, entry: BoardRow
 ) -> tuple[float | None, str]:
     """What a difference must exceed, and the verdict."""
     distance, half = abs(ours - float(printed)), 0.5 * 10.0 ** -len(printed.partition(".")[2])

@@ -80,7 +80,7 @@ class Behind:
 
 
 @dataclass
-class Entry:
+class BoardRow:
     """A row of a board.
 
     Attributes:
@@ -135,7 +135,7 @@ class Board:
     results: Results
     tasks: list[str]
     groups: dict[str, str | None]
-    entries: list[Entry]
+    entries: list[BoardRow]
 
     @property
     def group_names(self) -> list[str]:
@@ -180,7 +180,7 @@ def _entry(
     groups: Mapping[str, str | None],
     table: Mapping[Row, Any],
     results: Results,
-) -> Entry:
+) -> BoardRow:
     one = line
     if one is None:  # its own tasks, for costs and parameters
         own = results.where(lambda r: r["task"] in by_task)
@@ -189,7 +189,7 @@ def _entry(
     means = {g: one.group_means[g] for g, tasks in of_group.items() if tasks and {*tasks} <= {*by_task}}
     first = results.runs[next(iter(next(iter(by_task.values())).runs.values()))]
     about = about_methods([m["type"] for m in first["methods"]], one.cost["merged_ratio"] is not None)
-    return Entry(row, row_name(row, table), *about, by_task, line, means, one.parameters, one.cost)
+    return BoardRow(row, row_name(row, table), *about, by_task, line, means, one.parameters, one.cost)
 
 
 def about_methods(names: Sequence[str], was_merged: bool) -> tuple[str, str, str]:

@@ -17,8 +17,8 @@ from string import Template
 from typing import Any
 
 from vpeft.apis.leaderboard.against import Against
-from vpeft.apis.leaderboard.boards import COSTS, MEMORY, Board, Entry, left_out
-from vpeft.apis.results.files import Results, shared
+from vpeft.apis.leaderboard.boards import COSTS, MEMORY, Board, BoardRow, left_out
+from vpeft.apis.results.files import Results, shared_settings
 from vpeft.core.adaptation.report import PPT_CONSTANT
 from vpeft.core.contract.method import CATEGORIES
 
@@ -84,7 +84,7 @@ class _Numbered:
 
 
 def _board(board: Board, runs: _Numbered, configs: _Numbered, versions: _Numbered) -> dict[str, Any]:
-    common = shared(entry.row for entry in board.entries)
+    common = shared_settings(entry.row for entry in board.entries)
     return {
         "id": board.key.slug(),
         "title": board.key.title(),
@@ -96,7 +96,7 @@ def _board(board: Board, runs: _Numbered, configs: _Numbered, versions: _Numbere
     }
 
 
-def _entry(board: Board, entry: Entry, runs: _Numbered, configs: _Numbered, versions: _Numbered) -> dict[str, Any]:
+def _entry(board: Board, entry: BoardRow, runs: _Numbered, configs: _Numbered, versions: _Numbered) -> dict[str, Any]:
     method, backbone, variant = entry.row
     cells = {}
     for task, cell in entry.cells.items():
@@ -153,7 +153,7 @@ def _run(r: Mapping[str, Any], file: Path, config: int, versions: _Numbered) -> 
     }
 
 
-def _trials(board: Board, entry: Entry) -> int | None:
+def _trials(board: Board, entry: BoardRow) -> int | None:
     """Trials of the searches behind a row's settings: their median, None where no setting was searched."""
     found = [board.results.runs[path]["tuning"] for cell in entry.cells.values() for path in cell.runs.values()]
     numbers = [t["trials"] for t in found if t and isinstance(t.get("trials"), (int, float))]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from vpeft.apis.config.recipes import Recipe, recipes, table
+from vpeft.apis.config.recipes import Recipe, recipes, rows_of_table
 from vpeft.apis.pages.methods import PUBLISHED, agrees, markdown_row
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.contract.build import build_method
@@ -77,7 +77,7 @@ class _Column:
     def __init__(self, title: str, recipe: Recipe) -> None:
         self.cfg = recipe.load()
         self.title = title
-        self.methods, _ = table(self.cfg, recipe.folder)
+        self.methods, _ = rows_of_table(self.cfg, recipe.folder)
         self.without = self.cfg.get("without", {})
         self.printed = self.cfg.get("published")
         self.same = (self.cfg.model.backbone, self.cfg.methods_table, self.without)

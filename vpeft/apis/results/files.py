@@ -238,12 +238,12 @@ def row_name(row: Row, rows: Iterable[Row]) -> str:
     """
     method, backbone, variant = row
     rows = list(rows)
-    several, common = len({r[1] for r in rows}) > 1, shared(rows)
+    several, common = len({r[1] for r in rows}) > 1, shared_settings(rows)
     own = ", ".join(one for one in _split(variant) if one not in common)
     return method + (f" on {backbone}" if several else "") + (f" ({own})" if own else "")
 
 
-def shared(rows: Iterable[Row]) -> list[str]:
+def shared_settings(rows: Iterable[Row]) -> list[str]:
     """What all of several rows change in their configs, ``key=value`` each; of one row nothing is shared."""
     several = [_split(variant) for _, _, variant in set(rows)]
     return [one for one in several[0] if all(one in other for other in several)] if len(several) > 1 else []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vpeft.apis.results.files import Results, row_name, settings, shared
+from vpeft.apis.results.files import Results, row_name, settings, shared_settings
 from vpeft.apis.results.statistics import Line, all_tasks, lines, pareto
 from vpeft.errors import UserError
 
@@ -50,7 +50,7 @@ def size_curves(results: Results) -> dict[str, dict[str, list[tuple[float, float
     axes: dict[str, dict[str, list[tuple[float, float, float]]]] = {"shots": {}, "parameters": {}}
     found = lines(results)
     rows = [line.row for line in found]
-    common = shared(rows)
+    common = shared_settings(rows)
     for line in found:
         variant = _variant(line, results)
         shots = variant.pop("shots", None)

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from vpeft.apis.results.files import Results, Row, cells, row_name, row_of, shared
+from vpeft.apis.results.files import Results, Row, cells, row_name, row_of, shared_settings
 from vpeft.apis.results.statistics import Comparison, all_tasks, compare, lines
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -49,7 +49,7 @@ def _table(shown: Results) -> str:
         row = [row_name(line.row, rows), f"{line.parameters:,.0f}", *cell, f"**{percent(line.mean)}**{spread}"]
         row += [percent(line.mean_of_groups)] if grouped else []
         text.append("| " + " | ".join([*row, f"{line.ppt:.3f}", str(seeds)]) + " |")
-    text += ["", f"All rows with {', '.join(common)}."] if (common := shared(rows)) else []
+    text += ["", f"All rows with {', '.join(common)}."] if (common := shared_settings(rows)) else []
     return "\n".join(text) + "\n"
 
 

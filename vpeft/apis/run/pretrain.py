@@ -195,7 +195,7 @@ def _optimizer(model: nn.Module, settings: PretrainSettings) -> torch.optim.Opti
 
 
 @torch.no_grad()
-def evaluate(model: ShapeClassifier, batch: Batch) -> dict[str, float]:
+def validate(model: ShapeClassifier, batch: Batch) -> dict[str, float]:
     """Accuracy in percent of the shape, of the texture, and of both together.
 
     Args:
@@ -314,7 +314,7 @@ def pretrain(settings: PretrainSettings, out: Path | str) -> dict[str, float]:
         for epoch in range(first, settings.epochs):
             begin = time.perf_counter()
             loss = _run_epoch(model, optimizer, settings, data, epoch, progress, task)
-            accuracy = evaluate(model, held_out)
+            accuracy = validate(model, held_out)
             seconds += time.perf_counter() - begin
             found = " ".join(f"{name} {value:.1f} %" for name, value in accuracy.items())
             log.info(f"epoch {epoch + 1}/{settings.epochs} loss {loss:.4f} held-out {found} time {seconds:.0f} s")
@@ -322,7 +322,7 @@ def pretrain(settings: PretrainSettings, out: Path | str) -> dict[str, float]:
             state["optimizer"] = optimizer.state_dict()
             _write(resume, lambda path, state=state: torch.save(state, path))
 
-    accuracy = evaluate(model, held_out)
+    accuracy = validate(model, held_out)
     result = out / f"{settings.host}.safetensors"
     metadata = {
         "made by": "tools/pretrain_nano.py",

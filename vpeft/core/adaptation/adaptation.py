@@ -106,7 +106,7 @@ class Adaptation:
                 raise UserError("a PEFT parameter was frozen after attaching: leave frozen_stages at its default.")
 
     @property
-    def waits_for_data(self) -> bool:
+    def waits_for_selection(self) -> bool:
         """Whether something has yet to be selected from the training data: a module's buffer ``learned`` is False."""
         return any(not module.learned for module in self.peft_modules() if hasattr(module, "learned"))
 

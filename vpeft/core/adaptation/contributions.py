@@ -23,7 +23,7 @@ from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.backbones.block_forward import QKV
 from vpeft.core.backbones.host import Block
 from vpeft.core.backbones.sites.flow import Flow
-from vpeft.core.backbones.sites.site import Entry, Site
+from vpeft.core.backbones.sites.site import Placed, Site
 from vpeft.errors import UserError
 
 
@@ -57,22 +57,22 @@ def every_site(adaptation: Adaptation) -> Iterator[tuple[Block | None, Site]]:
     yield from ((None, site) for site in host.sites.values())
 
 
-def entries(adaptation: Adaptation) -> Iterator[Entry]:
+def entries(adaptation: Adaptation) -> Iterator[Placed]:
     """Every placed module, merged or not."""
     for _, site in every_site(adaptation):
         yield from site.entries
 
 
-def resizing(adaptation: Adaptation, forward: Callable[[], Any]) -> list[Entry]:
+def resizing(adaptation: Adaptation, forward: Callable[[], Any]) -> list[Placed]:
     """The active modules that change the shape of what they get.
 
     Args:
         adaptation: The adapted host.
         forward: Runs a forward pass of the model.
     """
-    found: list[Entry] = []
+    found: list[Placed] = []
 
-    def see(entry: Entry) -> Callable[[Place, Any, Any], Any]:
+    def see(entry: Placed) -> Callable[[Place, Any, Any], Any]:
         def look(place: Place, plain: Any, tuned: Any) -> Any:
             pairs = zip(plain, tuned, strict=True) if isinstance(plain, QKV) else [(plain, tuned)]
             if any(a.shape != b.shape for a, b in pairs):
@@ -92,7 +92,7 @@ def resizing(adaptation: Adaptation, forward: Callable[[], Any]) -> list[Entry]:
 
 
 @contextmanager
-def contributions(adaptation: Adaptation, change: Change, enclosed: Sequence[Entry]) -> Iterator[None]:
+def contributions(adaptation: Adaptation, change: Change, enclosed: Sequence[Placed]) -> Iterator[None]:
     """Within the context, ``change(place, plain, tuned)`` decides what comes of every active module's contribution.
 
     Args:
@@ -119,7 +119,7 @@ def contributions(adaptation: Adaptation, change: Change, enclosed: Sequence[Ent
         yield
 
 
-def _place(block: Block | None, site: Site, entry: Entry, how: str = "contribution") -> Place:
+def _place(block: Block | None, site: Site, entry: Placed, how: str = "contribution") -> Place:
     return Place(site.name, None if block is None else block.index, entry.key, how, entry.placement)
 
 
@@ -135,7 +135,7 @@ def _patch(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
 class _Through:
     """Stands in for a placed module."""
 
-    def __init__(self, entry: Entry, place: Place, change: Change, whole: bool = False) -> None:
+    def __init__(self, entry: Placed, place: Place, change: Change, whole: bool = False) -> None:
         self.module, self.place, self.whole = entry.module, place, whole
         self.change = change
         self.branch: Tensor | None = None
@@ -173,7 +173,7 @@ class _Through:
         return watched
 
 
-def _enclose(stack: ExitStack, block: Block | None, site: Site, group: list[Entry], change: Change) -> None:
+def _enclose(stack: ExitStack, block: Block | None, site: Site, group: list[Placed], change: Change) -> None:
     """Let the operation around a group of modules run without and with them."""
     place = _place(block, site, group[0], "operation")
 
@@ -196,7 +196,7 @@ def _enclose(stack: ExitStack, block: Block | None, site: Site, group: list[Entr
 
 
 def _enclose_module(
-    stack: ExitStack, site: Site, group: list[Entry], compare: Callable[[Tensor, Tensor], Tensor]
+    stack: ExitStack, site: Site, group: list[Placed], compare: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     """The same where the operation is a module: its hooks run the site before and behind it."""
     before, after = site.before, site.after
@@ -220,7 +220,7 @@ def _enclose_module(
 
 
 @contextmanager
-def _switched_off(group: list[Entry]) -> Iterator[None]:
+def _switched_off(group: list[Placed]) -> Iterator[None]:
     for entry in group:
         entry.active = False
     try:

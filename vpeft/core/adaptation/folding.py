@@ -18,14 +18,14 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.sites.site import Entry, Site
+from vpeft.core.backbones.sites.site import Placed, Site
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.errors import UserError
 
 Affine = tuple[Tensor | None, Tensor | None]
 
 
-def fold_site(site: Site, new: dict[int, Tensor]) -> list[Entry]:
+def fold_site(site: Site, new: dict[int, Tensor]) -> list[Placed]:
     """Fold what can be folded at ``site``.
 
     Args:
@@ -88,7 +88,7 @@ def _keep_bias(site: Site, module: nn.Module | StatedLinear, bias: Tensor, new: 
             )
 
 
-def _foldable(site: Site) -> list[Entry]:
+def _foldable(site: Site) -> list[Placed]:
     """Entries next to the operation up to the first that is not affine: those behind it, then those before it.
 
     What stands before it is seen by every ``parallel`` module too, so it folds last, and only where no such module
@@ -102,8 +102,8 @@ def _foldable(site: Site) -> list[Entry]:
     return found
 
 
-def _affine_run(site: Site, entries: list[Entry]) -> list[Entry]:
-    def folds(entry: Entry) -> bool:
+def _affine_run(site: Site, entries: list[Placed]) -> list[Placed]:
+    def folds(entry: Placed) -> bool:
         return hasattr(entry.module, "affine") and (site.module is not None or entry.placement == "after")
 
     return list(itertools.takewhile(folds, entries))

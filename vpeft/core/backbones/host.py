@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteBackbone, SiteBlock, site_class
 from vpeft.core.backbones.sites.flow import Flow
-from vpeft.core.backbones.sites.site import BRANCH_PLACEMENTS, PLACEMENTS, AfterHook, BeforeHook, Entry, Site
+from vpeft.core.backbones.sites.site import BRANCH_PLACEMENTS, PLACEMENTS, AfterHook, BeforeHook, Placed, Site
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, nearest
@@ -220,7 +220,7 @@ class Host:
                 f"it takes {', '.join(sites[site].allowed)} (of {', '.join(PLACEMENTS)})."
             )
         self.keep(module, name, block)
-        sites[site].entries.append(Entry(placement, module, self.method_key))
+        sites[site].entries.append(Placed(placement, module, self.method_key))
 
     def keep(self, module: nn.Module, name: str, block: Block | None = None) -> None:
         """Register ``module`` under ``peft.<method>.<name>`` of the block or the backbone, without a site."""

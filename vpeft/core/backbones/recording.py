@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
-from vpeft.core.backbones.sites.site import Entry, Site
+from vpeft.core.backbones.sites.site import Placed, Site
 
 
-class Recorder(nn.Module):
+class StreamRecorder(nn.Module):
     """Shows every tensor that passes a site to ``look(x, flow)``."""
 
     def __init__(self, look: Callable[[Tensor, Flow], None]) -> None:
@@ -25,14 +25,14 @@ class Recorder(nn.Module):
 
 
 @contextmanager
-def recording(host: Host, looks: Iterable[tuple[Site, Callable[[Tensor, Flow], None]]]) -> Iterator[None]:
+def record_streams(host: Host, looks: Iterable[tuple[Site, Callable[[Tensor, Flow], None]]]) -> Iterator[None]:
     """Within the context, everything placed is switched off, and what leaves some sites of the frozen host is shown.
 
     A site that is a module must have something placed ``after`` or ``parallel`` (or nothing hooks it).
     """
     every = [site for sites in (host.sites, *(b.sites for b in host.blocks)) for site in sites.values()]
     kept = [(entry, entry.active) for site in every for entry in site.entries]
-    added = [(site, Entry("after", Recorder(look), "recorder")) for site, look in looks]
+    added = [(site, Placed("after", StreamRecorder(look), "recorder")) for site, look in looks]
     for entry, _ in kept:
         entry.active = False
     for site, entry in added:

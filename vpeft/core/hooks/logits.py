@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.wrappers import unwrap
-from vpeft.core.trained.logits import LOGITS, Predictions, write_predictions
+from vpeft.core.trained.logits import LOGITS, Logits, write_logits
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 
@@ -75,7 +75,7 @@ class LogitsHook(Hook):
         rows = sorted(rows, key=lambda row: row[2])
         adaptation = get_adaptation(unwrap(runner.model))
         methods = ["plain"] if adaptation is None else [m.registered_name() for m in adaptation.methods.values()]
-        predictions = Predictions(
+        predictions = Logits(
             torch.stack([row[0] for row in rows]),
             torch.tensor([row[1] for row in rows]),
             [row[3] for row in rows],
@@ -83,7 +83,7 @@ class LogitsHook(Hook):
             "+".join(methods),
             self.kind,
         )
-        path = write_predictions(predictions, Path(runner.work_dir) / self.file)
+        path = write_logits(predictions, Path(runner.work_dir) / self.file)
         runner.logger.info(f"logits of {len(rows)} samples written to {path}")
 
 

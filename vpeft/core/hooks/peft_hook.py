@@ -41,7 +41,7 @@ class PEFTHook(Hook):
         adaptation = find_adaptation(model)
         adaptation.check_trained()
         add_losses(model)
-        if adaptation.waits_for_data:
+        if adaptation.waits_for_selection:
             runner.logger.info("selecting from the training data, one pass without augmentation")
             adaptation.learn(training_data(model, selection_batches(runner.cfg, model)))
         report = parameter_report(model)

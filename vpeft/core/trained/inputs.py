@@ -45,7 +45,7 @@ def dataset_looks(run: Run, indices: Sequence[int] | None = None, count: int = 4
         UserError: A place does not exist.
     """
     data = run.dataset()
-    chosen = [int(i) for i in (choose(len(data), count, seed) if indices is None else indices)]
+    chosen = [int(i) for i in (choose_samples(len(data), count, seed) if indices is None else indices)]
     for i in chosen:
         if not 0 <= i < len(data):
             raise UserError(f"{run.folder}: no test sample {i}: the test set has the samples 0 to {len(data) - 1}.")
@@ -99,7 +99,7 @@ def _sample(path: str) -> dict[str, Any]:
     }
 
 
-def choose(length: int, count: int | None, seed: int = 0) -> np.ndarray:
+def choose_samples(length: int, count: int | None, seed: int = 0) -> np.ndarray:
     """Places of ``count`` random samples among ``length``, sorted; all of them when None."""
     if count is None or count >= length:
         return np.arange(length)

@@ -22,7 +22,7 @@ FORMAT = "vpeft-logits-1"
 
 
 @dataclass
-class Predictions:
+class Logits:
     """Class scores of a test set.
 
     Attributes:
@@ -62,7 +62,7 @@ class Predictions:
         return 100 * float(self.correct.double().mean())
 
 
-def write_predictions(predictions: Predictions, path: str | os.PathLike[str]) -> Path:
+def write_logits(predictions: Logits, path: str | os.PathLike[str]) -> Path:
     """Write the file, atomically."""
     metadata = {
         "format": FORMAT,
@@ -75,7 +75,7 @@ def write_predictions(predictions: Predictions, path: str | os.PathLike[str]) ->
     return write_atomically(path, save(tensors, {"vpeft": json.dumps(metadata)}))
 
 
-def read_predictions(path: str | os.PathLike[str]) -> Predictions:
+def read_logits(path: str | os.PathLike[str]) -> Logits:
     """Read the file, or that of a run's folder.
 
     Raises:
@@ -101,4 +101,4 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
         raise UserError(f"{path}: {len(logits)} scores, {len(labels)} labels, {len(samples)} samples: test it again.")
     if not torch.isfinite(logits).all():
         raise UserError(f"{path} holds NaN or infinite scores: the run has diverged.")
-    return Predictions(logits, labels, samples, metadata["data"], metadata["name"], metadata["kind"])
+    return Logits(logits, labels, samples, metadata["data"], metadata["name"], metadata["kind"])

@@ -73,7 +73,7 @@ def git_hash() -> str | None:
     return out.stdout.strip()
 
 
-def summary(result: dict[str, Any], work_dir: str) -> str:
+def result_summary(result: dict[str, Any], work_dir: str) -> str:
     """A result in a few lines: accuracy, trained parameters without head, PPT, and where the files are."""
     metric = result["main_metric"]
     lines = [f"{', '.join(m['type'] for m in result['methods'])} on {result['task'] or result['config']}"]

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vpeft.core.trained.logits import Predictions
+from vpeft.core.trained.logits import Logits
 from vpeft.errors import UserError
 
 
-def oracle_accuracy(runs: Sequence[Predictions]) -> float:
+def oracle_accuracy(runs: Sequence[Logits]) -> float:
     """Share of the samples that at least one run gets right, in percent: what the best choice per sample would give."""
     return 100 * float(torch.stack([run.correct for run in runs]).any(0).double().mean())
 
 
-def logit_average(runs: Sequence[Predictions]) -> Tensor:
+def logit_average(runs: Sequence[Logits]) -> Tensor:
     """Classes with the largest mean score over runs, ``(N,)``.
 
     The scores are centred per sample first, so that logits and log-probabilities can be averaged; it changes no
@@ -26,7 +26,7 @@ def logit_average(runs: Sequence[Predictions]) -> Tensor:
     return (scores - scores.mean(2, keepdim=True)).mean(0).argmax(1)
 
 
-def majority(runs: Sequence[Predictions]) -> Tensor:
+def majority(runs: Sequence[Logits]) -> Tensor:
     """Classes that most runs predict, ``(N,)``; a tie goes to that with the larger mean probability among the tied."""
     classes = runs[0].logits.shape[1]
     votes = torch.stack([torch.nn.functional.one_hot(run.predicted, classes) for run in runs]).sum(0)
@@ -38,7 +38,7 @@ def majority(runs: Sequence[Predictions]) -> Tensor:
 RULES = {"logit average": logit_average, "majority": majority}
 
 
-def ensemble_report(runs: Sequence[Predictions]) -> dict[str, object]:
+def ensemble_report(runs: Sequence[Logits]) -> dict[str, object]:
     """Accuracies in percent: every member, the best one, the oracle, each ensemble and its gain over the best one.
 
     Raises:

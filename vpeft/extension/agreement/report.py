@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from vpeft.core.trained.logits import Predictions, read_predictions
+from vpeft.core.trained.logits import Logits, read_logits
 from vpeft.errors import UserError
 from vpeft.extension.agreement.ensembles import ensemble_report
 from vpeft.extension.agreement.sets import upset, venn
@@ -30,7 +30,7 @@ KINDS = {"correct": True, "wrong": False}
 _TITLES = ("same class predicted\n(share of all samples)", "both wrong\n(share of those that either gets wrong)")
 
 
-def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Predictions]:
+def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Logits]:
     """The stored predictions of runs on the same data; named by method, or by folder where methods repeat.
 
     Raises:
@@ -39,7 +39,7 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Predictions]:
     places = [Path(folder).resolve() for folder in folders]
     if double := next((place for place in places if places.count(place) > 1), None):
         raise UserError(f"{double} was given twice.")
-    runs = [read_predictions(folder) for folder in folders]
+    runs = [read_logits(folder) for folder in folders]
     forms = ([run.name for run in runs], [place.name for place in places], [str(folder) for folder in folders])
     names = next(form for form in forms if len(set(form)) == len(form))
     for run, name in zip(runs, names, strict=True):
@@ -48,7 +48,7 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[Predictions]:
     return runs
 
 
-def compare(runs: Sequence[Predictions], k: int = 100) -> dict[str, Any]:
+def compare_runs(runs: Sequence[Logits], k: int = 100) -> dict[str, Any]:
     """Everything that is compared, as plain numbers.
 
     Args:
@@ -77,13 +77,13 @@ def compare(runs: Sequence[Predictions], k: int = 100) -> dict[str, Any]:
     }
 
 
-def write_report(runs: Sequence[Predictions], out: str | os.PathLike[str], k: int = 100) -> dict[str, Any]:
+def write_report(runs: Sequence[Logits], out: str | os.PathLike[str], k: int = 100) -> dict[str, Any]:
     """Write ``similarity.json``, ``similarity.png``, ``overlap.png`` and ``ensembles.png`` into the folder ``out``.
 
     Returns:
         What :func:`compare` gives.
     """
-    report, out = compare(runs, k), Path(out)
+    report, out = compare_runs(runs, k), Path(out)
     names = report["names"]
     side = 2.6 + 0.42 * len(names)
     fig = figure(2 * side, side)
@@ -97,7 +97,7 @@ def write_report(runs: Sequence[Predictions], out: str | os.PathLike[str], k: in
     return report
 
 
-def _overlap(runs: Sequence[Predictions], k: int) -> Figure:
+def _overlap(runs: Sequence[Logits], k: int) -> Figure:
     if len(runs) <= 3:
         fig = figure(8, 4.3)
         fig.get_layout_engine().set(h_pad=0.15)
@@ -132,7 +132,7 @@ def _ensembles(report: dict[str, Any]) -> Figure:
     return fig
 
 
-def summary(report: dict[str, Any]) -> str:
+def agreement_summary(report: dict[str, Any]) -> str:
     """A report in a few lines."""
     lines = [
         f"{len(report['names'])} runs, {report['count']} samples of {report['data'].get('task') or 'one test set'}"

@@ -7,11 +7,11 @@ from itertools import combinations
 
 import numpy as np
 
-from vpeft.core.trained.logits import Predictions
+from vpeft.core.trained.logits import Logits
 from vpeft.errors import UserError
 
 
-def check_same_data(runs: Sequence[Predictions]) -> None:
+def check_same_data(runs: Sequence[Logits]) -> None:
     """Refuse to compare predictions for different samples.
 
     Raises:
@@ -39,13 +39,13 @@ def check_same_data(runs: Sequence[Predictions]) -> None:
             )
 
 
-def agreement(runs: Sequence[Predictions]) -> np.ndarray:
+def agreement(runs: Sequence[Logits]) -> np.ndarray:
     """Share of the samples for which two runs predict the same class, ``(R, R)``."""
     predicted = np.stack([run.predicted.numpy() for run in runs])
     return (predicted[:, None] == predicted[None]).mean(2)
 
 
-def error_overlap(runs: Sequence[Predictions]) -> np.ndarray:
+def error_overlap(runs: Sequence[Logits]) -> np.ndarray:
     """Of the samples that at least one of two runs gets wrong, the share that both get wrong, ``(R, R)``.
 
     1 where neither makes a mistake.
@@ -56,7 +56,7 @@ def error_overlap(runs: Sequence[Predictions]) -> np.ndarray:
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
 
-def most_confident(run: Predictions, k: int, correct: bool) -> list[int]:
+def most_confident(run: Logits, k: int, correct: bool) -> list[int]:
     """Places of the ``k`` correct (or wrong) predictions of which a run is most sure, in that order.
 
     Fewer where it has fewer; among equal confidences the earlier sample comes first.

@@ -14,7 +14,7 @@ from vpeft.core.trained.inputs import Look, dataset_looks, file_looks
 from vpeft.core.trained.run import open_runs
 from vpeft.errors import UserError
 from vpeft.extension.attention.maps import KINDS, Map, default_kinds, look
-from vpeft.extension.drawing.grids import Cell, Grid, draw_grid
+from vpeft.extension.drawing.grids import Grid, GridCell, draw_grid
 from vpeft.extension.drawing.plots import save_figure
 
 #: Colours of texts on right and wrong predictions; a mark says it too.
@@ -104,12 +104,12 @@ def arrange(rows: Sequence[tuple[Look, dict[str, Map]]], names: Sequence[str] = 
         truth = sample.name if one.label is None else f"{sample.name}\n{_name(one.label, names)}"
         if clips:
             frames = _frames(one)
-            grid.rows.append([Cell(frame) for frame in frames])
+            grid.rows.append([GridCell(frame) for frame in frames])
             grid.left.append(truth)
             for label, found in maps.items():
                 text, colour = said(found, names)
                 for head, values in enumerate(found.values if heads else [found.values]):
-                    cells = [Cell(frame, value) for frame, value in zip(_frames(found), values, strict=True)]
+                    cells = [GridCell(frame, value) for frame, value in zip(_frames(found), values, strict=True)]
                     cells[len(cells) // 2].text, cells[len(cells) // 2].colour = text, colour
                     grid.rows.append(cells)
                     grid.left.append(f"{label}\nhead {head}" if heads else label)
@@ -118,15 +118,15 @@ def arrange(rows: Sequence[tuple[Look, dict[str, Map]]], names: Sequence[str] = 
             for label, found in maps.items():
                 text, colour = said(found, names)
                 grid.rows.append(
-                    [Cell(found.image, text=text, colour=colour), *(Cell(found.image, v) for v in found.values)]
+                    [GridCell(found.image, text=text, colour=colour), *(GridCell(found.image, v) for v in found.values)]
                 )
                 grid.left.append(f"{label}\n{truth}")
             grid.top = ["input", *(f"head {head}" for head in range(len(first.values)))]
         else:
-            cells = [Cell(one.image)]
+            cells = [GridCell(one.image)]
             for found in maps.values():
                 text, colour = said(found, names)
-                cells.append(Cell(found.image, found.values, text, colour))
+                cells.append(GridCell(found.image, found.values, text, colour))
             grid.rows.append(cells)
             grid.left.append(truth)
             grid.top = ["input", *maps]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.host import Block, Host
+from vpeft.core.models.outputs import class_scores
 from vpeft.errors import UserError
 
 
@@ -46,6 +47,8 @@ def _gradcam(model: nn.Module, host: Host, inputs: Tensor, target: int | None, i
     watch = _Watch(host, host.blocks[index])
     with torch.enable_grad(), watch:
         scores = class_scores(model, inputs)
+        if scores.dim() != 2:
+            raise UserError(f"{type(model).__name__} gives no class scores: Grad-CAM explains the score of a class.")
         best = scores.argmax(1) if target is None else torch.full_like(scores[:, 0], target, dtype=torch.long)
         (gradient,) = torch.autograd.grad(scores.gather(1, best[:, None]).sum(), watch.stream)
     stream, gradient = (t.flatten(1, -2)[:, watch.own :] for t in (watch.stream.detach(), gradient))
@@ -75,16 +78,3 @@ class _Watch:
 
     def look(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.grid, self.own = self.host.flow.grid, self.host.flow.own_prefix
-
-
-def class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
-    """A classifier's logits of preprocessed inputs, ``(B, classes)``.
-
-    Raises:
-        UserError: The model is no classifier.
-    """
-    options = {"stage": "head"} if hasattr(model, "cls_head") else {}
-    scores = model(inputs, mode="tensor", **options)
-    if not isinstance(scores, Tensor) or scores.dim() != 2:
-        raise UserError(f"{type(model).__name__} gives no class scores: Grad-CAM explains the score of a class.")
-    return scores

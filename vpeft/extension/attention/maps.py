@@ -15,7 +15,7 @@ from vpeft.core.families.samples import label_of, prediction_of, shown
 from vpeft.core.trained.inputs import Look
 from vpeft.errors import UserError
 from vpeft.extension.attention.gradcam import gradcam
-from vpeft.extension.attention.record import recording, rollout_map
+from vpeft.extension.attention.record import record_attention, rollout_map
 from vpeft.registry import nearest
 
 #: Kinds of maps, and what their numbers are.
@@ -93,7 +93,7 @@ def look(
         )
     data = model.data_preprocessor(sample.batch, False)
     added = None
-    with torch.no_grad(), recording(model, None if kind == "rollout" else [block]) as kept:
+    with torch.no_grad(), record_attention(model, None if kind == "rollout" else [block]) as kept:
         said = model(**data, mode="predict")[0]
     inputs = data["inputs"]
     if kind == "gradcam":

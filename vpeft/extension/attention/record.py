@@ -112,7 +112,7 @@ class Attention:
         return {name: float(part.mean()) for name, part in total.items()}
 
 
-class Recorder:
+class AttentionRecorder:
     """Keeps the attention of chosen blocks, the last pass's where a block runs again."""
 
     def __init__(self, blocks: Sequence[int]) -> None:
@@ -133,7 +133,7 @@ class Recorder:
 
 
 @contextmanager
-def recording(model: nn.Module, blocks: Sequence[int] | None = None) -> Iterator[Mapping[int, Attention]]:
+def record_attention(model: nn.Module, blocks: Sequence[int] | None = None) -> Iterator[Mapping[int, Attention]]:
     """Within the context every pass of the model fills the yielded mapping, block by block, with its attention.
 
     Nothing else changes: outputs are bit-equal, and fused attention kernels stay in use. Outside of it nothing is
@@ -157,7 +157,7 @@ def recording(model: nn.Module, blocks: Sequence[int] | None = None) -> Iterator
         for index in chosen:
             if not -count <= index < count:
                 raise UserError(f"no block {index}: {host.registered_name()} has the blocks 0 to {count - 1}.")
-        recorder = Recorder([index % count for index in chosen])
+        recorder = AttentionRecorder([index % count for index in chosen])
         host.flow.recorder = recorder
         yield recorder.kept
     finally:

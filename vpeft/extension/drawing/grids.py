@@ -17,7 +17,7 @@ COLOURS = "viridis"
 
 
 @dataclass
-class Cell:
+class GridCell:
     """One panel: an image, what is laid over it, and a text below."""
 
     image: np.ndarray
@@ -30,7 +30,7 @@ class Cell:
 class Grid:
     """Rows of panels with their names."""
 
-    rows: list[list[Cell]]
+    rows: list[list[GridCell]]
     left: list[str]
     top: list[str]
 

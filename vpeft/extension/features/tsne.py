@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vpeft.core.trained.inputs import choose
+from vpeft.core.trained.inputs import choose_samples
 from vpeft.core.trained.run import class_names, open_runs
 from vpeft.errors import UserError
 from vpeft.extension.drawing.plots import COLOURS, MARKERS, figure, save_figure
@@ -112,7 +112,7 @@ def panels(
     """
     runs = open_runs(folders)
     data = runs[0].dataset()
-    indices = choose(len(data), count, seed)
+    indices = choose_samples(len(data), count, seed)
     made = []
     for run in runs:
         features = run_features(run, indices, cache)

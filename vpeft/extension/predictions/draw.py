@@ -21,7 +21,7 @@ from vpeft.core.datasets.load.image import LoadImage
 from vpeft.core.trained.inputs import Look, dataset_looks, file_looks
 from vpeft.core.trained.run import Run, open_runs
 from vpeft.errors import UserError
-from vpeft.extension.drawing.grids import Cell, Grid, draw_grid
+from vpeft.extension.drawing.grids import Grid, GridCell, draw_grid
 from vpeft.extension.drawing.plots import COLOURS, save_figure
 
 #: Images are drawn with at least so many pixels on their shorter side: lines and texts have a size of their own.
@@ -74,11 +74,11 @@ def drawn(
                 sample.gt_instances = _truth(look)
             image, sample = enlarge(_image(sample, look), sample)
             if number == len(grid.rows):
-                truth = [] if images else [Cell(_draw(visualizer, image, sample, "gt", threshold))]
-                grid.rows.append([Cell(image), *truth])
+                truth = [] if images else [GridCell(_draw(visualizer, image, sample, "gt", threshold))]
+                grid.rows.append([GridCell(image), *truth])
                 grid.left.append(look.name)
             picture = _draw(visualizer, image, sample, "pred", threshold)
-            grid.rows[number].append(Cell(picture, text=_said(sample, threshold)))
+            grid.rows[number].append(GridCell(picture, text=_said(sample, threshold)))
             seen |= _classes(sample, threshold)
     meta = _meta(runs[0])
     legend = [(meta["classes"][i], tuple(c / 255 for c in meta["palette"][i])) for i in sorted(seen)]

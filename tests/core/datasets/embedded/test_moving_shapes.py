@@ -15,7 +15,7 @@ from vpeft.core.datasets.embedded.moving_shapes import (
     SPLITS,
     _motion,
     clip,
-    draw_split,
+    draw_clips,
     ensure_moving,
 )
 from vpeft.errors import UserError
@@ -66,14 +66,14 @@ def test_the_kinds_of_motion():
 
 def test_drawn_again_and_splits_apart(monkeypatch):
     monkeypatch.setattr(video_moving, "SPLITS", dict.fromkeys(SPLITS, 12))
-    one, labels = draw_split("train")
-    again, _ = draw_split("train")
+    one, labels = draw_clips("train")
+    again, _ = draw_clips("train")
     assert np.array_equal(one, again)
     assert np.bincount(labels).tolist() == [2] * len(CLASSES)
-    apart = {c.tobytes() for split in SPLITS for c in draw_split(split)[0]}
+    apart = {c.tobytes() for split in SPLITS for c in draw_clips(split)[0]}
     assert len(apart) == 36
     with pytest.raises(UserError, match="did you mean 'test'"):
-        draw_split("tests")
+        draw_clips("tests")
 
 
 def test_files_hold_what_was_drawn(tmp_path, monkeypatch):
@@ -81,7 +81,7 @@ def test_files_hold_what_was_drawn(tmp_path, monkeypatch):
     root = ensure_moving(tmp_path / "moving")
     rows = (root / "test.csv").read_text().splitlines()
     assert rows[1] == "test/0001.mp4,1"
-    for row, frames in zip(rows, draw_split("test")[0], strict=True):
+    for row, frames in zip(rows, draw_clips("test")[0], strict=True):
         read = decord.VideoReader(str(root / row.split(",")[0]), num_threads=1)
         assert len(read) == FRAMES
         error = np.abs(read.get_batch(range(FRAMES)).asnumpy().astype(int) - frames)

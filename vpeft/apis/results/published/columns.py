@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vpeft.apis.results.published.tables import VTAB_COLUMNS, source, table
+from vpeft.apis.results.published.tables import VTAB_COLUMNS, published_table, source
 from vpeft.core.datasets.tasks import VTAB
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -117,7 +117,7 @@ class Table:
 
         Of two figures in one cell, "last / best test epoch", the first is taken.
         """
-        for row in table(self.name):
+        for row in published_table(self.name):
             backbone = row.get("backbone", "")
             label = f"{row['method']} on {backbone}" if backbone else row["method"]
             ours = self.methods.get(row["method"], {})
@@ -154,7 +154,9 @@ def _video(backbone: str) -> list[Column]:
     return found
 
 
-_SURVEY_TASKS = {n: VTAB_COLUMNS.get(n, n) for n in table("vtab1k_vit_b16_in21k")[0] if VTAB_COLUMNS.get(n, n) in VTAB}
+_SURVEY_TASKS = {
+    n: VTAB_COLUMNS.get(n, n) for n in published_table("vtab1k_vit_b16_in21k")[0] if VTAB_COLUMNS.get(n, n) in VTAB
+}
 _SHORT = "C100 Cal DTD Flw Pet SVHN SUN Cam Euro Res Retin ClvC ClvD DMLab KITTI dLoc dOri nAzi nEle"
 _STUDY = _vtab(
     dict(zip(_SHORT.split(), VTAB, strict=True)),

@@ -56,7 +56,7 @@ VTAB_COLUMNS = {
 }
 
 
-def table(name: str) -> list[dict[str, str]]:
+def published_table(name: str) -> list[dict[str, str]]:
     """Rows of a published table, as printed.
 
     Raises:
@@ -95,7 +95,7 @@ def recompute_ppt() -> list[Recomputed]:
     """Every published PPT beside ``M exp(-log10(P / 1e7 + 1))`` of the metric and the parameters of its row."""
     found = []
     for name, columns in PPT_COLUMNS.items():
-        for row in table(name):
+        for row in published_table(name):
             label = " ".join(filter(None, (row.get("backbone"), row["method"])))
             for metric, parameters, printed in columns:
                 if row[printed]:

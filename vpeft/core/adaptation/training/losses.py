@@ -11,7 +11,7 @@ from vpeft.core.contract.training import TrainingPass
 from vpeft.errors import UserError
 
 
-class LossWithMethods:
+class MethodLosses:
     """A model's ``loss`` with the losses of its methods; an object, so that it survives ``deepcopy``."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -40,11 +40,11 @@ class LossWithMethods:
 def add_losses(model: nn.Module) -> None:
     """Let ``model.loss`` return the methods' losses too; nothing is changed where no method has any."""
     wanted = any(method.adds_losses for method in find_adaptation(model).methods.values())
-    if not wanted or isinstance(getattr(model, "loss", None), LossWithMethods):
+    if not wanted or isinstance(getattr(model, "loss", None), MethodLosses):
         return
     if not hasattr(type(model), "loss"):
         raise UserError(f"{type(model).__name__} has no loss() that a method's own losses could be added to.")
-    model.loss = LossWithMethods(model)
+    model.loss = MethodLosses(model)
 
 
 def last_linear(model: nn.Module) -> nn.Module:

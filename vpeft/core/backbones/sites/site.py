@@ -33,7 +33,7 @@ BRANCH_PLACEMENTS = ("around", "parallel", "after", "beside", "late")
 
 
 @dataclass
-class Entry:
+class Placed:
     """A module at a site. ``active`` is False while it is merged into the host's weights."""
 
     placement: str
@@ -65,9 +65,9 @@ class Site:
     module: nn.Module | StatedLinear | None = field(default=None, repr=False)
     fold: tuple[Site, nn.Module | nn.Parameter | None] | None = field(default=None, repr=False)
     keys: Site | None = field(default=None, repr=False)
-    entries: list[Entry] = field(default_factory=list, repr=False)
+    entries: list[Placed] = field(default_factory=list, repr=False)
 
-    def placed(self, *placements: str) -> list[Entry]:
+    def placed(self, *placements: str) -> list[Placed]:
         """The entries of ``placements`` that are to run now, in order."""
         if not self.flow.enabled:
             return []

@@ -16,7 +16,7 @@ DECODER = "decoder of masked pretraining"
 _WILDCARDS = {"#": r"(\d+)", "*": "(weight|bias)"}
 
 
-def patterns(names: Mapping[str, str], back: bool = False) -> dict[str, str]:
+def key_patterns(names: Mapping[str, str], back: bool = False) -> dict[str, str]:
     """Patterns for :meth:`Converted.renamed`.
 
     Args:

@@ -35,7 +35,7 @@ _OPTIONS = {
 
 
 @dataclass
-class Report:
+class LoadReport:
     """What became of every key of a file and of a backbone.
 
     Attributes:
@@ -85,7 +85,7 @@ def load_pretrained(
     prefix: str | None = None,
     strict: bool = True,
     logger: logging.Logger | None = None,
-) -> Report:
+) -> LoadReport:
     """Load pretrained weights into a backbone; where anything is wrong the backbone stays as it was.
 
     Args:
@@ -117,7 +117,7 @@ def load_pretrained(
 
 def _load(
     backbone: nn.Module, state: dict[str, Tensor], left_out: dict[str, str], prefix: str | None, strict: bool
-) -> Report:
+) -> LoadReport:
     if prefix:
         prefix = prefix.rstrip(".") + "."
         inside = below(state, prefix)
@@ -132,7 +132,7 @@ def _load(
     state = below(state, found)
 
     weights = convert(state, name, backbone)
-    report = Report(name)
+    report = LoadReport(name)
     own = backbone.state_dict()
     report.unexpected = weights.unknown + [weights.source[key] for key in weights.state if key not in own]
     report.missing, report.kept = _absent(backbone, weights.state)
@@ -175,7 +175,7 @@ def _check_shapes(weights: Converted, own: dict[str, Tensor]) -> None:
         )
 
 
-def _mismatch(report: Report, weights: Converted, backbone: nn.Module) -> str:
+def _mismatch(report: LoadReport, weights: Converted, backbone: nn.Module) -> str:
     parts = []
     if report.missing:
         parts.append(f"lacks {_some(report.missing)}")

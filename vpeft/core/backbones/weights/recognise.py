@@ -167,7 +167,7 @@ def convert(state: Mapping[str, Tensor], name: str, backbone: nn.Module) -> Conv
         The renamed weights.
     """
     layout = layout_of(backbone)
-    weights = google_npz.to_timm(state) if name == "google_npz" else Converted.of(state)
+    weights = google_npz.npz_to_timm(state) if name == "google_npz" else Converted.of(state)
     weights = weights.without(_LEFT_OUT)
     if name != layout:
         weights = FORMATS[layout].from_hub(FORMATS[name].to_hub(weights))

@@ -89,7 +89,7 @@ def _around(distance: np.ndarray) -> np.ndarray:
     return (distance + SIZE / 2) % SIZE - SIZE / 2
 
 
-def draw_split(split: str, seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
+def draw_clips(split: str, seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
     """The clips of one split and their labels.
 
     Args:
@@ -141,7 +141,7 @@ def ensure_moving(root: str | os.PathLike[str]) -> Path:
 
 def _write(folder: Path) -> None:
     for split in SPLITS:
-        clips, labels = draw_split(split)
+        clips, labels = draw_clips(split)
         (folder / split).mkdir()
         rows = []
         for index, (frames, label) in enumerate(zip(clips, labels, strict=True)):

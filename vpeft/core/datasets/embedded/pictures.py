@@ -43,7 +43,7 @@ def photograph(name: str, grey: bool) -> np.ndarray:
     return (pixels.astype(np.int32) @ np.array([77, 150, 29]) >> 8).astype(np.uint8) if grey else pixels
 
 
-def cells(shape: tuple[int, ...], side: int, split: str, salt: int) -> list[tuple[int, int]]:
+def picture_cells(shape: tuple[int, ...], side: int, split: str, salt: int) -> list[tuple[int, int]]:
     """Corners of the cells of ``side`` pixels that belong to ``split``."""
     corners = [(y, x) for y in range(0, shape[0] - side + 1, side) for x in range(0, shape[1] - side + 1, side)]
     order = np.random.default_rng([side, salt]).permutation(len(corners))
@@ -58,7 +58,7 @@ def cells(shape: tuple[int, ...], side: int, split: str, salt: int) -> list[tupl
 
 def patch(picture: np.ndarray, side: int, wide: int, split: str, salt: int, rng: np.random.Generator) -> np.ndarray:
     """A random square of ``wide`` pixels inside a random cell of the split, turned by a random quarter."""
-    corners = cells(picture.shape, side, split, salt)
+    corners = picture_cells(picture.shape, side, split, salt)
     y, x = corners[rng.integers(len(corners))]
     dy, dx = rng.integers(side - wide + 1, size=2)
     square = picture[y + dy : y + dy + wide, x + dx : x + dx + wide]

@@ -34,7 +34,7 @@ _BLOCK = re.compile(r"Transformer/encoderblock_(\d+)/(.+)")
 _QKV = re.compile(r"(.+/MultiHeadDotProductAttention_1)/(?:query|key|value)/(kernel|bias)")
 
 
-def to_timm(state: Mapping[str, Tensor]) -> Converted:
+def npz_to_timm(state: Mapping[str, Tensor]) -> Converted:
     """Weights by timm's names and with torch's axes.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from vpeft.core.backbones.weights.converted import Converted, patterns
+from vpeft.core.backbones.weights.converted import Converted, key_patterns
 
 #: Microsoft's names, left, and those of OpenMMLab's image ``SwinTransformer``.
 OPENMMLAB = {
@@ -35,13 +35,13 @@ _MERGING = re.compile(r"layers\.(\d+)\.downsample\.(.+)")
 def from_openmmlab(weights: Converted) -> Converted:
     """OpenMMLab's names, and its order in a merging, to Microsoft's; the last stage's norm becomes ``norm``."""
     last = _last_stage(weights)
-    weights = _reorder(weights.renamed(patterns(OPENMMLAB, back=True)), official_order)
-    return weights.renamed(patterns({f"norm{last}.*": "norm.*"}), strict=False)
+    weights = _reorder(weights.renamed(key_patterns(OPENMMLAB, back=True)), official_order)
+    return weights.renamed(key_patterns({f"norm{last}.*": "norm.*"}), strict=False)
 
 
 def to_openmmlab(weights: Converted) -> Converted:
     """Microsoft's names, and its order in a merging, to OpenMMLab's."""
-    return _reorder(weights.renamed(patterns(OPENMMLAB)), unfold_order)
+    return _reorder(weights.renamed(key_patterns(OPENMMLAB)), unfold_order)
 
 
 def from_timm(weights: Converted) -> Converted:
@@ -56,7 +56,7 @@ def to_timm(weights: Converted) -> Converted:
 
 def number_norm(weights: Converted) -> Converted:
     """The one norm of official files, behind the last stage, under the number of that stage as in OpenMMLab."""
-    return weights.renamed(patterns({"norm.*": f"norm{_last_stage(weights)}.*"}), strict=False)
+    return weights.renamed(key_patterns({"norm.*": f"norm{_last_stage(weights)}.*"}), strict=False)
 
 
 def unfold_order(tensor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ queries and values apart.
 
 from __future__ import annotations
 
-from vpeft.core.backbones.weights.converted import Converted, patterns
+from vpeft.core.backbones.weights.converted import Converted, key_patterns
 
 #: timm's names, left, and those of mmpretrain's ``VisionTransformer``.
 MMPRETRAIN = {
@@ -57,22 +57,22 @@ KEY_BIAS = "bias of the keys, which cancels in the softmax"
 
 def from_mmpretrain(weights: Converted) -> Converted:
     """mmpretrain's names to timm's."""
-    return weights.renamed(patterns(MMPRETRAIN, back=True))
+    return weights.renamed(key_patterns(MMPRETRAIN, back=True))
 
 
 def to_mmpretrain(weights: Converted) -> Converted:
     """timm's names to mmpretrain's."""
-    return weights.renamed(patterns(MMPRETRAIN))
+    return weights.renamed(key_patterns(MMPRETRAIN))
 
 
 def from_mmseg(weights: Converted) -> Converted:
     """mmsegmentation's names to timm's."""
-    return weights.renamed(patterns(MMSEG, back=True))
+    return weights.renamed(key_patterns(MMSEG, back=True))
 
 
 def to_mmseg(weights: Converted) -> Converted:
     """timm's names to mmsegmentation's."""
-    return weights.renamed(patterns(MMSEG))
+    return weights.renamed(key_patterns(MMSEG))
 
 
 def to_mmaction(weights: Converted) -> Converted:
@@ -88,4 +88,4 @@ def to_mmaction(weights: Converted) -> Converted:
         parted.put(f"{at}q_bias", queries, source)
         parted.put(f"{at}v_bias", values, source)
         parted.left_out[f"{source} (middle third)"] = KEY_BIAS
-    return parted.renamed(patterns(MMACTION))
+    return parted.renamed(key_patterns(MMACTION))
