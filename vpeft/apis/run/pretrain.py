@@ -287,14 +287,7 @@ def pretrain(settings: PretrainSettings, out: Path | str) -> dict[str, float]:
     model = ShapeClassifier(build_backbone(settings.host))
     optimizer = _optimizer(model, settings)
     resume, made = out / f"{settings.host}.resume", dataclasses.asdict(settings)
-    first, seconds = 0, 0.0
-    if resume.is_file():
-        state = torch.load(resume, map_location="cpu", weights_only=True)
-        if state["settings"] != made:
-            raise UserError(f"{resume} has other settings ({state['settings']}); delete it to start anew.")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, seconds = state["epoch"], state["seconds"]
+    first, seconds = _go_on(resume, made, model, optimizer)
 
     log = _logger(out / f"{settings.host}.log", settings.host)
     backbone = model.backbone
@@ -323,16 +316,36 @@ def pretrain(settings: PretrainSettings, out: Path | str) -> dict[str, float]:
             _write(resume, lambda path, state=state: torch.save(state, path))
 
     accuracy = validate(model, held_out)
+    result = _write_host(out, settings, backbone, accuracy)
+    log.info("wrote %s, SHA-256 %s", result.name, sha256(result))
+    resume.unlink(missing_ok=True)
+    return accuracy
+
+
+def _go_on(
+    resume: Path, made: dict[str, Any], model: ShapeClassifier, optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
+    """Put the state of an interrupted run back; its next epoch and its seconds so far."""
+    if not resume.is_file():
+        return 0, 0.0
+    state = torch.load(resume, map_location="cpu", weights_only=True)
+    if state["settings"] != made:
+        raise UserError(f"{resume} has other settings ({state['settings']}); delete it to start anew.")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["epoch"], state["seconds"]
+
+
+def _write_host(out: Path, settings: PretrainSettings, backbone: nn.Module, accuracy: dict[str, float]) -> Path:
+    """Write the backbone, with what it was made from."""
     result = out / f"{settings.host}.safetensors"
     metadata = {
         "made by": "tools/pretrain_nano.py",
-        "settings": json.dumps(made),
+        "settings": json.dumps(dataclasses.asdict(settings)),
         "backbone": json.dumps(NANO_BACKBONES[settings.host]),
         "normalisation": json.dumps(NORMALISATION),
         "held-out accuracy in percent": json.dumps({name: round(v, 2) for name, v in accuracy.items()}),
     }
     weights = {name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}
     _write(result, lambda path: save_file(weights, path, metadata))
-    log.info("wrote %s, SHA-256 %s", result.name, sha256(result))
-    resume.unlink(missing_ok=True)
-    return accuracy
+    return result
