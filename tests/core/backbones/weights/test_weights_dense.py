@@ -8,7 +8,7 @@ from mmdet.models.backbones.swin import swin_converter
 from mmengine.config import ConfigDict
 from mmseg.models.backbones import SwinTransformer as SegSwin
 from mmseg.models.backbones import VisionTransformer as SegViT
-from weight_files import (
+from support.weight_files import (
     DEPTH,
     DIM,
     HEADS,

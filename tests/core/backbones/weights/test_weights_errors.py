@@ -12,8 +12,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import nn
-from weight_files import (
+from support.weight_files import (
     DEPTH,
     DIM,
     mm_swin,
@@ -26,6 +25,7 @@ from weight_files import (
     timm_swin,
     timm_vit,
 )
+from torch import nn
 
 from vpeft.core.backbones.weights import load_pretrained, recognise
 from vpeft.core.backbones.weights.read import read_weights

@@ -8,7 +8,7 @@ from mmdet.models.backbones import SwinTransformer as DetSwin
 from mmpretrain.models import SwinTransformer, VisionTransformer
 from mmseg.models.backbones import SwinTransformer as SegSwin
 from mmseg.models.backbones import VisionTransformer as SegViT
-from weight_files import evaluating, image, largest_difference
+from support.weight_files import evaluating, image, largest_difference
 
 import vpeft
 from vpeft.core.backbones.nano import NANO_BACKBONES

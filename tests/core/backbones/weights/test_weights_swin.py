@@ -3,9 +3,7 @@
 import pytest
 import torch
 from mmcv.cnn.bricks.transformer import PatchMerging
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
-from torch import nn
-from weight_files import (
+from support.weight_files import (
     image,
     largest_difference,
     mm_swin,
@@ -16,6 +14,8 @@ from weight_files import (
     timm_map,
     timm_swin,
 )
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
+from torch import nn
 
 from vpeft.core.backbones.weights import load_pretrained
 from vpeft.core.backbones.weights.layouts.swin import unfold_order

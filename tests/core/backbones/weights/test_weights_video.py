@@ -10,8 +10,7 @@ from mmaction.models.backbones import SwinTransformer3D
 from mmaction.models.backbones import VisionTransformer as VideoViT
 from mmaction.models.backbones.vit_mae import get_sinusoid_encoding
 from mmengine.runner.checkpoint import load_checkpoint
-from torch import nn
-from weight_files import (
+from support.weight_files import (
     DEPTH,
     DIM,
     HEADS,
@@ -27,6 +26,7 @@ from weight_files import (
     timm_swin,
     timm_vit,
 )
+from torch import nn
 
 import vpeft
 from vpeft.core.backbones.weights import load_pretrained

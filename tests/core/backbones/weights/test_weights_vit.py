@@ -8,8 +8,7 @@ import timm
 import torch
 from mmpretrain.models import VisionTransformer
 from safetensors.torch import save_file
-from timm.models.vision_transformer import _load_weights
-from weight_files import (
+from support.weight_files import (
     DEPTH,
     DIM,
     image,
@@ -20,6 +19,7 @@ from weight_files import (
     save_torch,
     timm_vit,
 )
+from timm.models.vision_transformer import _load_weights
 
 import vpeft
 from vpeft.core.backbones import nano
