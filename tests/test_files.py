@@ -1,0 +1,77 @@
+"""Files are written whole or not at all."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vpeft import UserError
+from vpeft.files import write_atomically
+
+
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_it_is_written_with_its_folders(tmp_path):
+    path = write_atomically(tmp_path / "a" / "b.json", b"1")
+    assert path.read_bytes() == b"1"
+    assert [file.name for file in path.parent.iterdir()] == ["b.json"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+def test_a_disk_that_takes_nothing_leaves_the_older_file(tmp_path, monkeypatch, number):
+    path = write_atomically(tmp_path / "a.json", b"old")
+
+    def fail(self, *args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(Path, "unlink", fail)  # a read-only disk lets nothing be deleted either
+    with pytest.raises(UserError, match=rf"a\.json could not be written .*{os.strerror(number)}"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+def test_a_folder_in_its_place(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(UserError, match=r"a\.json is a folder"):
+        write_atomically(tmp_path / "a.json", b"1")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.json"]
+
+
+def test_a_file_in_its_folders_place(tmp_path):
+    (tmp_path / "runs").write_bytes(b"")
+    with pytest.raises(UserError, match="could not be written"):
+        write_atomically(tmp_path / "runs" / "a.json", b"1")
+
+
+def test_names_up_to_the_longest(tmp_path):
+    longest = tmp_path / ("ü" * 127 + "a")
+    assert write_atomically(longest, b"1").read_bytes() == b"1"
+    assert list(tmp_path.iterdir()) == [longest]
+    for name in ("a" * 256, "a\0b"):
+        with pytest.raises(UserError, match="could not be written"):
+            write_atomically(tmp_path / name, b"1")
+
+
+def test_what_killed_processes_left_goes(tmp_path):
+    dead, running = dead_process(), os.getppid()
+    gone = tmp_path / f".a.json.{dead}.tmp"
+    kept = [tmp_path / f".a.json.{running}.tmp", tmp_path / f".b.json.{dead}.tmp", tmp_path / ".a.json.mine.tmp"]
+    for file in (gone, *kept):
+        file.write_bytes(b"half")
+    write_atomically(tmp_path / "a.json", b"1")
+    assert not gone.exists()
+    assert all(file.exists() for file in kept)
+    old = time.time() - 2 * 24 * 3600
+    os.utime(kept[0], (old, old))
+    write_atomically(tmp_path / "a.json", b"1")
+    assert not kept[0].exists()
