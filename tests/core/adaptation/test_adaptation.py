@@ -85,7 +85,7 @@ def test_nothing_attached(act):
         ("Lora", "unknown PEFT method 'Lora': did you mean 'LoRA'"),
         ({"rank": 8}, "unknown PEFT method None"),
         ({"type": "LoRA", "rnk": 8}, "LoRA has no hyper-parameter 'rnk': did you mean 'rank'"),
-        ({"type": "LoRA", "rank": 0}, "LoRA: rank=0 must be a whole number from 1 to 64"),
+        ({"type": "LoRA", "rank": 0}, "LoRA: rank=0 must be a whole number from 1 to 65536."),
         ({"type": "LoRA", "rank": 65}, "LoRA: rank=65 must be a whole number from 1 to 64, the narrowest width"),
         ({"type": "LoRA", "rank": 2.5}, "rank=2.5 must be a whole number"),
         ({"type": "LoRA", "targets": ["q", "fc3"]}, "unknown targets 'fc3': did you mean 'fc"),

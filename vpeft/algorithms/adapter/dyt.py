@@ -93,6 +93,7 @@ class DyT(AdaptFormer):
     category = "adapter"
     paper = "Dynamic Tuning Towards Parameter and Inference Efficiency for ViT Adaptation, NeurIPS 2024"
     space = {"bottleneck": [4, 8, 16, 32], "scale": [0.1, 0.5, 1.0], "target": [0.5, 0.7, 0.9]}
+    limits = {"target": (0.01, 1)}
     identity_at_start = False
     adds_losses = True
     unverified = "Scale s and learning rate are set per dataset outside the authors' parser; the values here are ours."

@@ -97,9 +97,6 @@ class LoRand(Method):
     )
 
     def check(self, host: Host) -> None:
-        self.need_positive("alpha")
-        self.need_positive("beta")
-        self.need_positive("reduction")
         self.need_choice("init", STARTS)
         self.need_divisor("reduction", host)
 

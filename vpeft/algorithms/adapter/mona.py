@@ -90,7 +90,6 @@ class Mona(Method):
     identity_at_start = False
 
     def check(self, host: Host) -> None:
-        self.need_positive("bottleneck")
         self.need_choice("init", STARTS)
 
     def build(self, host: Host) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import STARTS, Method
-from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 
@@ -70,6 +69,7 @@ class SNF(Method):
     category = "adapter"
     paper = "Adapting Shortcut with Normalizing Flow: An Efficient Tuning Framework for Visual Recognition, CVPR 2023"
     space = {"steps": [1, 2, 3]}
+    limits = {"steps": (0, 1000)}
     identity_at_start = False
     unverified = (
         "The number of steps behind the published table and the recipe are unknown; no training code is public."
@@ -77,8 +77,6 @@ class SNF(Method):
 
     def check(self, host: Host) -> None:
         self.need_choice("init", STARTS)
-        if not isinstance(self.steps, int) or isinstance(self.steps, bool) or self.steps < 0:
-            raise UserError(f"SNF: steps={self.steps!r} must be a whole number of at least 0.")
 
     def build(self, host: Host) -> None:
         for block in host.blocks:

@@ -68,7 +68,6 @@ class PATT(Method):
     unverified = "The authors' ViT variant is not released: its inner width is fitted to the published count."
 
     def check(self, host: Host) -> None:
-        self.need_positive("hidden")
         self.need_choice("mode", MODES)
         self.need_choice("init", STARTS)
 

@@ -99,10 +99,6 @@ class PrefixTuning(Method):
     space = {"prefix_length": [5, 10, 20, 50], "reparametrised": [False, True]}
     identity_at_start = False
 
-    def check(self, host: Host) -> None:
-        self.need_positive("prefix_length")
-        self.need_positive("hidden")
-
     def build(self, host: Host) -> None:
         for block in host.blocks:
             if self.reparametrised:

@@ -118,9 +118,6 @@ class VPT(Method):
     identity_at_start = False
     base_eval = True
 
-    def check(self, host: Host) -> None:
-        self.need_positive("prompt_length")
-
     def bound(self, host: Host) -> float:
         """``sqrt(6 / (3 ph pw + D))``: Xavier's bound for a patch embedding; ``D`` is its width in every stage."""
         return math.sqrt(6 / (host.in_channels * math.prod(host.patch_size) + host.blocks[0].dim))

@@ -104,7 +104,6 @@ class KAdaptation(Method):
     unverified = "Made for few-shot tuning of CLIP; the authors state no setting for VTAB-1k."
 
     def check(self, host: Host) -> None:
-        self.need_positive("terms")
         self.need_choice("init", STARTS)
         self.need_divisor("terms", host)
 

@@ -72,7 +72,6 @@ class KronA(Method):
     unverified = "A language-model method: sizes and scale for vision are ours, the authors' code was not found."
 
     def check(self, host: Host) -> None:
-        self.need_positive("size")
         self.need_choice("targets", THIRDS)
         self.need_divisor("size", host)
 

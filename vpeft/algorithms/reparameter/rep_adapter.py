@@ -80,7 +80,6 @@ class RepAdapter(Method):
     def check(self, host: Host) -> None:
         self.need_width("bottleneck", host)
         self.need_choice("where", SITES)
-        self.need_positive("groups")
         self.need_divisor("groups", host)
         if self.bottleneck % self.groups:
             raise UserError(f"RepAdapter: groups={self.groups} does not divide bottleneck={self.bottleneck}.")

@@ -103,6 +103,7 @@ class DTL(Method):
     category = "side"
     paper = "DTL: Disentangled Transfer Learning for Visual Recognition, AAAI 2024"
     space = {"rank": [1, 2, 4, 8], "beta": [10.0, 100.0]}
+    limits = {"first_out": (0, 10_000), "first_in": (0, 10_000)}
     memory = "M1"
     convolution = False
 

@@ -97,9 +97,6 @@ class E3VA(Method):
     )
 
     def check(self, host: Host) -> None:
-        self.need_positive("alpha")
-        self.need_positive("beta")
-        self.need_positive("reduction")
         self.need_divisor("reduction", host)
         self.need_output_norm(host)
 

@@ -115,8 +115,6 @@ class LAST(Method):
 
     def check(self, host: Host) -> None:
         self.need_width("rank", host)
-        self.need_positive("group")
-        self.need_positive("depth")
         self.need_one_width(host)
         if len(host.blocks) % self.group:
             raise UserError(

@@ -160,7 +160,6 @@ class LST(Method):
     unverified = "There is no official version for ViT: side layers and head fit the published count."
 
     def check(self, host: Host) -> None:
-        self.need_positive("reduction")
         self.need_choice("init", INITS)
         self.need_one_width(host)
         self.need_divisor("reduction", host)

@@ -51,7 +51,6 @@ class PartialK(Selective):
     memory = "M1w"
 
     def check(self, host: Host) -> None:
-        self.need_positive("k")
         if self.k >= len(host.blocks):
             raise UserError(
                 f"PartialK: k={self.k} leaves no frozen block of the {len(host.blocks)} of {host.registered_name()}: "
@@ -74,6 +73,8 @@ class BlockChoice(Selective):
     """
 
     blocks: tuple[int, ...] | None = None
+
+    limits = {"blocks": (-10_000, 10_000)}
 
     def check(self, host: Host) -> None:
         count = len(host.blocks)

@@ -138,6 +138,7 @@ class NOAH(Method):
     category = "unified"
     paper = "Neural Prompt Search, 2206.04673"
     space = {"prompts": [2, 5, 10], "ranks": [2, 5, 10], "widths": [2, 5, 10]}
+    limits = dict.fromkeys(KINDS.values(), (0, 2**16))
     partly_mergeable = True
     identity_at_start = False
 
@@ -148,9 +149,7 @@ class NOAH(Method):
 
     def check(self, host: Host) -> None:
         for kind, field in KINDS.items():
-            sizes = self.sizes(kind, host)
-            whole = all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in sizes)
-            if len(sizes) != len(host.blocks) or not whole:
+            if len(self.sizes(kind, host)) != len(host.blocks):
                 raise UserError(
                     f"NOAH: {field}={getattr(self, field)!r} must be a whole number of at least 0, or one for each of "
                     f"the {len(host.blocks)} blocks of {host.registered_name()}."

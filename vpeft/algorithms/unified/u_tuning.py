@@ -147,7 +147,6 @@ class UTuning(Method):
         self.need_choice("op", OPS)
         self.need_choice("kind", KINDS)
         self.need_choice("act", ACTIVATIONS)
-        self.need_positive("length")
         if self.kind != "adapter" and self.op in LINEARS:
             raise UserError(
                 f"UTuning: kind={self.kind!r} attends over a block's tokens; beside the linear {self.op!r} of "

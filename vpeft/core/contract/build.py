@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vpeft.core.contract.method import Method
+from vpeft.core.contract.values import check_values, type_hints
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS, nearest
 
@@ -15,25 +16,38 @@ def build_method(cfg: str | Mapping[str, Any] | Method) -> Method:
     """A method from its name or config.
 
     Raises:
-        UserError: Unknown method or hyper-parameter; the message names the nearest.
+        UserError: Unknown method or hyper-parameter (the message names the nearest), or a value of another type or out
+            of its range (:mod:`vpeft.core.contract.values`).
     """
     if isinstance(cfg, Method):
+        values = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg)}
+        check_values(cfg.registered_name(), type_hints(type(cfg)), cfg.limits, values, type(cfg))
         return cfg
+    if not isinstance(cfg, (str, Mapping)):
+        raise UserError(f"method={cfg!r}: give a method's name, or a dict such as dict(type='LoRA', rank=8).")
     cfg = {"type": cfg} if isinstance(cfg, str) else dict(cfg)
     name = cfg.pop("type", None)
     name = name.removeprefix("vpeft.") if isinstance(name, str) else name
-    if name not in PEFT_METHODS.module_dict:
+    if not isinstance(name, str) or name not in PEFT_METHODS.module_dict:
         raise UserError(f"unknown PEFT method {name!r}: {nearest(name, PEFT_METHODS.module_dict)}")
     cls = PEFT_METHODS.module_dict[name]
     known = [f.name for f in dataclasses.fields(cls)]
     for keyword in cfg:
         if keyword not in known:
             raise UserError(f"{name} has no hyper-parameter {keyword!r}: {nearest(keyword, known)}")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()})
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}
+    check_values(name, type_hints(cls), cls.limits, values, cls)
+    return cls(**values)
 
 
 def build_methods(cfg: str | Mapping[str, Any] | Method | Sequence[Any]) -> list[Method]:
-    """The methods of one config or of a list of them."""
-    if isinstance(cfg, (str, Mapping, Method)):
+    """The methods of one config or of a list of them.
+
+    Raises:
+        UserError: There is none, or as :func:`build_method` says.
+    """
+    if not isinstance(cfg, (list, tuple)):
         cfg = [cfg]
+    if not cfg:
+        raise UserError("no method is given: name at least one, such as dict(type='LoRA', rank=8).")
     return [build_method(one) for one in cfg]

@@ -16,17 +16,11 @@ class Checks:
         """A rank or bottleneck must lie between 1 and the narrowest width that it is used at."""
         value = getattr(self, field)
         limit = min(widths if widths is not None else (block.dim for block in host.blocks))
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+        if not 1 <= value <= limit:
             raise UserError(
                 f"{self.registered_name()}: {field}={value!r} must be a whole number from 1 to {limit}, the narrowest "
                 f"width of {host.registered_name()} that it is used at."
             )
-
-    def need_positive(self, field: str) -> None:
-        """A count must be a whole number of at least 1."""
-        value = getattr(self, field)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{self.registered_name()}: {field}={value!r} must be a whole number of at least 1.")
 
     def need_divisor(self, field: str, host: Host) -> None:
         """A reduction or a count of parts must divide every block's width."""

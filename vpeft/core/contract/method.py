@@ -16,6 +16,7 @@ from vpeft.core.backbones.host import Host, HostParam
 from vpeft.core.contract.checks import Checks
 from vpeft.core.contract.search_space import COMMON, Values
 from vpeft.core.contract.training import TrainingData, TrainingPass
+from vpeft.core.contract.values import Limits
 from vpeft.registry import PEFT_METHODS
 
 CATEGORIES = (
@@ -53,6 +54,8 @@ class Method(Checks):
         space: What a search may try of its hyper-parameters: a list of choices or a
             :class:`~vpeft.core.contract.search_space.Range` by name, and by ``lr`` and ``weight_decay`` those of the
             optimiser.
+        limits: Lowest and highest value of a hyper-parameter, or of each of a list, where those of
+            :mod:`vpeft.core.contract.values` do not hold: whole numbers from 1, others above 0, drop rates from 0.
         unverified: What of it could not be checked against the authors' own words, or None.
     """
 
@@ -66,6 +69,7 @@ class Method(Checks):
     adds_losses: ClassVar[bool] = False
     base_eval: ClassVar[bool] = False
     space: ClassVar[dict[str, Values]] = {}
+    limits: ClassVar[dict[str, Limits]] = {}
     unverified: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs) -> None:
