@@ -10,10 +10,10 @@ import torch
 from support.hosts import build
 
 import vpeft
+from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.contract.build import build_method, build_methods
 from vpeft.core.contract.search_space import Range
 from vpeft.core.contract.values import OF_NAME, OF_TYPE, type_hints
-from vpeft.core.adaptation.find import get_adaptation
 from vpeft.registry import PEFT_METHODS
 
 NAN, INF = float("nan"), float("inf")
