@@ -187,3 +187,9 @@ def test_no_host_names_a_method():
     methods -= {"Linear"}  # torch's too
     for file in (PACKAGE / "core/backbones").rglob("*.py"):
         assert not set(re.findall(r"[\w.+-]+", code(file))) & methods, file
+
+
+def test_test_files_have_names_of_their_own():
+    """pytest imports them by their bare names."""
+    names = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
+    assert {name for name, count in names.items() if count > 1} == set()

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithms.test_equations import ALMOST_ONE, PlainMona, PlainViT, close, lora_weight
 from support.hosts import build, perturb, tokens
+from test_equations import ALMOST_ONE, PlainMona, PlainViT, close, lora_weight
 
 import vpeft
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from algorithms.test_equations import ALMOST_ONE, close
 from support.hosts import build, perturb, tokens
 from support.plain_adapters import quick_gelu, synthesised
 from support.plain_reparameter import PlainRepAdapter
+from test_equations import ALMOST_ONE, close
 from test_equations_swin import HOST, SIZES, PlainSwin, images
 
 import vpeft

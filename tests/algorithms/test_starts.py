@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from algorithms.test_published_counts import WIDE, check_start, constant, normal, uniform, zero
 from support.hosts import build, mm_vit, tokens
+from test_published_counts import WIDE, check_start, constant, normal, uniform, zero
 
 import vpeft
 from vpeft.registry import PEFT_METHODS

@@ -4,10 +4,10 @@ import logging
 
 import pytest
 import torch
-from apis.run.test_run import config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
+from test_run import config
 
 from vpeft.apis.run.test import test as run_test
 from vpeft.apis.run.train import train
