@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
+
+from vpeft.compat.torch_load import Damaged, HoldsObjects, read_torch
+from vpeft.errors import UserError
 
 
 def mmengine_non_reentrant_checkpointing() -> None:
@@ -40,32 +45,58 @@ def mmengine_silent_debug() -> None:
 
 
 def mmengine_safe_load() -> None:
-    """mmengine 0.10.12: ``load_checkpoint`` falls back to full unpickling, which can run code from the file.
+    """mmengine 0.10.12: three ways by which loading a checkpoint runs code of it.
 
-    Here a file that is no plain checkpoint is refused, and a truncated one is named.
+    ``load_checkpoint`` allows ``getattr`` and falls back to full unpickling, and unpickles what comes from an address;
+    ``Runner.resume`` runs the config that stands in old checkpoints as text; an inferencer without a config does too.
+    Here a file that is no plain checkpoint is refused, a damaged one is named, and a config comes from its own file.
     """
-    from pickle import UnpicklingError
-
+    from mmengine.infer import BaseInferencer
     from mmengine.runner import checkpoint
 
-    from vpeft.errors import UserError
-
     def load(file: Any, map_location: Any = None, weights_only: Any = None) -> Any:
-        name = file if isinstance(file, str) else "the checkpoint"
+        name = file if isinstance(file, (str, os.PathLike)) else "the checkpoint"
         try:
-            with torch.serialization.safe_globals(checkpoint.get_torch_safe_globals()):
-                return torch.load(file, map_location=map_location, weights_only=True)
-        except UnpicklingError as error:
+            return _without_code(read_torch(file, map_location))
+        except HoldsObjects as error:
             raise UserError(
-                f"{name} holds objects that only running its code could load, or is no checkpoint "
-                f"({str(error).splitlines()[0][:120]}): convert it to tensors (safetensors) where you trust it."
+                f"{name} holds objects that only running its code could load ({error}): "
+                "convert it to tensors (safetensors) where you trust it."
             ) from error
-        except (RuntimeError, EOFError) as error:
-            raise UserError(
-                f"{name} is truncated or no checkpoint ({str(error).splitlines()[0][:120]}): copy or train it again."
-            ) from error
+        except Damaged as error:
+            raise UserError(f"{name} is truncated or no checkpoint ({error}): copy or train it again.") from error
+        except OSError as error:
+            raise UserError(f"{name} cannot be read ({error.strerror}).") from error
 
-    checkpoint._safe_torch_load = load
+    def load_url(
+        url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True, **options: Any
+    ) -> Any:
+        folder = model_dir or os.path.join(torch.hub.get_dir(), "checkpoints")
+        file = os.path.join(folder, options.get("file_name") or os.path.basename(urlparse(url).path))
+        if not os.path.exists(file):
+            os.makedirs(folder, exist_ok=True)
+            torch.hub.download_url_to_file(url, file, progress=progress)
+        return load(file, map_location)
+
+    original = BaseInferencer._init_model
+
+    @functools.wraps(original)
+    def init_model(self: BaseInferencer, cfg: Any, weights: Any, device: str = "cpu") -> Any:
+        if not cfg:
+            raise UserError(
+                f"{weights}: a config inside a checkpoint is code, which is not run: give the config too (model=...)."
+            )
+        return original(self, cfg, weights, device)
+
+    checkpoint._safe_torch_load, checkpoint.load_url = load, load_url
+    BaseInferencer._init_model = init_model
+
+
+def _without_code(loaded: Any) -> Any:
+    """mmengine runs the text ``meta.config`` of old checkpoints, only to compare numbers of GPUs."""
+    if isinstance(loaded, dict) and isinstance(loaded.get("meta"), dict):
+        loaded["meta"].pop("config", None)
+    return loaded
 
 
 def mmengine_atomic_write() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
-from safetensors import SafetensorError
+from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vpeft.compat.torch_load import Damaged, HoldsObjects, read_torch
 from vpeft.errors import UserError
 
 #: Keys under which training scripts keep the weights beside their optimiser.
@@ -68,14 +65,13 @@ def _from_file(path: Path) -> Any:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         if path.suffix == ".safetensors":
             return load_file(path, device="cpu")
-        with torch.serialization.safe_globals(_safe_globals()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refused(error) from error
-    except (AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise _damaged(error) from error
-    except (SafetensorError, zipfile.BadZipFile) as error:
-        raise _damaged(error) from error
+        return read_torch(path, "cpu")
+    except HoldsObjects as error:
+        raise _objects(str(error)) from error
+    except Damaged as error:
+        raise _damaged(error.kind) from error
+    except Exception as error:  # numpy and safetensors raise many kinds
+        raise _damaged(type(error).__name__) from error
 
 
 def _from_address(address: str) -> Any:
@@ -84,17 +80,19 @@ def _from_address(address: str) -> Any:
     try:
         with _weights_only():
             return CheckpointLoader.load_checkpoint(address, map_location="cpu", logger="silent")
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"nothing found at this address ({error}): correct 'checkpoint' in init_cfg.") from error
     except pickle.UnpicklingError as error:
-        raise _refused(error) from error
-    except (EOFError, ImportError, OSError, RuntimeError) as error:
+        raise _objects(str(error).partition("GLOBAL ")[2].partition(" ")[0] or "unnamed") from error
+    except Exception as error:  # the loaders of other schemes are not ours
         raise UserError(f"could not be loaded ({type(error).__name__}): fetch the file and give its path.") from error
 
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
-    """Within the context torch never unpickles objects: mmengine falls back to doing so where the safe way fails."""
+    """Within the context torch never unpickles objects, whoever has written a scheme's loader."""
     before = os.environ.get(_FORCE)
     os.environ[_FORCE] = "1"
     try:
@@ -106,29 +104,12 @@ def _weights_only() -> Iterator[None]:
             os.environ[_FORCE] = before
 
 
-def _safe_globals() -> list[Any]:
-    """What checkpoints of mmengine, whose ``getattr`` only reads log statistics' names, and of scripts hold."""
-    inert = [g for g in get_torch_safe_globals() if g is not getattr]
-    return [*inert, (_statistic, "builtins.getattr"), argparse.Namespace]
-
-
-def _statistic(owner: Any, name: str) -> Any:
-    if owner is not HistoryBuffer or name.startswith("_"):
-        raise pickle.UnpicklingError(f"attribute {name!r} of {owner!r}")
-    return getattr(owner, name)
-
-
-def _refused(error: Exception) -> UserError:
-    words = str(error).partition("GLOBAL ")[2].split()
-    if not words:
-        return _damaged(error)
+def _objects(found: str) -> UserError:
     return UserError(
-        f"holds objects other than tensors ({words[0]}), and restoring them could run code: where you trust the file, "
+        f"holds objects other than tensors ({found}), and restoring them could run code: where you trust the file, "
         "save only its weights anew with torch.save(model.state_dict(), path)."
     )
 
 
-def _damaged(error: Exception) -> UserError:
-    return UserError(
-        f"cut short, or not a weight file ({type(error).__name__}): compare its size or checksum, and fetch it again."
-    )
+def _damaged(kind: str) -> UserError:
+    return UserError(f"cut short, or not a weight file ({kind}): compare its size or checksum, and fetch it again.")
