@@ -9,7 +9,7 @@ from test_tools import tool
 from vpeft.apis.config.load import config_names, load_config
 from vpeft.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPE = """
 _base_ = [
     "{root}/configs/_base_/models/nano_vit.py",

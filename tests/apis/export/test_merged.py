@@ -12,7 +12,7 @@ from vpeft.apis.config.load import build_model, config_files, load_config, plain
 from vpeft.apis.export.merged import export_merged
 from vpeft.core.contract.build import build_method
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONFIGS = [
     Path(path).stem
     for path in config_files(ROOT / "configs/mini")

@@ -13,7 +13,7 @@ from vpeft.core.contract.build import build_methods
 from vpeft.core.models.build import build_model, meta_build
 from vpeft.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPES = [
     pytest.param(ROOT / "configs" / folder / name, recipe, id=f"{folder}/{name}")
     for folder in (*PAGES, "mini")

@@ -9,7 +9,7 @@ from vpeft.core.contract.build import build_method
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_every_host_has_a_backbone():

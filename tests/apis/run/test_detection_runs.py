@@ -24,7 +24,7 @@ from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.datasets.embedded.scenes import CLASSES, SPLITS
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPES = ["detection", "instances"]
 FAST = {
     "train_cfg.max_epochs": 2,

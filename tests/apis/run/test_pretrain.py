@@ -29,7 +29,7 @@ from vpeft.core.backbones import nano
 from vpeft.core.datasets.embedded.shapes import SHAPES, TEXTURES, draw_shapes
 from vpeft.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOSTS = ["nano_vit", "nano_swin"]
 
 

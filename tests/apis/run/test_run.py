@@ -23,7 +23,7 @@ from vpeft.apis.run.test import test as run_test
 from vpeft.apis.run.train import train
 from vpeft.core.adaptation.find import get_adaptation
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums are bit-equal for one number of threads
 FAST = {
     "train_cfg.max_epochs": 2,

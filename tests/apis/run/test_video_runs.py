@@ -26,7 +26,7 @@ from vpeft.core.datasets.embedded.moving_shapes import SPLITS, ensure_moving
 from vpeft.core.models.outputs import class_scores, pooled_features
 from vpeft.registry import HOOKS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FAST = {
     "train_cfg.max_epochs": 2,
     "train_cfg.val_interval": 9,

@@ -20,7 +20,7 @@ from vpeft.apis.config.load import load_config
 from vpeft.apis.tune.noah import _population
 from vpeft.core.adaptation.find import get_adaptation
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 HOST = "mmpretrain.VisionTransformer"
 SUPERNET = {"type": "NOAH", "prompts": 4, "ranks": 4, "widths": 4}

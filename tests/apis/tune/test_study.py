@@ -20,7 +20,7 @@ from vpeft.apis.tune.trial import TrialJob, open_trial, trial_config
 from vpeft.core.contract.search_space import COMMON, Range
 from vpeft.registry import PEFT_METHODS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONFIG = "configs/mini/lora_nano_vit.py"
 LR, RANK = "optim_wrapper.optimizer.lr", "model.backbone.method.rank"
 
