@@ -1,10 +1,14 @@
-"""A config as one text, with bases and method put in: ``tools/config.py configs/detection/mona_swin-b_coco.py``."""
+"""A config as one text, with bases and method put in: ``tools/config.py configs/detection/mona_swin-b_coco.py``.
+
+``--why optim_wrapper.optimizer.lr`` says who set a key, and what it was before.
+"""
 
 import argparse
 
 from vpeft.apis.commands.arguments import add_config_arguments
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.config.load import load_config
+from vpeft.apis.config.origin import why
 from vpeft.files import write_atomically
 
 
@@ -12,8 +16,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument("--out", help="write it there, as a config to edit")
+    parser.add_argument("--why", metavar="KEY", help="say who set this key, such as optim_wrapper.optimizer.lr, instead")
     args = parser.parse_args()
-    text = load_config(args.config, args.task, args.cfg_options).pretty_text
+    cfg = load_config(args.config, args.task, args.cfg_options)
+    text = cfg.pretty_text if args.why is None else why(cfg, args.why)
     if args.out:
         write_atomically(args.out, text.encode())
     else:

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--dump-logits", action="store_true", help="store the class scores (docs/analysis.md)")
     args = parser.parse_args()
     cfg = load_config(args.config, args.task, args.cfg_options)
-    work_dir = args.work_dir or default_work_dir(args.config, cfg)
+    work_dir = args.work_dir or default_work_dir(args.config, cfg, args.seed)
     if args.dump_logits:
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "vpeft.LogitsHook"}]
     result = test(prepare(cfg, work_dir, args.launcher, args.seed), args.checkpoint)

@@ -19,7 +19,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     cfg = load_config(args.config, args.task, args.cfg_options)
-    work_dir = args.work_dir or default_work_dir(args.config, cfg)
+    work_dir = args.work_dir or default_work_dir(args.config, cfg, args.seed)
     train(prepare(cfg, work_dir, args.launcher, args.seed, args.resume, args.amp))
 
 

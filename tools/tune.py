@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--address", help="of a Ray cluster")
     parser.add_argument("--engine-options", nargs="+", action=OptionsAction, default={}, help="others of the engine")
     args = parser.parse_args()
-    suite = load_config(args.config).get("suite")
+    suite = load_config(args.config, args.task, args.cfg_options).get("suite")
     study = Study.of(
         args.config,
         args.task,

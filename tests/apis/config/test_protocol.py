@@ -105,7 +105,7 @@ def test_too_many_shots_say_which_class():
 def test_few_shot_config_reads_only_these_images():
     from mmengine.registry import DATASETS, init_default_scope
 
-    cfg = few_shot(load_config(CONFIG, "digits"), 2)
+    cfg = effective_config(str(CONFIG), "digits", {}, {"shots": 2})
     init_default_scope("mmpretrain")
     data = DATASETS.build(cfg.train_dataloader.dataset)
     labels = sorted(data.get_data_info(i)["gt_label"] for i in range(len(data)))

@@ -115,7 +115,7 @@ def test_killed_and_resumed_run_is_bit_equal(tmp_path):
     args = ["configs/mini/adaptformer_nano_swin.py", "--task", "digits", "--seed", "3", "--cfg-options"]
     args += ["train_cfg.max_epochs=5", "default_hooks.checkpoint.interval=1", "train_dataloader.batch_size=100"]
     args += ["model.backbone.drop_path_rate=0.2", "model.backbone.method.drop=0.1"]
-    whole = tool("train.py", *args, f"work_dir={tmp_path}/unused", "--work-dir", str(tmp_path / "whole"))
+    whole = tool("train.py", *args, "--work-dir", str(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr[-2000:]
     command = [sys.executable, "tools/train.py", *args, "--work-dir", str(tmp_path / "killed")]
     process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine import Config
 
 from vpeft.core.datasets.tasks import get_task
@@ -9,20 +11,22 @@ from vpeft.errors import UserError
 from vpeft.registry import nearest
 
 
-def use_authors_values(cfg: Config, task: str | None = None) -> Config:
-    """Set, in place, the hyper-parameters that the method's authors state for a task.
+def authors_settings(cfg: Config) -> dict[str, Any]:
+    """The hyper-parameters that the method's authors state for a config's task, by dotted key.
 
     Args:
-        cfg: A config with one of the tables of ``configs/_base_/per_task/``.
-        task: Another task than the config's.
+        cfg: A config with one of the tables of ``configs/_base_/per_task/``; where its ``authors_values`` is not True,
+            nothing follows.
 
     Raises:
         UserError: There is no table, or the table lacks the task.
     """
+    if not (cfg.get("suite") and cfg.get("authors_values")):
+        return {}
     table = cfg.get("per_task")
     if table is None:
         raise UserError("authors_values=True, but this config has no per_task table: leave it out.")
-    name = get_task(task or cfg.task, cfg.suite).name
+    name = get_task(cfg.task, cfg.suite).name
     if name not in table:
         raise UserError(
             f"the per_task table has no row for {name!r}: {nearest(name, [t for t in table if t != 'columns'])}"
@@ -32,5 +36,4 @@ def use_authors_values(cfg: Config, task: str | None = None) -> Config:
     if smoothing:
         loss = {"_delete_": True, "type": "LabelSmoothLoss", "label_smooth_val": smoothing, "mode": "original"}
         values["model.head.loss"] = loss
-    cfg.merge_from_dict(values)
-    return cfg
+    return values

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine import Config
+from mmengine.runner import Runner
 
+from vpeft.apis.config.authors_values import authors_settings
+from vpeft.apis.config.origin import Origin, below, flatten, give_origin, origin_of, stored_origin
 from vpeft.apis.config.recipes import compose, composed_files
+from vpeft.apis.config.task import FIELDS, chosen_by_hand, follows, task_settings
 from vpeft.core.models.build import build_model as build_model
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -27,48 +32,129 @@ def config_names(root: str | os.PathLike[str] = "configs") -> list[str]:
     return sorted({*config_files(root), *composed_files(root)})
 
 
+def _machine_settings(cfg: Config) -> dict[str, Any]:
+    """What follows from the machine."""
+    has_backend = not torch.cuda.is_available() and cfg.get("env_cfg", {}).get("dist_cfg")
+    return {"env_cfg.dist_cfg.backend": "gloo"} if has_backend else {}
+
+
+#: How a config comes to be: each step stands above those before it, and sets the keys that it returns.
+#: 1. the file with its bases, or 2. a recipe, its data set and the method's row (:mod:`~vpeft.apis.config.recipes`);
+#: 3. to 5. are these functions;
+#: 6. what a command sets later, by flags such as ``--seed`` (:func:`~vpeft.apis.config.origin.set_by_command`);
+#: 7. the user's own options: they are put in last, and what would put one of them back is refused.
+#: Options that choose, such as the task, act in the step that asks for them.
+STEPS: tuple[tuple[str, Callable[[Config], dict[str, Any]]], ...] = (
+    ("the task", task_settings),
+    ("the authors' values", authors_settings),
+    ("the machine", _machine_settings),
+)
+OPTIONS = "--cfg-options"
+
+
 def load_config(
     path: str | os.PathLike[str], task: str | None = None, options: Mapping[str, Any] | None = None
 ) -> Config:
-    """Read a config, put the options in, and set what follows from its task.
+    """Read a config, put the options in, and set what follows from its task (:data:`STEPS`).
 
     Args:
         path: The config file, or the name of one that is composed (:mod:`vpeft.apis.config.recipes`).
         task: A task of the config's suite (``--task``); class count, safe augmentation and folders follow.
-        options: Further settings by dotted key (``--cfg-options``).
+        options: Further settings by dotted key (``--cfg-options``); they stand above everything else.
 
     Raises:
-        UserError: The file is missing or broken; the message names the nearest config.
+        UserError: The file is missing or broken (the message names the nearest config), or an option is of no effect:
+            of an unknown field, or of a value that follows from another field, which the message names.
     """
-    path = Path(path)
+    cfg = _read(Path(path))
+    origin = origin_of(cfg)
+    origin.options = flatten(dict(options or {}), into_lists=False)
+    _check_known(cfg, origin.options)
+    early = {key: value for key, value in (options or {}).items() if not follows(cfg, key)}
+    _merge(cfg, early)
+    origin.record(OPTIONS, cfg, early)
+    if cfg.get("suite"):
+        if task is not None and origin.options.get("task", task) != task:
+            raise UserError(f"--task {task} and --cfg-options task={origin.options['task']} contradict each other.")
+        cfg.task = task or cfg.task
+    elif task is not None:
+        raise UserError(f"config {path} has no task to choose (no `suite` field): leave --task {task} out.")
+    if task is not None:
+        origin.record("--task", cfg, ["task"])
+    for name, settings in STEPS:
+        found = settings(cfg)
+        cfg.merge_from_dict(found)
+        origin.record(name, cfg, found)
+    _put_last(cfg, origin)
+    return cfg
+
+
+def _read(path: Path) -> Config:
+    """The file with its bases, or the recipe with the method's row, and the record of it."""
     try:
-        cfg = Config.fromfile(str(path)) if path.is_file() else compose(path)
+        if not path.is_file():
+            cfg = compose(path)
+        else:
+            cfg = Config.fromfile(str(path))
+            origin = stored_origin(path) or Origin()
+            give_origin(cfg, origin)
+            if origin.steps:
+                origin._last = {key: step.keys[key][1] for step in origin.steps for key in step.keys}
+            origin.record(str(path), cfg, file=None if origin.steps else str(path))
     except (SyntaxError, KeyError, FileNotFoundError, NameError) as error:
         raise UserError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
     if cfg is None:
         known = {Path(f).name: f for f in config_names()}
         raise UserError(f"config {path} does not exist: {nearest(path.name, known) if known else 'no configs here'}")
-    if options:
-        cfg.merge_from_dict(dict(options))
-    if cfg.get("suite"):
-        from vpeft.apis.config.authors_values import use_authors_values
-        from vpeft.apis.config.task import configure_task
-
-        if cfg.get("authors_values"):
-            use_authors_values(cfg, task)
-            cfg.merge_from_dict(dict(options or {}))  # what is asked for by hand goes before the table
-        configure_task(cfg, task)
-    elif task is not None:
-        raise UserError(f"config {path} has no task to choose (no `suite` field): leave --task {task} out.")
-    if not torch.cuda.is_available() and cfg.get("env_cfg", {}).get("dist_cfg"):
-        cfg.env_cfg.dist_cfg.backend = "gloo"
     return cfg
 
 
-def default_work_dir(path: str | os.PathLike[str], cfg: Config) -> str:
-    """``work_dirs/<config>[_<task>]``."""
-    task = cfg.get("task")
-    return os.path.join("work_dirs", Path(path).stem + (f"_{task}" if task else ""))
+def _check_known(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Refuse an option whose field neither the config nor anybody who reads it knows: it would be of no effect."""
+    known = {*cfg.keys(), *FIELDS, *inspect.signature(Runner.__init__).parameters} - {"self", "cfg"}
+    for key in options:
+        if key.split(".")[0] not in known:
+            raise UserError(f"{OPTIONS} {key}={options[key]!r}: no such field: {nearest(key.split('.')[0], known)}")
+
+
+def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
+    try:
+        cfg.merge_from_dict(dict(options))
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        keys = ", ".join(options)
+        raise UserError(f"{OPTIONS} {keys}: it does not fit the config: {error}") from error
+
+
+def _put_last(cfg: Config, origin: Origin) -> None:
+    """Put the user's values where a step has set others; those that have no place to stand are refused."""
+    now = flatten(cfg._cfg_dict.to_dict())
+    back = {}
+    for key, value in origin.options.items():
+        if removed := next((n for n in ("val_dataloader", "val_evaluator", "val_cfg") if below(key, n)), None):
+            if cfg.get("suite") and cfg.get("val_dataloader") is None and value is not None:
+                raise UserError(
+                    f"{OPTIONS} {key}={value!r} is of no effect: train_split={cfg.train_split} trains on the images of "
+                    f"validation, so there is no {removed}: set another train_split, or leave it out."
+                )
+        if key in now and now[key] == value:
+            continue
+        if field := follows(cfg, key):
+            wanted = now.get(key, "nothing")
+            if field is not True:
+                raise UserError(f"{OPTIONS} {key}={value!r}: {wanted!r} follows from {field}: set that instead.")
+        back[key] = value
+    for key, value in back.items():
+        _merge(cfg, {key: value})
+    _merge(cfg, chosen_by_hand(cfg, origin.options))
+    origin.record(OPTIONS, cfg, back)
+
+
+def default_work_dir(path: str | os.PathLike[str], cfg: Config, seed: int | None = None) -> str:
+    """``work_dirs/<config>[_<task>][_seed<seed>]``, or the user's own ``--cfg-options work_dir=...``."""
+    if own := origin_of(cfg).options.get("work_dir"):
+        return own
+    parts = (Path(path).stem, cfg.get("task"), None if seed is None else f"seed{seed}")
+    return os.path.join("work_dirs", "_".join(filter(None, parts)))
 
 
 def plain_config(cfg: Config) -> Config:

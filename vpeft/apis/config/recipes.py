@@ -20,6 +20,7 @@ from typing import Any
 
 from mmengine import Config
 
+from vpeft.apis.config.origin import Origin, give_origin, origin_of
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -41,9 +42,13 @@ class Recipe:
 
     def load(self) -> Config:
         """The plain config."""
-        cfg = _read(self.file)
+        cfg, origin = _read(self.file), Origin()
+        origin.record(f"the recipe {self.file}", cfg, file=str(self.file))
         if self.data_set is not None:
-            cfg.merge_from_dict(dict(cfg.pop("data_sets")[self.data_set]))
+            settings = dict(cfg.pop("data_sets")[self.data_set])
+            cfg.merge_from_dict(settings)
+            origin.record(f"the data set {self.data_set!r} of {self.file}", cfg, settings)
+        give_origin(cfg, origin)
         return cfg
 
 
@@ -120,6 +125,9 @@ def compose(path: str | os.PathLike[str]) -> Config | None:
     cfg["model"]["backbone"] = {"type": "vpeft.PEFT", "of": backbone.pop("type"), "method": methods[method], **backbone}
     composed = Config(cfg, cfg_text=plain.text, filename=str(path))
     composed.merge_from_dict(dict(options.get(method, {})))
+    give_origin(composed, origin_of(plain))
+    row = f"the row {method!r} of the table {plain.methods_table!r}"
+    origin_of(composed).record(row, composed, ["model.backbone.method", *options.get(method, {})])
     return composed
 
 
@@ -143,9 +151,13 @@ def _laid_over(path: Path, method: str, recipe: Recipe) -> Config:
         raise UserError(f"config {path}: {plain.over!r} has no method {method!r}: {nearest(method, files)}")
     _refuse(path, method, plain)
     fields = {key: value for key, value in plain.to_dict().items() if key not in ("over", "without")}
-    cfg = _read(files[method])
+    cfg, origin = _read(files[method]), Origin()
+    origin.record(str(files[method]), cfg, file=str(files[method]))
     cfg.merge_from_dict(fields)
-    return Config(cfg.to_dict(), cfg_text=cfg.text, filename=str(path))
+    origin.record(f"the recipe {recipe.file}", cfg, fields)
+    laid = Config(cfg.to_dict(), cfg_text=cfg.text, filename=str(path))
+    give_origin(laid, origin)
+    return laid
 
 
 def composed_files(root: str | os.PathLike[str] = "configs") -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine import Config
 
 from vpeft.apis.config.load import load_config
+from vpeft.apis.config.origin import give_origin, is_given, origin_of, set_by_command
 from vpeft.apis.config.protocol import one_look, protocol
 from vpeft.apis.config.shots import few_shot
 from vpeft.apis.results.files import digest
@@ -57,7 +58,7 @@ def effective_config(config: str, task: str | None, options: Mapping[str, Any], 
     cfg = one_look(load_config(config, task, changes))
     if (shots := variant.get("shots")) is not None:
         try:
-            few_shot(cfg, shots)
+            set_by_command(cfg, {"train_dataloader.dataset.indices": few_shot(cfg, shots)}, f"shots={shots}")
         except UserError as error:
             raise UserError(f"{config}{f' on {task}' if task else ''}: {error}") from error
     return cfg
@@ -79,7 +80,10 @@ class QuickConfig(Config):
     @classmethod
     def of(cls, cfg: Config) -> QuickConfig:
         """The same config, quiet."""
-        return cls({**cfg.to_dict(), "log_level": "ERROR"}, cfg_text=cfg.text, filename=cfg.filename)
+        quiet = {} if is_given(cfg, "log_level") else {"log_level": "ERROR"}
+        own = cls({**cfg.to_dict(), **quiet}, cfg_text=cfg.text, filename=cfg.filename)
+        give_origin(own, origin_of(cfg))
+        return own
 
     @property
     def pretty_text(self) -> str:

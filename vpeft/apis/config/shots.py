@@ -13,8 +13,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from vpeft.errors import UserError
 
 
-def few_shot(cfg: Config, shots: int, seed: int = 0) -> Config:
-    """Train, in place, on ``shots`` images of each class instead of all.
+def few_shot(cfg: Config, shots: int, seed: int = 0) -> list[int]:
+    """Which images to train on: ``shots`` of each class instead of all.
 
     Which ones is drawn once by ``seed``, so that all methods and all seeds of a run train on the same images, and the
     images of fewer shots are among those of more. Test and validation stay whole.
@@ -24,13 +24,16 @@ def few_shot(cfg: Config, shots: int, seed: int = 0) -> Config:
         shots: Images of each class, at least 1.
         seed: Seed of the draw.
 
+    Returns:
+        Indices of the training set, sorted.
+
     Raises:
         UserError: A class has fewer images, or samples have no class.
     """
     init_default_scope(cfg.get("default_scope", "mmengine"))
     dataset = cfg.train_dataloader.dataset
     labels = _labels(json.dumps({**dataset.to_dict(), "pipeline": []}, sort_keys=True))
-    dataset.indices = choose_shots(labels, shots, seed)
+    return choose_shots(labels, shots, seed)
     return cfg
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine import Config
@@ -18,61 +19,129 @@ NORMALISATIONS = {
     "none": ([0.0] * 3, [255.0] * 3),
 }
 AUGMENTATIONS = ("none", "flip", "crop_flip")
+#: In the place of a choice that the user has replaced by settings of their own.
+OWN = "own"
+
+#: Fields that choose: what follows from each is set by :func:`task_settings`.
+FIELDS = (
+    "suite",
+    "task",
+    "data_root",
+    "data_variant",
+    "image_size",
+    "train_split",
+    "eval_split",
+    "normalisation",
+    "augmentation",
+    "resize",
+    "shift",
+    "authors_values",
+    "per_task",
+    "main_metric",
+)
+_LOADERS = ("train", "val", "test")
 
 
-def configure_task(cfg: Config, task: str | None = None) -> Config:
-    """Set, in place, everything in a config that its task, splits, normalisation and augmentation decide.
+def follows(cfg: Config, key: str) -> str | bool:
+    """Whether a key of a suite's config is set by :func:`task_settings`.
+
+    Returns:
+        The field that it follows from, where it says the same in other words; True where the user's own value may stand
+        in its place; False for every other key.
+    """
+    if not cfg.get("suite"):
+        return False
+    loader, _, inner = key.partition("_dataloader.dataset.")
+    if loader in _LOADERS and inner:
+        split = {"train": "train_split", "val": "train_split", "test": "eval_split"}[loader]
+        fields = {"task": "task", "split": split, "pipeline": True}
+        if "data_root" in cfg:
+            fields["data_root"] = "data_root"
+        if loader == "test":
+            fields["shift"] = "shift"
+        return fields.get(inner.split(".")[0], False)
+    fields = {
+        "model.head.num_classes": "task",
+        "data_preprocessor.num_classes": "task",
+        "data_preprocessor.mean": True,
+        "data_preprocessor.std": True,
+    }
+    if "img_size" in cfg.get("model", {}).get("backbone", {}):
+        fields["model.backbone.img_size"] = "image_size"
+    if cfg.get("shift"):
+        fields["data_variant"] = "shift"
+    return fields.get(key, False)
+
+
+def chosen_by_hand(cfg: Config, options: Iterable[str]) -> dict[str, str]:
+    """The choices that a user's options have replaced, named so: a config that is read again keeps them."""
+    if not cfg.get("suite"):
+        return {}
+    by_hand = [key for key in options if follows(cfg, key) is True]
+    replaced = {
+        "augmentation": any("pipeline" in key for key in by_hand),
+        "normalisation": any(key.startswith("data_preprocessor.") for key in by_hand),
+    }
+    return {field: OWN for field, is_own in replaced.items() if is_own}
+
+
+def task_settings(cfg: Config) -> dict[str, Any]:
+    """Everything in a config that its task, splits, normalisation and augmentation decide, by dotted key.
 
     Args:
-        cfg: A config with the fields of ``configs/_base_/datasets/``; one without ``suite`` is left alone.
-        task: Another task than the config's.
+        cfg: A config with the fields of ``configs/_base_/datasets/``; from one without ``suite`` nothing follows.
 
     Raises:
         UserError: Unknown task, split, normalisation or augmentation; the message names the nearest.
     """
     if not cfg.get("suite"):
-        return cfg
-    chosen = get_task(task or cfg.task, cfg.suite)
-    cfg.task = chosen.name
+        return {}
+    chosen = get_task(cfg.task, cfg.suite)
     for split in (cfg.train_split, cfg.eval_split):
         check_split(split, cfg.suite)
-    _choice("normalisation", cfg.normalisation, NORMALISATIONS)
-    _choice("augmentation", cfg.augmentation, AUGMENTATIONS)
     resize = cfg.get("resize", "square")
+    _choice("normalisation", cfg.normalisation, (*NORMALISATIONS, OWN))
+    _choice("augmentation", cfg.augmentation, (*AUGMENTATIONS, OWN))
     _choice("resize", resize, RESIZES)
 
-    mean, std = NORMALISATIONS[cfg.normalisation]
-    cfg.data_preprocessor.update(mean=mean, std=std, num_classes=chosen.num_classes)
+    settings = {"task": chosen.name, "data_preprocessor.num_classes": chosen.num_classes}
+    if cfg.normalisation != OWN:
+        mean, std = NORMALISATIONS[cfg.normalisation]
+        settings |= {"data_preprocessor.mean": mean, "data_preprocessor.std": std}
     if "model" in cfg:
-        cfg.model.head.num_classes = chosen.num_classes
+        settings["model.head.num_classes"] = chosen.num_classes
         if "img_size" in cfg.model.backbone:
-            cfg.model.backbone.img_size = cfg.image_size
+            settings["model.backbone.img_size"] = cfg.image_size
     splits = {"train": cfg.train_split, "val": SPLITS[cfg.suite].val, "test": cfg.eval_split}
+    looks = not SPLITS[cfg.suite].holds_val(cfg.train_split)
     for name, split in splits.items():
         loader = cfg.get(f"{name}_dataloader")
-        if loader is None:
+        if loader is None or (name == "val" and not looks):
             continue
-        loader.dataset.update(task=chosen.name, split=split)
+        inside = {"task": chosen.name, "split": split}
         if "data_root" in cfg:
-            loader.dataset.data_root = cfg.data_root
+            inside["data_root"] = cfg.data_root
         if name == "test" and cfg.get("shift"):
-            _shift(cfg, loader.dataset)
-        augmentation = cfg.augmentation if name == "train" else "none"
-        loader.dataset.pipeline = RESIZES[resize](cfg.image_size, augmentation, chosen.flip_safe)
-    if cfg.augmentation != "none" and not chosen.flip_safe:
+            inside["shift"] = cfg.shift
+        if cfg.augmentation != OWN or not loader.dataset.get("pipeline"):
+            augmentation = cfg.augmentation if name == "train" and cfg.augmentation != OWN else "none"
+            inside["pipeline"] = RESIZES[resize](cfg.image_size, augmentation, chosen.flip_safe)
+        settings |= {f"{name}_dataloader.dataset.{key}": value for key, value in inside.items()}
+    if cfg.get("shift"):
+        settings["data_variant"] = _shifted(cfg)
+    if cfg.augmentation not in ("none", OWN) and not chosen.flip_safe:
         print_log(f"no horizontal flip on {chosen.name}: it would change the label", logger="current")
-    if SPLITS[cfg.suite].holds_val(cfg.train_split):
+    if not looks:
         # The validation images are trained on: nothing is left to look at before the one test.
-        cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
-    return cfg
+        settings |= dict.fromkeys(("val_dataloader", "val_evaluator", "val_cfg"))
+    return settings
 
 
-def _shift(cfg: Config, dataset: Any) -> None:
-    """Shift the test images; results name it as another variant of the data."""
+def _shifted(cfg: Config) -> str:
+    """Results name shifted test images as another variant of the data."""
     if cfg.suite != "mini":
         raise UserError(f"shift={cfg.shift!r}: only the embedded tasks have shifted versions; leave it out.")
-    dataset.shift = cfg.shift
-    cfg.data_variant = f"{cfg.data_variant.split(',')[0]}, {cfg.shift}"
+    return f"{cfg.data_variant.split(',')[0]}, {cfg.shift}"
 
 
 def _choice(field: str, value: str, known: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 from mmengine import Config
 from mmengine.runner import find_latest_checkpoint
 
+from vpeft.apis.config.origin import is_given, set_by_command
 from vpeft.errors import UserError
 
 
@@ -32,28 +33,32 @@ def prepare(
         amp: Mixed precision.
 
     Raises:
-        UserError: The file to resume from is missing, or mixed precision is asked for without an accelerator.
+        UserError: The file to resume from is missing, mixed precision is asked for without an accelerator, or the
+            user's ``--cfg-options`` say otherwise than a flag.
     """
-    cfg.work_dir, cfg.launcher = work_dir, launcher
-    # The Runner's own name has a resolution of a second, and runs of one name share their logs.
-    cfg.experiment_name = f"{Path(work_dir).name}_{time.time_ns()}"
+    set_by_command(cfg, {"work_dir": work_dir}, "--work-dir")
+    if launcher != "none" or not is_given(cfg, "launcher"):
+        set_by_command(cfg, {"launcher": launcher}, "--launcher")
+    if not is_given(cfg, "experiment_name"):
+        # The Runner's own name has a resolution of a second, and runs of one name share their logs.
+        cfg.experiment_name = f"{Path(work_dir).name}_{time.time_ns()}"
     if seed is not None:
-        cfg.randomness = {**cfg.get("randomness", {}), "seed": seed}
+        set_by_command(cfg, {"randomness.seed": seed}, "--seed")
     if isinstance(resume, str):
         if not os.path.isfile(resume):
             raise UserError(f"--resume {resume}: no such checkpoint.")
-        cfg.load_from = resume
-        cfg.resume = True
+        set_by_command(cfg, {"resume": True, "load_from": resume}, "--resume")
     elif resume:
-        cfg.resume = True
-        cfg.load_from = find_latest_checkpoint(work_dir) if os.path.isdir(work_dir) else None
-    if launcher != "none" and not torch.cuda.is_available():
+        found = find_latest_checkpoint(work_dir) if os.path.isdir(work_dir) else None
+        set_by_command(cfg, {"resume": True, "load_from": found}, "--resume")
+    if cfg.launcher != "none" and not torch.cuda.is_available():
         # The Runner's own wrapper names a device by its number, which a CPU has not.
-        cfg.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
-        cfg.sync_bn = None  # torch's batch norm over processes works on GPUs alone
+        wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+        # torch's batch norm over processes works on GPUs alone
+        set_by_command(cfg, {"model_wrapper_cfg": wrapper, "sync_bn": None}, "--launcher on a machine without GPU")
     if amp:
         if not torch.cuda.is_available():
             raise UserError("--amp needs an accelerator, and torch finds none: leave it out.")
-        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        set_by_command(cfg, {"optim_wrapper.type": "AmpOptimWrapper"}, "--amp")
         cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
     return cfg

@@ -18,6 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from vpeft.apis.config.load import load_config
+from vpeft.apis.config.origin import is_given, set_by_command
 from vpeft.apis.config.protocol import one_look
 from vpeft.apis.config.setting import QuickConfig
 from vpeft.apis.jobs.job import WORK, locked
@@ -49,13 +50,15 @@ def trial_config(config: str, task: str | None, options: dict[str, Any]) -> Conf
     Raises:
         UserError: The config has no validation images apart from the test images.
     """
-    suite = load_config(config).get("suite")
+    suite = load_config(config, task, options).get("suite")
     suited = {} if suite is None else trial_splits(suite)
     cfg = load_config(config, task, {**options, **suited})
     if not suited and one_look(cfg).get("val_dataloader") is None:
         raise UserError(f"{config} validates on its test images: give it val_dataloader of its own to tune on.")
-    loop = cfg.train_cfg
-    loop.val_interval = max(1, (loop.get("max_epochs") or loop["max_iters"]) // LOOKS)
+    if not is_given(cfg, "train_cfg.val_interval"):
+        loop = cfg.train_cfg
+        interval = max(1, (loop.get("max_epochs") or loop["max_iters"]) // LOOKS)
+        set_by_command(cfg, {"train_cfg.val_interval": interval}, f"a trial, which looks {LOOKS} times")
     return cfg
 
 
