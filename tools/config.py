@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument("--out", help="write it there, as a config to edit")
-    parser.add_argument("--why", metavar="KEY", help="say who set this key, such as optim_wrapper.optimizer.lr, instead")
+    parser.add_argument("--why", metavar="KEY", help="say who set this key, such as train_cfg.max_epochs, instead")
     args = parser.parse_args()
     cfg = load_config(args.config, args.task, args.cfg_options)
     text = cfg.pretty_text if args.why is None else why(cfg, args.why)

@@ -110,8 +110,8 @@ def test_benchmark_and_tuning_keep_what_the_user_has_set():
     assert trial_config(str(NANO), "digits", {}).train_cfg.val_interval == 4
     assert QuickConfig.of(cfg).log_level == "WARNING"
     assert QuickConfig.of(trial_config(str(NANO), "digits", {})).log_level == "ERROR"
-    with pytest.raises(UserError, match=r"indices=\[1\] contradicts shots=2"):
-        effective_config(str(NANO), "digits", {"train_dataloader.dataset.indices": [1]}, {"shots": 2})
+    with pytest.raises(UserError, match=r"indices=100 contradicts shots=1"):
+        effective_config(str(NANO), "digits", {"train_dataloader.dataset.indices": 100}, {"shots": 1})
 
 
 def test_why_names_each_step_and_the_value_before():

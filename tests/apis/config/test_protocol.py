@@ -8,7 +8,8 @@ from mmengine import Config
 from vpeft import UserError
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.protocol import one_look, protocol
-from vpeft.apis.config.shots import choose_shots, few_shot
+from vpeft.apis.config.setting import effective_config
+from vpeft.apis.config.shots import choose_shots
 from vpeft.apis.tune.trial import trial_config
 
 CONFIG = Path(__file__).parents[3] / "configs/mini/lora_nano_vit.py"

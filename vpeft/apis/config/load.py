@@ -13,9 +13,9 @@ from mmengine import Config
 from mmengine.runner import Runner
 
 from vpeft.apis.config.authors_values import authors_settings
-from vpeft.apis.config.origin import Origin, below, flatten, give_origin, origin_of, stored_origin
+from vpeft.apis.config.origin import Origin, flatten, give_origin, is_inside, origin_of, stored_origin
 from vpeft.apis.config.recipes import compose, composed_files
-from vpeft.apis.config.task import FIELDS, chosen_by_hand, follows, task_settings
+from vpeft.apis.config.task import FIELDS, VALIDATION, chosen_by_hand, follows, task_settings
 from vpeft.core.models.build import build_model as build_model
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -129,13 +129,13 @@ def _put_last(cfg: Config, origin: Origin) -> None:
     """Put the user's values where a step has set others; those that have no place to stand are refused."""
     now = flatten(cfg._cfg_dict.to_dict())
     back = {}
+    removed = VALIDATION if cfg.get("suite") and cfg.get("val_dataloader") is None else ()
     for key, value in origin.options.items():
-        if removed := next((n for n in ("val_dataloader", "val_evaluator", "val_cfg") if below(key, n)), None):
-            if cfg.get("suite") and cfg.get("val_dataloader") is None and value is not None:
-                raise UserError(
-                    f"{OPTIONS} {key}={value!r} is of no effect: train_split={cfg.train_split} trains on the images of "
-                    f"validation, so there is no {removed}: set another train_split, or leave it out."
-                )
+        if value is not None and any(is_inside(key, one) for one in removed):
+            raise UserError(
+                f"{OPTIONS} {key}={value!r} is of no effect: train_split={cfg.train_split} trains on the images of "
+                "validation, so there is none: set another train_split, or leave it out."
+            )
         if key in now and now[key] == value:
             continue
         if field := follows(cfg, key):

@@ -30,7 +30,7 @@ def flatten(node: Any, into_lists: bool = True) -> dict[str, Any]:
 
     def walk(prefix: str, node: Any) -> None:
         listed = isinstance(node, (list, tuple)) and into_lists and any(isinstance(v, Mapping) for v in node)
-        if not (isinstance(node, Mapping) and node or listed):
+        if not ((isinstance(node, Mapping) and node) or listed):
             flat[prefix] = node
             return
         for key, value in node.items() if isinstance(node, Mapping) else enumerate(node):
@@ -43,7 +43,7 @@ def flatten(node: Any, into_lists: bool = True) -> dict[str, Any]:
 
 
 @dataclass
-class Step:
+class OriginStep:
     """One step in which a config came to be.
 
     Attributes:
@@ -67,7 +67,7 @@ class Origin:
     """
 
     options: dict[str, Any] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[OriginStep] = field(default_factory=list)
     _last: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def record(self, name: str, cfg: Config, set_: Iterable[str] = (), file: str | None = None) -> None:
@@ -83,10 +83,10 @@ class Origin:
         keys = {
             key: (last.get(key, ABSENT), now.get(key, ABSENT))
             for key in dict.fromkeys([*now, *last])
-            if key not in now or key not in last or now[key] != last[key] or any(below(key, one) for one in set_)
+            if key not in now or key not in last or now[key] != last[key] or any(is_inside(key, one) for one in set_)
         }
         if keys:
-            self.steps.append(Step(name, keys, file))
+            self.steps.append(OriginStep(name, keys, file))
         self._last = now
 
     def as_json(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Origin:
         return json.loads(json.dumps({"steps": steps, "options": self.options}, default=repr))
 
 
-def below(key: str, other: str) -> bool:
+def is_inside(key: str, other: str) -> bool:
     """Whether a dotted key is another one, or lies inside what that one names."""
     return key == other or key.startswith(f"{other}.")
 
@@ -128,10 +128,10 @@ def set_by_command(cfg: Config, settings: Mapping[str, Any], by: str) -> None:
     for key, value in settings.items():
         for given, wanted in origin.options.items():
             own = {f"{key}.{name}".rstrip("."): one for name, one in flatten(value).items()}
-            inside = below(given, key) and not isinstance(value, Mapping)
+            inside = is_inside(given, key) and not isinstance(value, Mapping)
             if own[given] != wanted if given in own else inside:
                 raise UserError(
-                    f"--cfg-options {given}={wanted!r} contradicts {by}, which sets {key}={value!r}: give one of the two."
+                    f"--cfg-options {given}={wanted!r} contradicts {by}, which sets {key}={value!r}: give one of them."
                 )
     cfg.merge_from_dict(dict(settings))
     origin.record(by, cfg, settings)
@@ -139,7 +139,7 @@ def set_by_command(cfg: Config, settings: Mapping[str, Any], by: str) -> None:
 
 def is_given(cfg: Config, key: str) -> bool:
     """Whether the user has set a key, or something inside it, by hand."""
-    return any(below(given, key) for given in origin_of(cfg).options)
+    return any(is_inside(given, key) for given in origin_of(cfg).options)
 
 
 def stored_origin(file: Path) -> Origin | None:
@@ -149,7 +149,7 @@ def stored_origin(file: Path) -> Origin | None:
         return None
     try:
         stored = json.loads(record.read_text())
-        steps = [Step(s["step"], {k: tuple(v) for k, v in s["set"].items()}, s["file"]) for s in stored["steps"]]
+        steps = [OriginStep(s["step"], {k: tuple(v) for k, v in s["set"].items()}, s["file"]) for s in stored["steps"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{record} is no record of a config ({error}): delete it.") from error
     return Origin(steps=steps)
@@ -166,10 +166,10 @@ def why(cfg: Config, key: str) -> str:
         UserError: No step has set such a key; the message names the nearest.
     """
     steps, known = origin_of(cfg).steps, flatten(cfg._cfg_dict.to_dict())
-    keys = [k for k in dict.fromkeys([*known, *(k for step in steps for k in step.keys)]) if below(k, key)]
+    keys = [k for k in dict.fromkeys([*known, *(k for step in steps for k in step.keys)]) if is_inside(k, key)]
     if not keys:
         close = nearest(key, {*known, *(k.rpartition(".")[0] for k in known)}).partition("Known:")[0].strip()
-        raise UserError(f"--why {key}: the config has no such key: {close or 'tools/config.py without --why shows all.'}")
+        raise UserError(f"--why {key}: the config has no such key: {close or 'without --why it is printed whole.'}")
     lines = []
     for one in keys:
         lines.append(f"{one} = {known.get(one, ABSENT)!r}" if one in known else f"{one}: {ABSENT}")
@@ -190,7 +190,7 @@ def _values(file: str) -> dict[str, Any]:
 
 def _by_file(file: str, key: str) -> list[tuple[str, Any]]:
     """The files that set a key, among a file and its bases, the lowest first."""
-    bases = [str((Path(file).parent / base)) for base in Config._get_base_files(file) if "::" not in base]
+    bases = [str(Path(file).parent / base) for base in Config._get_base_files(file) if "::" not in base]
     found = [one for base in bases if key in _values(base) for one in _by_file(base, key)]
     value = _values(file).get(key, ABSENT)
     if value != (found[-1][1] if found else ABSENT):

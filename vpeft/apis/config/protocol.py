@@ -14,6 +14,7 @@ from typing import Any
 from mmengine import Config
 
 from vpeft.apis.config.origin import set_by_command
+from vpeft.apis.config.task import VALIDATION
 from vpeft.core.datasets.tasks import SPLITS
 
 #: Hooks that choose a moment of the training by what the evaluator says; with options that switch it on, if any.
@@ -27,8 +28,7 @@ def one_look(cfg: Config) -> Config:
     """
     loader = cfg.get("val_dataloader")
     if loader is not None and _same_data(loader, cfg.get("test_dataloader")):
-        validation = dict.fromkeys(("val_dataloader", "val_evaluator", "val_cfg"))
-        set_by_command(cfg, validation, "one look at the test set (validation would be another)")
+        set_by_command(cfg, dict.fromkeys(VALIDATION), "one look at the test set (validation would be another)")
     return cfg
 
 

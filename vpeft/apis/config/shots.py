@@ -34,7 +34,6 @@ def few_shot(cfg: Config, shots: int, seed: int = 0) -> list[int]:
     dataset = cfg.train_dataloader.dataset
     labels = _labels(json.dumps({**dataset.to_dict(), "pipeline": []}, sort_keys=True))
     return choose_shots(labels, shots, seed)
-    return cfg
 
 
 @cache

@@ -38,8 +38,11 @@ FIELDS = (
     "authors_values",
     "per_task",
     "main_metric",
+    "tuned",
 )
 _LOADERS = ("train", "val", "test")
+#: What is None in a config that does not validate.
+VALIDATION = ("val_dataloader", "val_evaluator", "val_cfg")
 
 
 def follows(cfg: Config, key: str) -> str | bool:
@@ -133,7 +136,7 @@ def task_settings(cfg: Config) -> dict[str, Any]:
         print_log(f"no horizontal flip on {chosen.name}: it would change the label", logger="current")
     if not looks:
         # The validation images are trained on: nothing is left to look at before the one test.
-        settings |= dict.fromkeys(("val_dataloader", "val_evaluator", "val_cfg"))
+        settings |= dict.fromkeys(VALIDATION)
     return settings
 
 
