@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk never leaves half of one behind."""
+"""Files: written so that a kill or a full disk never leaves half of one behind, and read so that a bad one is named."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,99 @@ def _runs(process: int) -> bool:
     except PermissionError:  # another user's
         return True
     return True
+
+
+def unreadable(path: str | os.PathLike[str]) -> str | None:
+    """Why there is no whole file to read at ``path``, in a few words such as ``is a folder``; None where there is one.
+
+    A pipe or a device is no file either: reading one may never end.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return "does not exist"
+    except (OSError, ValueError) as error:  # a name that is too long, holds a NUL, lies in a folder that is closed
+        return f"cannot be opened ({getattr(error, 'strerror', None) or error})"
+    if stat.S_ISDIR(found.st_mode):
+        return "is a folder"
+    if not stat.S_ISREG(found.st_mode):
+        return "is no regular file"
+    if not os.access(path, os.R_OK):
+        return "cannot be opened (Permission denied)"
+    return None if found.st_size else "is empty"
+
+
+def need_file(path: str | os.PathLike[str], what: str, missing: str = "give another path") -> None:
+    """Refuse a path at which no whole file can be read.
+
+    Args:
+        path: The path.
+        what: What it is of, for messages: ``image``, ``list of images``.
+        missing: What to do where there is nothing.
+
+    Raises:
+        UserError: It is missing, empty, a folder, a pipe, closed to this user, or no possible name.
+    """
+    if reason := unreadable(path):
+        hint = missing if reason == "does not exist" else "copy or unpack it again"
+        raise UserError(f"{what} {path} {reason}: {hint}.")
+
+
+def read_text(path: str | os.PathLike[str], what: str, missing: str = "give another path") -> str:
+    """The text of a file in UTF-8, with or without a mark of byte order.
+
+    Args:
+        path: The file.
+        what: What it is, for messages: ``list``, ``plan``.
+        missing: What to do where it does not exist.
+
+    Raises:
+        UserError: There is no such file, or it is no such text; the message names the file and the line.
+    """
+    need_file(path, what, missing)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{what} {path} cannot be read ({error.strerror or error}).") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{what} {path}:{line}: byte {data[error.start]:#04x} is not UTF-8: save the file as UTF-8."
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{what} {path}:{line}: it holds a NUL byte: it is no text, or it is damaged.")
+    return text
+
+
+def read_json(
+    path: str | os.PathLike[str], what: str, missing: str = "give another path", broken: str = "unpack it again"
+) -> Any:
+    """The value of a JSON file in UTF-8.
+
+    Args:
+        path: The file.
+        what: What it is, for messages.
+        missing: What to do where it does not exist.
+        broken: What to do where it is broken.
+
+    Raises:
+        UserError: There is no such file, it is truncated or no JSON, or it states a key twice.
+    """
+    text = read_text(path, what, missing)
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{what} {path} is truncated or no JSON ({error}): {broken}.") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand once each: of two values the last would be taken without a word."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        found[key] = value
+    return found

@@ -95,7 +95,7 @@ def test_wrong_folders(root):
     picture(root / "v2/n01440764/a.jpg")
     with pytest.raises(vpeft.UserError, match="both kinds"):
         dataset(root, "v2")
-    (root / f"train/{WNIDS[0]}/{WNIDS[0]}_0.JPEG").write_bytes(b"")
+    (root / f"train/{WNIDS[0]}/{WNIDS[0]}_0.JPEG").write_bytes(b"\xff\xd8")
     pipeline = [{"type": "vpeft.LoadImage"}]
     with pytest.raises(vpeft.UserError, match="truncated or no image"):
         dataset(root, "train", pipeline=pipeline)[0]

@@ -90,7 +90,7 @@ def test_batches_as_the_shipped_configs_read_them(suite, task, make, tmp_path):
     [
         ("train", None, r"list .*train\.json does not exist"),
         ("val", None, r"list .*val\.json does not exist: `tools/data\.py check .* --suite fgvc` says"),
-        ("val", '{"a.jpg": 1', r"val\.json cannot be read \(.*\): unpack it again"),
+        ("val", '{"a.jpg": 1', r"val\.json is truncated or no JSON \(.*\): unpack it again"),
         ("val", "[1]", r"val\.json holds no class numbers by path"),
         ("val", '{"a.jpg": "dog"}', r"val\.json: 'a\.jpg' has 'dog' for a class number"),
         ("val", '{"a.jpg": 121}', r"val\.json: 'a\.jpg' is of class 121, which train\.json has no image of"),

@@ -120,7 +120,7 @@ def test_testing_counts_every_image(coco):
         (lambda c: c["annotations"][0].pop("bbox"), "an entry lacks 'bbox'"),
         (
             lambda c: c["annotations"][0].update(bbox=[1, 2, 3]),
-            r"annotation 1 needs .* it has \[1, 2, 3\]",
+            r"annotation 1 needs .* it has 400 and \[1, 2, 3\]",
         ),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3, float("nan")]), "annotation 1 needs"),
         (lambda c: c.pop("categories"), "lacks categories"),

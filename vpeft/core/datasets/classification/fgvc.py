@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from vpeft.core.datasets.classification.listed import ListedImages
+from vpeft.core.datasets.load.lines import check_name, cut
 from vpeft.errors import UserError
+from vpeft.files import need_file, read_json
 from vpeft.registry import DATASETS
 
 #: Where images lie below a task's folder, seen from the paths in its lists.
@@ -39,8 +41,7 @@ class FGVC(ListedImages):
 
     def _classes(self, folder: Path) -> dict[int, int]:
         file = folder / "train.json"
-        if not file.is_file():
-            raise UserError(f"task {self.task.name}: list {file} does not exist, which says what the classes are.")
+        need_file(file, f"task {self.task.name}: list", "unpack it again, it says what the classes are")
         numbers = sorted(set(_load(file).values()))
         if len(numbers) != self.task.num_classes:
             raise UserError(
@@ -50,18 +51,16 @@ class FGVC(ListedImages):
 
 
 def _load(file: Path) -> dict[str, int]:
-    try:
-        entries = json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"{file} cannot be read ({error}): unpack it again.") from error
+    entries = read_json(file, "list")
     if not isinstance(entries, dict):
         raise UserError(f"{file} holds no class numbers by path.")
     for path, number in entries.items():
         if not isinstance(number, int) or isinstance(number, bool):
-            raise UserError(f"{file}: {path!r} has {number!r} for a class number.")
+            raise UserError(f"{file}: {cut(path)} has {cut(number)} for a class number.")
+        check_name(path, str(file))
     return entries
 
 
 def _place(folder: Path, first: str | None) -> Path:
     """Below ``folder``, where the images stand; where the first one is nowhere, its loading will say so."""
-    return next((Path(place) for place in PLACES if first and (folder / place / first).is_file()), Path())
+    return next((Path(place) for place in PLACES if first and os.path.isfile(folder / place / first)), Path())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mmengine.dataset import BaseDataset
 
+from vpeft.core.datasets.load.lines import SPACED, list_lines, path_and_label
 from vpeft.core.datasets.tasks import SPLITS, check_split, get_task
 from vpeft.errors import UserError
+from vpeft.files import need_file
 
 
 class ListedImages(BaseDataset):
@@ -40,6 +43,11 @@ class ListedImages(BaseDataset):
         # Given as an argument, a text would be looked for as a file.
         self._metainfo.update(task=self.task.name, split=self.split)
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the task; labels are 0 to ``num_classes - 1``."""
+        return self.task.num_classes
+
     def read(self, file: Path) -> Iterator[tuple[str, str, int]]:
         """Every entry of a list, a line ``<path> <label>`` each: where it stands, for messages; path below the task's
         folder; label. Empty lines are passed over.
@@ -47,13 +55,8 @@ class ListedImages(BaseDataset):
         Raises:
             UserError: A line is of another form.
         """
-        for number, line in enumerate(file.read_text().splitlines(), start=1):
-            if not line.strip():
-                continue
-            path, _, label = line.strip().rpartition(" ")
-            if not path or not label.lstrip("-").isdigit():
-                raise UserError(f"{file}:{number}: {line!r} is not `<path> <label>`.")
-            yield f"{file}:{number}", path.strip(), int(label)
+        for where, line in list_lines(file):
+            yield where, *path_and_label(line, where, SPACED, "<path> <label>")
 
     def files(self, folder: Path) -> list[Path]:
         """The lists that the split is made of."""
@@ -62,12 +65,12 @@ class ListedImages(BaseDataset):
     def folder(self) -> Path:
         """The task's folder, under its name or an alias."""
         root = Path(self.data_root)
-        if not root.is_dir():
+        if not os.path.isdir(root):
             raise UserError(
                 f"{self.title} folder {root} does not exist: unpack {self.title} there or set data_root (docs/data.md)."
             )
         names = (self.task.name, *self.task.aliases)
-        found = next((root / name for name in names if (root / name).is_dir()), None)
+        found = next((root / name for name in names if os.path.isdir(root / name)), None)
         if found is None:
             raise UserError(
                 f"task {self.task.name}: folder {root / self.task.name} does not exist:"
@@ -82,10 +85,7 @@ class ListedImages(BaseDataset):
         """Read the split's lists."""
         folder, rows = self.folder(), []
         for file in self.files(folder):
-            if not file.is_file():
-                raise UserError(
-                    f"task {self.task.name}: list {file} does not exist: {self._look()} says what is missing."
-                )
+            need_file(file, f"task {self.task.name}: list", f"{self._look()} says what is missing")
             before = len(rows)
             for where, path, label in self.read(file):
                 if not 0 <= label < self.task.num_classes:

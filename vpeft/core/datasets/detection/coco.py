@@ -6,8 +6,8 @@ mmdet is needed to import this, so configs ask for it:
 
 from __future__ import annotations
 
-import json
-import math
+import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.logging import MMLogger
 
+from vpeft.core.datasets.load.lines import check_name, cut
 from vpeft.errors import UserError
+from vpeft.files import read_json
 from vpeft.registry import DATASETS
 
 LAYOUT = "see docs/detection.md for the layout"
@@ -37,10 +39,19 @@ class CheckedCoco(CocoDataset):
         """The samples, after the checks."""
         if self.backend_args is None:
             check_coco(Path(self.ann_file), list(self.metainfo["classes"]))
-        samples = super().load_data_list()
+        try:
+            samples = super().load_data_list()
+        except Exception as error:  # pycocotools and mmdet check nothing of what they read
+            raise UserError(
+                f"annotation file {self.ann_file} cannot be read ({type(error).__name__}: {error}); {LAYOUT}."
+            ) from error
         if self.backend_args is None:
             check_images([sample["img_path"] for sample in samples], self.ann_file)
         return samples
+
+    def filter_data(self) -> list[dict[str, Any]]:
+        """The samples that ``filter_cfg`` leaves, at least one."""
+        return need_some(super().filter_data(), self.data_list, f"annotation file {self.ann_file}", self.filter_cfg)
 
 
 def check_coco(path: Path, classes: list[str]) -> None:
@@ -49,23 +60,25 @@ def check_coco(path: Path, classes: list[str]) -> None:
     Raises:
         UserError: As :class:`CheckedCoco`.
     """
-    if not path.is_file():
-        raise UserError(f"annotation file {path} does not exist: set data_root and ann_file; {LAYOUT}.")
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"annotation file {path} is truncated or no JSON ({error}): unpack it again.") from error
+    content = read_json(path, "annotation file", f"set data_root and ann_file; {LAYOUT}")
     parts = ("images", "annotations", "categories")
     missing = parts if not isinstance(content, dict) else [part for part in parts if part not in content]
     if missing:
         raise UserError(f"annotation file {path} lacks {', '.join(missing)}: it is no COCO instances file; {LAYOUT}.")
+    where = f"annotation file {path}"
     try:
+        for part in parts:
+            _check_ids([one["id"] for one in content[part]], f"{where}: {part}")
         names = {category["id"]: category["name"] for category in content["categories"]}
         images = {image["id"]: image["file_name"] for image in content["images"]}
-        for number, one in enumerate(content["annotations"]):
-            _check_annotation(one, names, images, f"annotation file {path}: annotation {one.get('id', number)}")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"annotation file {path}: an entry lacks {error} or is of another form; {LAYOUT}.") from error
+        for image in content["images"]:
+            _check_image(image, f"{where}: image {image['id']}")
+        for one in content["annotations"]:
+            _check_annotation(one, names, images, f"{where}: annotation {one['id']}")
+    except KeyError as error:
+        raise UserError(f"{where}: an entry lacks {error}; {LAYOUT}.") from error
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{where}: an entry is of another form ({error}); {LAYOUT}.") from error
     absent = [name for name in classes if name not in names.values()]
     if absent:
         raise UserError(
@@ -82,14 +95,35 @@ def check_coco(path: Path, classes: list[str]) -> None:
     _say_unknown({name: count for name, count in other.items() if name not in classes}, str(path))
 
 
+def _check_ids(ids: list[Any], where: str) -> None:
+    """Of two entries with one identity, readers take the last one, or both twice."""
+    double, count = Counter(ids).most_common(1)[0] if ids else (None, 1)
+    if count > 1:
+        raise UserError(f"{where} holds {count} entries with the id {cut(double)}: mend the file.")
+
+
+def _check_image(image: dict[str, Any], where: str) -> None:
+    check_name(image["file_name"], where)
+    size = image["height"], image["width"]
+    if not all(isinstance(length, int) and length > 0 for length in size):
+        raise UserError(f"{where} needs height and width in whole pixels, it has {cut(size)}: mend the file.")
+
+
 def _check_annotation(one: dict[str, Any], names: dict[int, str], images: dict[int, str], where: str) -> None:
     if one["category_id"] not in names:
         raise UserError(f"{where} is of category {one['category_id']}, which the file does not define: mend the file.")
     if one["image_id"] not in images:
         raise UserError(f"{where} is of image {one['image_id']}, which the file does not list: mend the file.")
-    box = one["bbox"]
-    if len(box) != 4 or not all(math.isfinite(value) for value in box) or "area" not in one:
-        raise UserError(f"{where} needs an area and a bbox of four numbers, it has {box}: mend the file.")
+    box, area = one["bbox"], one["area"]
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, (*box, area))):
+        raise UserError(
+            f"{where} needs an area and a bbox of four numbers, it has {cut(area)} and {cut(box)}: mend the file."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that floating point holds."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _say_unknown(counts: dict[str, int], where: str) -> None:
@@ -105,12 +139,33 @@ def check_images(paths: list[str], where: str) -> None:
     Raises:
         UserError: Some do not.
     """
-    missing = [path for path in paths if not Path(path).is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(paths)} images of {where} are missing, first {missing[0]}: unpack the archive "
             f"again or set data_prefix; {LAYOUT}."
         )
+
+
+def need_some(
+    kept: list[dict[str, Any]], listed: list[dict[str, Any]], where: str, filter_cfg: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """``kept``, the samples that a filter leaves of those ``listed``.
+
+    Raises:
+        UserError: There are none; the message says what was left out, and why.
+    """
+    if kept:
+        return kept
+    if not listed:
+        raise UserError(f"{where} lists no images: unpack it again, or name another file.")
+    least = (filter_cfg or {}).get("min_size", 0)
+    bare = sum(not sample["instances"] for sample in listed)
+    small = sum(min(sample["width"], sample["height"]) < least for sample in listed)
+    raise UserError(
+        f"{where}: filter_cfg={dict(filter_cfg or {})} leaves none of its {len(listed)} images: {bare} hold no box of "
+        f"the classes of the config, {small} are smaller than min_size={least}. Change filter_cfg or the classes."
+    )
 
 
 def _lies_inside(box: list[int], width: int, height: int) -> bool:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vpeft.errors import UserError
+from vpeft.files import need_file
 from vpeft.registry import TRANSFORMS
 
 #: Of the pixels that no class is asked for; mmseg's own.
 IGNORED = 255
+#: Formats of label maps, by PIL's names; those that lose something (JPEG, WebP) change the classes along edges.
+MAP_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
+_ORIENTATION = 0x0112
 
 
 @TRANSFORMS.register_module()
@@ -41,8 +44,8 @@ class LoadLabelMap(LoadAnnotations):
         self.check_file(path, results["img_path"], results["ori_shape"])
         try:
             super()._load_seg_map(results)
-        except (OSError, SyntaxError) as error:
-            raise UserError(f"label map {path} is truncated ({error}): unpack it again.") from error
+        except Exception as error:  # PIL's decoders raise whatever a broken file makes them stumble over
+            raise UserError(f"label map {path} is truncated or cannot be read ({error}): unpack it again.") from error
         classes = self.num_classes or results.get("num_classes")
         if classes is None:
             return
@@ -58,22 +61,41 @@ class LoadLabelMap(LoadAnnotations):
     @staticmethod
     def check_file(path: str, image: str, shape: tuple[int, int]) -> None:
         """Refuse a file that is no map of bytes of the image's height and width ``shape``; reads its header alone."""
-        if not Path(path).is_file():
-            raise UserError(
-                f"label map {path} of image {image} does not exist: the data set was unpacked only in part."
-            )
-        try:
-            with Image.open(path) as label_map:
-                mode, (width, height) = label_map.mode, label_map.size
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
-            raise UserError(f"label map {path} is no image ({error}): unpack it again.") from error
-        if mode not in ("L", "P"):
-            raise UserError(
-                f"label map {path} has pixels of PIL's mode {mode!r}, and one byte a pixel is needed, the class (modes "
-                "L and P): convert it."
-            )
+        height, width = map_header(path)
         if (height, width) != tuple(shape[:2]):
             raise UserError(
                 f"label map {path} has {height} x {width} pixels and its image {image} {shape[0]} x {shape[1]}: they "
                 "do not belong together."
             )
+
+
+def map_header(path: str) -> tuple[int, int]:
+    """Height and width of a label map of one byte a pixel, by its header.
+
+    Raises:
+        UserError: There is no such file, it is of another format than :data:`MAP_FORMATS`, has another number of bytes
+            a pixel, or is turned by EXIF, which mmseg's reading passes over.
+    """
+    need_file(path, "label map", "the data set was unpacked only in part")
+    try:
+        with Image.open(path, formats=MAP_FORMATS) as label_map:
+            mode, (width, height) = label_map.mode, label_map.size
+            # PNG's own method would decode the pixels; PIL turns a TIFF by itself.
+            turned = Image.Image.getexif(label_map).get(_ORIENTATION, 1) if label_map.format == "PNG" else 1
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"label map {path} is no image without loss ({reason}): unpack it again, or store it as PNG (formats: "
+            f"{', '.join(MAP_FORMATS)})."
+        ) from error
+    if mode not in ("L", "P"):
+        raise UserError(
+            f"label map {path} has pixels of PIL's mode {mode!r}, and one byte a pixel is needed, the class (modes L "
+            "and P): convert it."
+        )
+    if turned not in (0, 1):
+        raise UserError(
+            f"label map {path} is turned by its EXIF orientation ({turned}), which readers of label maps pass over: "
+            "store it upright, without EXIF."
+        )
+    return height, width

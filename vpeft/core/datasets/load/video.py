@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vpeft.files import unreadable
+
 
 def fault(path: str) -> str | None:
     """What is wrong with a video's container, which is read through and not decoded; None where nothing is."""
     import av
 
-    file = Path(path)
-    if not file.is_file():
-        return "does not exist: the archive was unpacked only in part, or data_root is another folder."
-    if file.stat().st_size == 0:
-        return "is empty: copy or unpack it again."
+    if reason := unreadable(path):
+        missing = "the archive was unpacked only in part, or data_root is another folder"
+        return f"{reason}: {missing if reason == 'does not exist' else 'copy or unpack it again'}."
     try:
         with av.open(path, metadata_errors="ignore") as container:
             if not container.streams.video:
                 return "has no picture: it holds sound or data alone."
             stream = container.streams.video[0]
             ends = [entry.pos + entry.size for entry in stream.index_entries]
-            if max(ends, default=0) > file.stat().st_size:
+            if max(ends, default=0) > Path(path).stat().st_size:
                 return "is truncated: copy or unpack it again."
             if any(packet.is_corrupt for packet in container.demux(stream)):
                 return "is truncated or broken: copy or unpack it again."

@@ -5,7 +5,7 @@ Importing this module needs mmsegmentation; configs name it in ``custom_imports`
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 from vpeft.errors import UserError
@@ -22,7 +22,7 @@ class CheckedMaps:
         """
         folders = {key: self.data_prefix[key] for key in ("img_path", "seg_map_path") if self.data_prefix.get(key)}
         for key, folder in folders.items():
-            if not Path(folder).is_dir():
+            if not os.path.isdir(folder):
                 raise UserError(
                     f"{key} of {type(self).__name__}: folder {folder} does not exist: unpack the data set there, or "
                     "set data_root (docs/segmentation.md)."
@@ -31,7 +31,7 @@ class CheckedMaps:
         if not rows:
             raise UserError(f"{folders['img_path']} holds no image *{self.img_suffix}: unpack the data set again.")
         for name, key in (("image", "img_path"), ("label map", "seg_map_path")):
-            missing = [row[key] for row in rows if key in row and not Path(row[key]).is_file()]
+            missing = [row[key] for row in rows if key in row and not os.path.isfile(row[key])]
             if missing:
                 raise UserError(
                     f"{len(missing)} of {len(rows)} {name}s do not exist, first {missing[0]}: the data set was "

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import BaseDataset
 
 from vpeft.core.datasets.embedded.moving_shapes import ensure_moving
+from vpeft.core.datasets.load.lines import SEPARATED, list_lines, path_and_label
 from vpeft.core.datasets.load.video import fault, undecodable
 from vpeft.errors import UserError
+from vpeft.files import unreadable
 from vpeft.registry import DATASETS
 
-_LINE = re.compile(r"(?P<path>.*[^\s,])\s*[\s,]\s*(?P<label>[+-]?\d+)")
 #: Data sets that are drawn on first use, by name.
 EMBEDDED = {"moving_shapes": ensure_moving}
 
@@ -63,25 +63,16 @@ class VideoList(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the list."""
-        file = Path(self.ann_file)
-        if not file.is_file():
-            raise UserError(f"{self.name}: list {file} does not exist: write it or set data_root (docs/video.md).")
-        rows = []
-        for number, line in enumerate(file.read_text().splitlines(), start=1):
-            if not line.strip():
-                continue
-            found = _LINE.fullmatch(line.strip())
-            if found is None:
-                raise UserError(f"{self.name}: {file}:{number}: {line!r} is not `<path>,<label>`.")
-            label = int(found["label"])
+        file, rows = Path(self.ann_file), []
+        for where, line in list_lines(file, f"{self.name}: list", "write it or set data_root (docs/video.md)"):
+            name, label = path_and_label(line, f"{self.name}: {where}", SEPARATED, "<path>,<label>")
             if not 0 <= label < self.num_classes:
                 raise UserError(
-                    f"{self.name}: {file}:{number}: label {label} is out of range: the classes are 0 to "
-                    f"{self.num_classes - 1}."
+                    f"{self.name}: {where}: label {label} is out of range: the classes are 0 to {self.num_classes - 1}."
                 )
-            path = Path(self.data_prefix["video"], found["path"].strip('"'))
+            path = Path(self.data_prefix["video"], name.strip('"'))
             # mmaction2 opens a name without a suffix with this one.
-            path = path if path.suffix else path.with_name(f"{path.name}.mp4")
+            path = path if path.suffix else Path(f"{path}.mp4")
             rows.append({"filename": str(path), "label": label, "start_index": 0, "modality": "RGB"})
         if not rows:
             raise UserError(f"{self.name}: list {file} is empty: write a line `<path>,<label>` per video.")
@@ -91,7 +82,7 @@ class VideoList(BaseDataset):
         """One sample; a broken video stops the run instead of being replaced by another."""
         info = self.get_data_info(idx)
         path = info["filename"]
-        if self.check or not Path(path).is_file():
+        if self.check or unreadable(path):
             self._refuse(path, fault(path))
         try:
             sample = self.pipeline(info)
