@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vpeft import UserError
-from vpeft.files import write_atomically
+from vpeft.files import read_json, read_text, write_atomically
 
 
 def dead_process() -> int:
@@ -75,3 +75,26 @@ def test_what_killed_processes_left_goes(tmp_path):
     os.utime(kept[0], (old, old))
     write_atomically(tmp_path / "a.json", b"1")
     assert not kept[0].exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', r"list .*x\.json is truncated or no JSON \(the key 'c' stands twice"),
+        (b'{"a": ', r"x\.json is truncated or no JSON .*: mend it"),
+        (b"[" * 100_000, r"x\.json is truncated or no JSON"),
+        (b"9" * 5000, r"x\.json is truncated or no JSON"),
+        (b'{\n"\xe4": 1}', r"x\.json:2: byte 0xe4 is not UTF-8"),
+    ],
+)
+def test_json_is_read_whole_or_refused(content, message, tmp_path):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_json(tmp_path / "x.json", "list", broken="mend it")
+
+
+def test_text_may_begin_with_a_mark(tmp_path):
+    (tmp_path / "x.json").write_bytes('\ufeff{"ä": [1, null]}'.encode())
+    assert read_json(tmp_path / "x.json", "list") == {"ä": [1, None]}
+    with pytest.raises(UserError, match=r"plan .*no does not exist: write it"):
+        read_text(tmp_path / "no", "plan", "write it")

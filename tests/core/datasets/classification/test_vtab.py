@@ -74,8 +74,16 @@ def broken(root: Path, how: str) -> None:
     elif how == "text":
         (folder / "images/train800/000002.jpg").write_text("no image")
     else:
-        lines[2] = {"label": "images/train800/000002.jpg 47", "negative": "x.jpg -1", "malformed": "x.jpg"}[how]
-        (folder / "train800.txt").write_text("\n".join(lines))
+        lines[2] = {
+            "label": "images/train800/000002.jpg 47",
+            "negative": "x.jpg -1",
+            "malformed": "x.jpg",
+            "fraction": "x.jpg 1.5",
+            "superscript": "x.jpg ²",
+            "latin-1": "\xe4.jpg 1",
+            "long": f"{'x' * 300}.jpg 1",
+        }[how]
+        (folder / "train800.txt").write_bytes("\n".join(lines).encode("latin-1" if how == "latin-1" else "utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -86,6 +94,10 @@ def broken(root: Path, how: str) -> None:
         ("label", r"train800\.txt:3: label 47 is out of range: task dtd has the classes 0 to 46"),
         ("negative", r"train800\.txt:3: label -1 is out of range"),
         ("malformed", r"train800\.txt:3: 'x\.jpg' is not `<path> <label>`"),
+        ("fraction", r"train800\.txt:3: 'x\.jpg 1\.5' is not `<path> <label>`, the label a whole number"),
+        ("superscript", r"train800\.txt:3: .* is not `<path> <label>`"),
+        ("latin-1", r"train800\.txt:3: byte 0xe4 is not UTF-8"),
+        ("long", r"train800\.txt:3: 'xxx.* is no path of a file: a name has 304 bytes"),
         ("image", r"image of task dtd .*000002\.jpg does not exist"),
         ("truncated", r"image of task dtd .*000002\.jpg is truncated or no image"),
         ("text", r"image of task dtd .*000002\.jpg is truncated or no image"),

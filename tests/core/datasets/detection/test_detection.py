@@ -123,6 +123,16 @@ def test_testing_counts_every_image(coco):
             r"annotation 1 needs .* it has 400 and \[1, 2, 3\]",
         ),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3, float("nan")]), "annotation 1 needs"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3, 10**400]), "annotation 1 needs"),
+        (lambda c: c["annotations"][0].update(bbox="1234"), "annotation 1 needs"),
+        (lambda c: c["annotations"][0].update(area=None), "annotation 1 needs an area .* it has None"),
+        (lambda c: c["annotations"][0].update(id=2), "annotations holds 2 entries with the id 2"),
+        (lambda c: c["images"][1].update(id=1), "images holds 2 entries with the id 1"),
+        (lambda c: c["images"][0].update(width=-1), r"image 1 needs height and width .* it has \(60, -1\)"),
+        (lambda c: c["images"][0].update(file_name="a" * 300), "image 1: 'aaa.* is no path of a file"),
+        (lambda c: c["images"][0].update(file_name=7), "image 1: 7 is no path of a file"),
+        (lambda c: c["images"].clear() or c["annotations"].clear(), "train2017.json lists no images"),
+        (lambda c: c["annotations"].clear(), "leaves none of its 5 images: 5 hold no box of the classes"),
         (lambda c: c.pop("categories"), "lacks categories"),
         (lambda c: c["images"][0].update(file_name="gone.jpg"), "1 of 5 images of .* are missing, first .*gone.jpg"),
     ],
@@ -130,6 +140,13 @@ def test_testing_counts_every_image(coco):
 def test_a_coco_file_that_contradicts_itself_is_refused(coco, change, message):
     with pytest.raises(UserError, match=message):
         coco(change)
+
+
+def test_a_filter_that_leaves_nothing_is_refused(coco):
+    with pytest.raises(UserError, match=r"instances_train2017\.json: filter_cfg=.*5 are smaller than min_size=128"):
+        coco(filter_cfg={"filter_empty_gt": False, "min_size": 128})
+    assert len(coco(filter_cfg={"filter_empty_gt": False, "min_size": 60})) == 5
+    assert len(coco(filter_cfg={"filter_empty_gt": True, "min_size": 128}, test_mode=True)) == 5
 
 
 def test_a_missing_or_truncated_coco_file_is_named(coco):
@@ -291,6 +308,9 @@ def test_what_lies_outside_counts_as_missed_in_testing(voc):
     [
         ("ImageSets/Main/trainval.txt", None, "list of images .*trainval.txt does not exist"),
         ("ImageSets/Main/trainval.txt", "\n", "trainval.txt is empty"),
+        ("ImageSets/Main/trainval.txt", f"000001\n{'0' * 300}\n", "trainval.txt:2: '000.* is no path of a file"),
+        ("ImageSets/Main/trainval.txt", "000005\n", "trainval.txt: filter_cfg=.* leaves none of its 1 images: 1 hold"),
+        ("Annotations/000003.xml", voc_xml("000003", [("dog", 0, 1, 1, "inf", 5)]), "3.xml is broken"),
         ("JPEGImages/000002.jpg", None, "1 of 5 images of .*trainval.txt are missing, first .*000002.jpg"),
         ("Annotations/000003.xml", None, "annotation .*000003.xml does not exist"),
         ("Annotations/000003.xml", "<annotation><object>", "000003.xml is broken"),

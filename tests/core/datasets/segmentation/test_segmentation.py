@@ -75,6 +75,15 @@ def broken(root, how):
         Image.fromarray(stored.astype(np.uint16) + 256).save(path)
     elif how == "colours":
         Image.fromarray(np.repeat(stored[..., None], 3, axis=2)).save(path)
+    elif how == "jpeg":
+        Image.fromarray(stored).save(path, format="JPEG", quality=100)
+    elif how == "turned":
+        picture = Image.fromarray(stored)
+        exif = picture.getexif()
+        exif[0x0112] = 3
+        picture.save(path, exif=exif)
+    elif how == "empty map":
+        path.write_bytes(b"")
     elif how == "truncated map":
         path.write_bytes(path.read_bytes()[:-400])
     elif how == "no map":
@@ -95,8 +104,11 @@ def broken(root, how):
         ("other size", r"has 40 x 59 pixels and its image .*\.jpg 40 x 60"),
         ("16 bits", r"mode 'I;16', and one byte a pixel is needed"),
         ("colours", r"mode 'RGB', and one byte a pixel is needed"),
+        ("jpeg", r"ADE_val_00000001\.png is no image without loss .*store it as PNG"),
+        ("turned", r"ADE_val_00000001\.png is turned by its EXIF orientation \(3\)"),
+        ("empty map", r"ADE_val_00000001\.png is empty"),
         ("truncated map", r"ADE_val_00000001\.png is truncated"),
-        ("no map", r"ADE_val_00000001\.png is no image"),
+        ("no map", r"ADE_val_00000001\.png is no image without loss"),
         ("truncated image", r"ADE_val_00000001\.jpg is truncated or no image"),
     ],
 )

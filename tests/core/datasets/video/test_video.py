@@ -67,6 +67,8 @@ def test_frames_are_those_of_the_file(videos):
         ("a/b c.mp4,3\n", r"train\.csv:1: label 3 is out of range: the classes are 0 to 2"),
         ("a/b c.mp4,-1\n", r"label -1 is out of range"),
         ("\n", r"list .*train\.csv is empty"),
+        ("a,,1\n", r"train\.csv:1: 'a,,1' is not"),
+        (f"{'a' * 300}.mp4,1\n", r"train\.csv:1: 'aaa.* is no path of a file"),
     ],
 )
 def test_broken_lists(videos, text, message):
