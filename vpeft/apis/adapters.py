@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
+from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.attach import attach as attach_methods
-from vpeft.core.adaptation.find import find_adaptation, get_adaptation
-from vpeft.core.adaptation.storing.adapter_file import read_adapter, save_adapter, write_adapter
+from vpeft.core.adaptation.attach import backbone_names
+from vpeft.core.adaptation.find import adaptations, find_adaptations
+from vpeft.core.adaptation.storing.adapter_file import backbones, pairs, read_adapter, save_adapter, write_adapter
 from vpeft.core.adaptation.training.selection_data import training_data
+from vpeft.core.adaptation.wrappers import plain_keys, unwrap
 from vpeft.core.backbones.host import is_peft_key
 from vpeft.core.contract.build import build_methods
 from vpeft.core.contract.method import Method
@@ -33,22 +36,26 @@ __all__ = [
 MethodConfig = str | Mapping[str, Any] | Method | Sequence[Any]
 
 
-def attach(model: nn.Module, cfg: MethodConfig) -> nn.Module:
+def attach(model: nn.Module, cfg: MethodConfig, backbone: str | Sequence[str] | None = None) -> nn.Module:
     """Attach one method or several to the backbone inside ``model``, in place, after its weights were loaded.
 
-    The base is frozen but for what the methods train; whatever lies outside the backbone stays trainable.
+    The base is frozen but for what the methods train; whatever lies outside the backbone stays trainable. Every other
+    call of this page serves all backbones of the model that were adapted.
 
     Args:
         model: A model that contains a host (``tools/list.py hosts``), or the backbone itself.
         cfg: ``dict(type='LoRA', rank=8)``, a name, a method, or a list of these.
+        backbone: Dotted name of the backbone in a model that contains several, such as ``'visual'``; a list of names
+            adapts each of them.
 
     Returns:
         The same model.
 
     Raises:
-        UserError: Unknown method, host or hyper-parameter; the model is unchanged then.
+        UserError: Unknown method, host, hyper-parameter or backbone, or several backbones and none is named; the model
+            is unchanged then.
     """
-    attach_methods(model, build_methods(cfg))
+    attach_methods(model, build_methods(cfg), backbone)
     return model
 
 
@@ -59,7 +66,8 @@ def detach(model: nn.Module, restore: bool = True) -> nn.Module:
         model: A model with a method attached.
         restore: Give the base its own weights back, bit-equal. False keeps merged and trained weights.
     """
-    find_adaptation(model).detach(restore)
+    for adaptation in find_adaptations(model).values():
+        adaptation.detach(restore)
     return model
 
 
@@ -72,14 +80,19 @@ def learn(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Modu
         model: A model with a method attached.
         batches: Pairs of images ``(B, 3, H, W)``, preprocessed, without augmentation, and labels ``(B,)``.
     """
-    find_adaptation(model).learn(training_data(model, batches))
+    found = find_adaptations(model)
+    batches = list(batches) if len(found) > 1 else batches  # each passes through them
+    for adaptation in found.values():
+        adaptation.learn(training_data(model, batches))
     return model
 
 
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[nn.Module]:
     """Within the context, ``model`` is the frozen base: ``with vpeft.disabled(model): ...``."""
-    with find_adaptation(model).disabled():
+    with ExitStack() as stack:
+        for adaptation in find_adaptations(model).values():
+            stack.enter_context(adaptation.disabled())
         yield model
 
 
@@ -89,45 +102,67 @@ def merge(model: nn.Module) -> list[str]:
     Returns:
         Keys of methods of which something stays in place; empty when the plain backbone now does it all.
     """
-    return find_adaptation(model).merge()
+    done: list[Adaptation] = []
+    left: set[str] = set()
+    try:
+        for adaptation in find_adaptations(model).values():
+            left |= set(adaptation.merge())
+            done.append(adaptation)
+    except UserError:
+        for adaptation in done:  # all or none
+            if adaptation.merged:
+                adaptation.unmerge()
+        raise
+    return sorted(left)
 
 
 def unmerge(model: nn.Module) -> nn.Module:
     """Undo :func:`merge`, bit for bit."""
-    find_adaptation(model).unmerge()
+    found = find_adaptations(model).values()
+    for adaptation in [one for one in found if one.merged] or found:
+        adaptation.unmerge()
     return model
 
 
 def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The state dict without any PEFT key: strictly what the plain model has."""
-    return {key: value for key, value in model.state_dict().items() if not is_peft_key(key)}
+    model = unwrap(model)
+    state = model.state_dict()
+    return {plain: state[key] for key, plain in plain_keys(model, state).items() if not is_peft_key(plain)}
 
 
-def load_adapter(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+def load_adapter(
+    model: nn.Module, path: str | os.PathLike[str], backbone: str | Sequence[str] | None = None
+) -> nn.Module:
     """Load an adapter file onto its base, in place.
 
     Args:
         model: The plain model with the base weights (the methods are attached then), or one on which exactly the
             file's methods are attached.
         path: A file written by :func:`save_adapter`.
+        backbone: As in :func:`attach`, where the model contains several backbones and the file's name for its own is
+            none of theirs.
 
     Raises:
         UserError: The file is broken, or belongs to another host, base or method; the model is unchanged then.
     """
     tensors, metadata = read_adapter(path)
-    adaptation = get_adaptation(model)
-    if adaptation is None:
-        attach(model, metadata["methods"])
+    if not adaptations(model):
         try:
+            for prefix, theirs in backbones(metadata).items():
+                name = backbone if backbone is not None else prefix.removesuffix(".") or None
+                attach(model, theirs["methods"], name if name in backbone_names(model) or backbone else None)
             write_adapter(model, tensors, metadata, str(path))
         except UserError:
-            detach(model)
+            for adaptation in adaptations(model).values():
+                adaptation.detach()
             raise
         return model
-    own = [method.config() for method in adaptation.methods.values()]
-    if own != metadata["methods"]:
-        raise UserError(f"{path} holds {metadata['methods']}, and {own} is attached: detach it first.")
-    if adaptation.merged:
-        raise UserError(f"{path}: the present adapter is merged: unmerge or detach it first.")
+    for _, adaptation, theirs in pairs(model, metadata, str(path)):
+        own = [method.config() for method in adaptation.methods.values()]
+        if own != theirs["methods"]:
+            raise UserError(f"{path} holds {theirs['methods']}, and {own} is attached: detach it first.")
+        if adaptation.merged:
+            raise UserError(f"{path}: the present adapter is merged: unmerge or detach it first.")
     write_adapter(model, tensors, metadata, str(path))
     return model

@@ -90,7 +90,7 @@ class _Column:
             return self.without[name]
         try:
             with meta_build():
-                adaptation = attach(self.backbone, [build_method(self.methods[name])])
+                (adaptation,) = attach(self.backbone, [build_method(self.methods[name])])
         except UserError as error:
             return str(error)
         (method,) = adaptation.methods.values()

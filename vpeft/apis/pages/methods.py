@@ -69,7 +69,7 @@ def count_on(name: str, method: Method) -> int:
         UserError: The host refuses the method.
     """
     with meta_build():
-        adaptation = attach(plain(name), [method])
+        (adaptation,) = attach(plain(name), [method])
     try:
         return method.count(adaptation.host)
     finally:

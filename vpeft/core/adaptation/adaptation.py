@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.adaptation.folding import fold_site
+from vpeft.core.adaptation.wrappers import state_dict
 from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, is_peft_key
 from vpeft.core.contract.training import TrainingData
 from vpeft.errors import UserError
@@ -155,7 +156,7 @@ class Adaptation:
     def own_keys(self) -> set[str]:
         """Keys, inside the backbone, of what belongs to the adapter: PEFT modules, trained parameters, its head."""
         heads = tuple(f"{name}." for name in self.host.heads())
-        keys = {k for k in self.host.backbone.state_dict() if is_peft_key(k) or k.startswith(heads)}
+        keys = {k for k in state_dict(self.host.backbone) if is_peft_key(k) or k.startswith(heads)}
         return keys | set(self.trained)
 
     def complete(self, state_dict: dict[str, Tensor], prefix: str) -> None:

@@ -1,26 +1,110 @@
-"""Attaching methods to the host that a model contains."""
+"""Attaching methods to the backbones that a model contains."""
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Sequence
 
+from mmengine.logging import print_log
 from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
-from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.backbones.find import find_host
+from vpeft.core.adaptation.find import adaptations
+from vpeft.core.backbones.find import find_host, full_name, hosts_in, read_host
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
+from vpeft.registry import nearest
 
 
-def attach(model: nn.Module, methods: Sequence[Method]) -> Adaptation:
-    """Attach methods to the host that is found in ``model``.
+def attach(
+    model: nn.Module, methods: Sequence[Method], backbone: str | Sequence[str] | None = None
+) -> list[Adaptation]:
+    """Attach methods to a backbone in ``model``, or to each of several.
+
+    Args:
+        model: A model that contains a host; wrappers around it or in it are looked through.
+        methods: The methods. Each backbone gets its own.
+        backbone: Dotted name of the backbone, or of a module that contains one; a list adapts several. May be left out
+            where there is one backbone.
+
+    Returns:
+        The adaptations, in the order of the names.
 
     Raises:
-        UserError: Something is attached already, or no host is found.
+        UserError: Something is attached already, no host is found, or there are several and none is named. The model is
+            left as it was.
     """
-    if get_adaptation(model) is not None:
-        raise UserError("a method is attached to this model already: vpeft.detach(model) first, or give a list.")
-    adaptation = Adaptation(find_host(model), methods)
-    adaptation.place()
-    return adaptation
+    hosts = hosts_in(model) or {"": find_host(model).backbone}  # find_host says why there is none
+    names = _chosen(model, hosts, backbone)
+    placed: list[Adaptation] = []
+    try:
+        for name in names:
+            adaptation = Adaptation(read_host(hosts[name]), copy.deepcopy(methods) if len(names) > 1 else methods)
+            adaptation.place()
+            placed.append(adaptation)
+    except Exception:
+        for adaptation in placed:
+            adaptation.detach()
+        raise
+    _say_what_stays(model, hosts)
+    return placed
+
+
+def backbone_names(model: nn.Module) -> list[str]:
+    """Dotted names of the backbones in ``model`` that methods can be attached to (empty for the model itself)."""
+    return list(hosts_in(model))
+
+
+def _chosen(model: nn.Module, hosts: dict[str, nn.Module], backbone: str | Sequence[str] | None) -> list[str]:
+    """Names of the backbones that are to be adapted."""
+    attached = {prefix.removesuffix(".") for prefix in adaptations(model)}
+    if backbone is None:
+        if attached and len(hosts) == len(attached):
+            raise UserError("a method is attached to this model already: vpeft.detach(model) first, or give a list.")
+        if len(hosts) > 1:
+            found = ", ".join(
+                f"{name} ({full_name(type(module))}{', adapted already' if name in attached else ''})"
+                for name, module in hosts.items()
+            )
+            raise UserError(
+                f"this {type(model).__name__} contains {len(hosts)} backbones: {found}. Say which to adapt "
+                f"(backbone={next(name for name in hosts if name not in attached)!r}, or a list of names)."
+            )
+        return list(hosts)
+    names = [_named(hosts, name) for name in ([backbone] if isinstance(backbone, str) else backbone)]
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"backbone={backbone!r} must name at least one backbone, each once.")
+    if again := sorted(attached & set(names)):
+        raise UserError(
+            f"a method is attached to {', '.join(again)} already: detach it first, or give a list of methods."
+        )
+    return names
+
+
+def _named(hosts: dict[str, nn.Module], name: str) -> str:
+    inside = [host for host in hosts if host == name or host.startswith(f"{name}.")]
+    if name in inside:
+        return name
+    if len(inside) > 1:
+        raise UserError(f"backbone={name!r} contains {len(inside)} backbones: name one of {', '.join(inside)}.")
+    if not inside:
+        raise UserError(f"backbone={name!r} is no backbone that can be adapted: {nearest(name, hosts)}")
+    return inside[0]
+
+
+def _say_what_stays(model: nn.Module, hosts: dict[str, nn.Module]) -> None:
+    """Say, once, how much of the backbones that were not named stays trainable."""
+    attached = {prefix.removesuffix(".") for prefix in adaptations(model)}
+    free = {
+        name: sum(p.numel() for p in module.parameters() if p.requires_grad)
+        for name, module in hosts.items()
+        if name not in attached
+    }
+    if any(free.values()):
+        sizes = ", ".join(f"{name} ({size:,} parameters)" for name, size in free.items() if size)
+        print_log(
+            f"not adapted and trainable as before: {sizes}. Freeze it (requires_grad_(False)), or name it too.",
+            logger="current",
+            level=logging.WARNING,
+        )

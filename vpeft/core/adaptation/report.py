@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
-from vpeft.core.adaptation.find import find_adaptation
+from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.backbones.wrappers import named_modules
 
 #: The constant C of PPT (survey arXiv 2402.02242).
 PPT_CONSTANT = 1e7
@@ -19,15 +20,16 @@ class Report:
     """Parameters of an adapted model.
 
     Attributes:
-        host: Name of the host.
+        host: Name of the host; where several backbones are adapted, that of each behind its own name.
         methods: Configs of the methods.
-        trainable_without_head: Trained parameters of the backbone, PEFT modules included.
-        head: Trained parameters outside the backbone.
+        trainable_without_head: Trained parameters of the adapted backbones, PEFT modules included.
+        head: Trained parameters outside of them.
         total: Their sum.
         frozen: Parameters that are not trained.
         rel_pos_tables: Relative-position-bias tables among ``trainable_without_head``.
         sites: Rows of (site, placement, method, modules, parameters).
         existing: Rows of (role, tensors, parameters) of the base's own parameters that are trained.
+        outside: What ``head`` consists of: parameters by the name of the part of the model that holds them.
     """
 
     host: str
@@ -39,6 +41,7 @@ class Report:
     rel_pos_tables: int = 0
     sites: list[tuple[str, str, str, int, int]] = field(default_factory=list)
     existing: list[tuple[str, int, int]] = field(default_factory=list)
+    outside: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -51,30 +54,45 @@ def parameter_report(model: nn.Module) -> Report:
     Raises:
         UserError: Nothing is attached.
     """
-    adaptation = find_adaptation(model)
-    host = adaptation.host
-    report = Report(host.registered_name(), [m.config() for m in adaptation.methods.values()])
-    inside = {id(p) for p in host.backbone.parameters()}
-    for name in host.heads():
-        inside -= {id(p) for p in host.backbone.get_submodule(name).parameters()}
-    for param in model.parameters():
-        if not param.requires_grad:
-            report.frozen += param.numel()
-        elif id(param) in inside:
-            report.trainable_without_head += param.numel()
-        else:
-            report.head += param.numel()
+    found = find_adaptations(model)
+    names = {prefix: prefix.removesuffix(".") for prefix in found}
+    hosts = {prefix: one.host.registered_name() for prefix, one in found.items()}
+    methods = [[method.config() for method in one.methods.values()] for one in found.values()]
+    report = Report(
+        next(iter(hosts.values())) if len(found) == 1 else ", ".join(f"{names[p]}: {hosts[p]}" for p in found),
+        methods[0] if all(own == methods[0] for own in methods) else [config for own in methods for config in own],
+    )
+    inside: set[int] = set()
+    for one in found.values():
+        inside |= {id(p) for p in one.host.backbone.parameters()}
+        for name in one.host.heads():
+            inside -= {id(p) for p in one.host.backbone.get_submodule(name).parameters()}
+    seen: set[int] = set()
+    for name, module in named_modules(model):
+        for key, param in module._parameters.items():
+            if param is None or id(param) in seen:
+                continue
+            seen.add(id(param))
+            if not param.requires_grad:
+                report.frozen += param.numel()
+            elif id(param) in inside:
+                report.trainable_without_head += param.numel()
+            else:
+                part = (f"{name}.{key}" if name else key).split(".")[0]
+                report.outside[part] = report.outside.get(part, 0) + param.numel()
+    report.head = sum(report.outside.values())
     report.total = report.trainable_without_head + report.head
-    _sites(adaptation, report)
     roles: dict[str, list[int]] = {}
-    for p in adaptation.trained_parameters():
-        roles.setdefault(p.role, []).append(p.param.numel())
+    for prefix, one in found.items():
+        _sites(one, report, prefix if len(found) > 1 else "")
+        for p in one.trained_parameters():
+            roles.setdefault(p.role, []).append(p.param.numel())
     report.existing = [(role, len(sizes), sum(sizes)) for role, sizes in sorted(roles.items())]
     report.rel_pos_tables = sum(roles.get("rel_pos_bias", []))
     return report
 
 
-def _sites(adaptation: Adaptation, report: Report) -> None:
+def _sites(adaptation: Adaptation, report: Report, prefix: str) -> None:
     rows: dict[tuple[str, str, str], list[int]] = {}
     host = adaptation.host
     placed: set[int] = set()
@@ -84,12 +102,12 @@ def _sites(adaptation: Adaptation, report: Report) -> None:
                 placed.add(id(entry.module))
                 size = sum(p.numel() for p in entry.module.parameters())
                 if size:
-                    rows.setdefault((site.name, entry.placement, entry.key), []).append(size)
+                    rows.setdefault((prefix + site.name, entry.placement, entry.key), []).append(size)
     for key, module in adaptation.peft_items():
         size = sum(p.numel() for p in module.parameters())
         if size and id(module) not in placed:
-            rows.setdefault(("shared", "", key), []).append(size)
-    report.sites = [(*key, len(sizes), sum(sizes)) for key, sizes in rows.items()]
+            rows.setdefault((f"{prefix}shared", "", key), []).append(size)
+    report.sites += [(*key, len(sizes), sum(sizes)) for key, sizes in rows.items()]
 
 
 def ppt(metric: float, parameters: int) -> float:
@@ -122,8 +140,9 @@ def render(report: Report) -> str:
     with console.capture() as capture:
         if report.sites or report.existing:
             console.print(table)
+        parts = ", ".join(f"{name} {size:,}" for name, size in report.outside.items())
         console.print(
-            f"trainable without head {report.trainable_without_head:,}{tables}, head {report.head:,}, "
-            f"total {report.total:,}; frozen {report.frozen:,}"
+            f"trainable without head {report.trainable_without_head:,}{tables}, head {report.head:,}"
+            f"{f' ({parts})' if len(report.outside) > 1 else ''}, total {report.total:,}; frozen {report.frozen:,}"
         )
     return capture.get().rstrip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.wrappers import held_name, named_modules
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS
 
@@ -21,11 +22,21 @@ def require_plain(module: nn.Module, target: str, what: str) -> None:
     Raises:
         UserError: The module's class is not exactly ``target``.
     """
+    if held_name(module) is not None:
+        raise UserError(
+            f"{what} stands under a {type(module).__name__}: attach the method first and wrap it afterwards."
+        )
     if full_name(type(module)) != target:
         raise UserError(
             f"{what} is a {full_name(type(module))}, and only the forward of {target} is re-stated: a method attached "
             "to it could be skipped without a word. Add a host for it (docs/hosts.md)."
         )
+
+
+def hosts_in(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules of ``model`` that a registered host reads, by their names in the plain model."""
+    targets = _targets()
+    return {name: module for name, module in named_modules(model) if full_name(type(module)) in targets}
 
 
 def find_host(model: nn.Module) -> Host:
@@ -34,19 +45,26 @@ def find_host(model: nn.Module) -> Host:
     Raises:
         UserError: There is none; the message lists the hosts.
     """
-    targets = {host.target: host for host in HOSTS.module_dict.values()}
-    near: list[str] = []
-    for name, module in model.named_modules():
-        host = targets.get(full_name(type(module)))
-        if host is not None:
-            return host(module)
-        near += [
-            f"{name or 'the model'} ({full_name(type(module))}) derives from {full_name(base)} but is not it"
-            for base in type(module).__mro__[1:]
-            if full_name(base) in targets
-        ]
+    for module in hosts_in(model).values():
+        return read_host(module)
+    targets = _targets()
+    near = [
+        f"{name or 'the model'} ({full_name(type(module))}) derives from {full_name(base)} but is not it"
+        for name, module in named_modules(model)
+        for base in type(module).__mro__[1:]
+        if full_name(base) in targets
+    ]
     hint = f" {near[0]}." if near else ""
     raise UserError(
         f"no host found in {type(model).__name__}.{hint} Hosts: {', '.join(sorted(HOSTS.module_dict))}. "
         "A new host is one file: docs/hosts.md."
     )
+
+
+def read_host(backbone: nn.Module) -> Host:
+    """The host of a module that is one (:func:`hosts_in`)."""
+    return _targets()[full_name(type(backbone))](backbone)
+
+
+def _targets() -> dict[str, type[Host]]:
+    return {host.target: host for host in HOSTS.module_dict.values()}

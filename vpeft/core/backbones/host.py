@@ -16,6 +16,7 @@ from vpeft.core.backbones.block_forward import SiteBackbone, SiteBlock, site_cla
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.site import BRANCH_PLACEMENTS, PLACEMENTS, AfterHook, BeforeHook, Placed, Site
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
+from vpeft.core.backbones.wrappers import unwrap
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, nearest
 
@@ -285,6 +286,7 @@ class Host:
         sites = {id(param): name for name, module in modules for param in module.parameters()}
 
         def walk(module: nn.Module, prefix: str, block: Block | None) -> Iterator[HostParam]:
+            module = unwrap(module)
             if id(module) in head:
                 return
             block = owners.get(id(module), block)

@@ -7,10 +7,9 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
-from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
+from vpeft.core.adaptation.find import find_adaptations
 from vpeft.core.adaptation.report import parameter_report, render
-from vpeft.core.adaptation.storing.adapter_file import adapter_metadata
-from vpeft.core.adaptation.storing.checkpoint import check_checkpoint
+from vpeft.core.adaptation.storing.checkpoint import check_checkpoint, shrink_checkpoint
 from vpeft.core.adaptation.training.losses import add_losses
 from vpeft.core.adaptation.training.selection_data import selection_batches, training_data
 from vpeft.core.adaptation.wrappers import unwrap
@@ -38,12 +37,14 @@ class PEFTHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Report, check that something is trained, and select from the data what a method has to."""
         model = unwrap(runner.model)
-        adaptation = find_adaptation(model)
-        adaptation.check_trained()
+        found = find_adaptations(model).values()
+        for adaptation in found:
+            adaptation.check_trained()
         add_losses(model)
-        if adaptation.waits_for_selection:
-            runner.logger.info("selecting from the training data, one pass without augmentation")
-            adaptation.learn(training_data(model, selection_batches(runner.cfg, model)))
+        for adaptation in found:
+            if adaptation.waits_for_selection:
+                runner.logger.info("selecting from the training data, one pass without augmentation")
+                adaptation.learn(training_data(model, selection_batches(runner.cfg, model)))
         report = parameter_report(model)
         runner.logger.info("\n" + render(report))
         if report.total == 0:
@@ -53,17 +54,7 @@ class PEFTHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen backbone out."""
-        model = unwrap(runner.model)
-        adaptation, prefix = find_adaptation(model), backbone_prefix(model)
-        own = adaptation.own_keys()
-        for name, state in checkpoint.items():
-            if name in ("state_dict", "ema_state_dict"):
-                head = "module." if name == "ema_state_dict" else ""
-                for key in list(state):
-                    inner = key.removeprefix(head)
-                    if inner.startswith(prefix) and inner.removeprefix(prefix) not in own:
-                        del state[key]
-        checkpoint["peft"] = adapter_metadata(adaptation)
+        shrink_checkpoint(unwrap(runner.model), checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other methods or of another base."""

@@ -33,7 +33,7 @@ def gradcam(model: nn.Module, inputs: Tensor, target: int | None = None, block: 
     adaptation = get_adaptation(model)
     plain = adaptation is None
     if plain:
-        adaptation = attach(model, [])
+        (adaptation,) = attach(model, [])
     try:
         return _gradcam(model, adaptation.host, inputs, target, block)
     finally:

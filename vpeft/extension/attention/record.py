@@ -149,7 +149,7 @@ def record_attention(model: nn.Module, blocks: Sequence[int] | None = None) -> I
     adaptation = get_adaptation(model)
     plain = adaptation is None
     if plain:
-        adaptation = attach(model, [])
+        (adaptation,) = attach(model, [])
     host = adaptation.host
     count = len(host.blocks)
     try:

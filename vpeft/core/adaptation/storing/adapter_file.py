@@ -15,7 +15,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
-from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
+from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.adaptation.wrappers import state_dict
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
 
@@ -32,18 +33,18 @@ def fingerprint(adaptation: Adaptation) -> str:
 
 
 def head_keys(model: nn.Module) -> set[str]:
-    """Keys, inside ``model``, of what lies outside the adapted backbone."""
-    prefix = backbone_prefix(model)
-    return {key for key in model.state_dict() if not key.startswith(prefix)} if prefix else set()
+    """Keys, inside the plain ``model``, of what lies outside the adapted backbones."""
+    inside = tuple(find_adaptations(model))
+    return {key for key in state_dict(model) if not key.startswith(inside)}
 
 
 def adapter_state(model: nn.Module, head: bool = True) -> dict[str, Tensor]:
-    """The tensors of an adapter file by their keys inside ``model``."""
-    adaptation, prefix = find_adaptation(model), backbone_prefix(model)
-    keys = {prefix + key for key in adaptation.own_keys()}
-    heads = tuple(f"{prefix}{name}." for name in adaptation.host.heads())
-    keys = keys | head_keys(model) if head else {key for key in keys if not (heads and key.startswith(heads))}
-    return {key: value for key, value in model.state_dict().items() if key in keys}
+    """The tensors of an adapter file by their keys inside the plain ``model``; the model's own, not copies."""
+    keys = head_keys(model) if head else set()
+    for prefix, adaptation in find_adaptations(model).items():
+        heads = tuple(f"{name}." for name in adaptation.host.heads())
+        keys |= {prefix + key for key in adaptation.own_keys() if head or not (heads and key.startswith(heads))}
+    return {key: value for key, value in state_dict(model).items() if key in keys}
 
 
 def adapter_metadata(adaptation: Adaptation) -> dict[str, Any]:
@@ -54,6 +55,18 @@ def adapter_metadata(adaptation: Adaptation) -> dict[str, Any]:
         "host": adaptation.host.description(),
         "fingerprint": fingerprint(adaptation),
     }
+
+
+def model_metadata(model: nn.Module) -> dict[str, Any]:
+    """The same of a model, with the prefix of its backbone's keys; of further adapted backbones under ``others``."""
+    found = find_adaptations(model)
+    first, *others = ({**adapter_metadata(one), "prefix": prefix} for prefix, one in found.items())
+    return {**first, "others": others} if others else first
+
+
+def backbones(metadata: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What a file says of each adapted backbone, by the prefix of its keys."""
+    return {one["prefix"]: one for one in (metadata, *metadata.get("others", ()))}
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike[str], head: bool = True) -> Path:
@@ -70,11 +83,10 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str], head: bool = Tr
     Raises:
         UserError: Nothing is attached, or the adapter is merged.
     """
-    adaptation = find_adaptation(model)
-    if adaptation.merged:
+    if any(adaptation.merged for adaptation in find_adaptations(model).values()):
         raise UserError("the adapter is merged into the weights: unmerge it before saving (vpeft.unmerge(model)).")
     tensors = {key: value.detach().cpu().contiguous() for key, value in adapter_state(model, head).items()}
-    metadata = {**adapter_metadata(adaptation), "head": head, "prefix": backbone_prefix(model)}
+    metadata = {**model_metadata(model), "head": head}
     return write_atomically(path, save(tensors, {"vpeft": json.dumps(metadata)}))
 
 
@@ -119,19 +131,34 @@ def check_base(adaptation: Adaptation, metadata: Mapping[str, Any], where: str) 
         )
 
 
+def pairs(model: nn.Module, metadata: Mapping[str, Any], where: str) -> list[tuple[str, Adaptation, Mapping[str, Any]]]:
+    """Prefix and adaptation of every adapted backbone of ``model``, with what the file says of it.
+
+    Raises:
+        UserError: The file holds other backbones.
+    """
+    found, stored = find_adaptations(model), backbones(metadata)
+    if len(found) == len(stored) == 1:  # under whatever name
+        return [(*next(iter(found.items())), next(iter(stored.values())))]
+    if found.keys() != stored.keys():
+        ours, theirs = (", ".join(key.removesuffix(".") or "the model itself" for key in of) for of in (found, stored))
+        raise UserError(f"{where} is of the backbones {theirs}; adapted here: {ours}.")
+    return [(prefix, adaptation, stored[prefix]) for prefix, adaptation in found.items()]
+
+
 def write_adapter(model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], where: str) -> None:
     """Copy an adapter's tensors into a model on which its methods are attached.
 
     Raises:
         UserError: Base, keys or shapes differ; nothing is changed then.
     """
-    adaptation = find_adaptation(model)
-    check_base(adaptation, metadata, where)
     own = adapter_state(model, metadata["head"])
-    theirs, mine = metadata["prefix"], backbone_prefix(model)
-    if theirs != mine:  # the same backbone, bare or inside another model
-        tensors = {mine + k[len(theirs) :]: v for k, v in tensors.items() if k.startswith(theirs)}
-        own = {k: v for k, v in own.items() if k.startswith(mine)}
+    for prefix, adaptation, theirs in pairs(model, metadata, where):
+        check_base(adaptation, theirs, where)
+        if theirs["prefix"] != prefix:  # the same backbone, bare or inside another model
+            size = len(theirs["prefix"])
+            tensors = {prefix + k[size:]: v for k, v in tensors.items() if k.startswith(theirs["prefix"])}
+            own = {k: v for k, v in own.items() if k.startswith(prefix)}
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unexpected:
         raise UserError(

@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from vpeft.core.adaptation.adaptation import Adaptation
-from vpeft.core.adaptation.find import find_adaptation
-from vpeft.core.adaptation.storing.adapter_file import check_base
+from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.adaptation.storing.adapter_file import check_base, model_metadata, pairs
 from vpeft.core.backbones.host import is_peft_key
 from vpeft.errors import UserError
 
@@ -19,7 +18,6 @@ def check_checkpoint(model: nn.Module, checkpoint: dict[str, Any], where: str) -
     Raises:
         UserError: Foreign keys, other methods, another host or other base weights.
     """
-    adaptation: Adaptation = find_adaptation(model)
     metadata = checkpoint.get("peft")
     state = checkpoint.get("state_dict", checkpoint)
     if not isinstance(state, dict) or not any(key in model.state_dict() for key in state):
@@ -28,7 +26,22 @@ def check_checkpoint(model: nn.Module, checkpoint: dict[str, Any], where: str) -
         if any(is_peft_key(key) for key in state):
             raise UserError(f"{where} holds PEFT parameters but not which method they belong to: train it again.")
         return
-    own = [method.config() for method in adaptation.methods.values()]
-    if metadata["methods"] != own:
-        raise UserError(f"{where} was trained with {metadata['methods']}, this config has {own}: use its own config.")
-    check_base(adaptation, metadata, where)
+    for _, adaptation, theirs in pairs(model, metadata, where):
+        own = [method.config() for method in adaptation.methods.values()]
+        if theirs["methods"] != own:
+            raise UserError(f"{where} was trained with {theirs['methods']}, this config has {own}: use its own config.")
+        check_base(adaptation, theirs, where)
+
+
+def shrink_checkpoint(model: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Leave the frozen backbones of ``model`` out of a checkpoint, and say what it belongs to."""
+    own = {prefix + key for prefix, one in find_adaptations(model).items() for key in one.own_keys()}
+    inside = tuple(find_adaptations(model))
+    for name in ("state_dict", "ema_state_dict"):
+        state = checkpoint.get(name, {})
+        head = "module." if name == "ema_state_dict" else ""
+        for key in list(state):
+            inner = key.removeprefix(head)
+            if inner.startswith(inside) and inner not in own:
+                del state[key]
+    checkpoint["peft"] = model_metadata(model)

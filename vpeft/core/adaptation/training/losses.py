@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
+from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.backbones.wrappers import named_modules
 from vpeft.core.contract.training import TrainingPass
 from vpeft.errors import UserError
 
@@ -28,18 +29,18 @@ class MethodLosses:
 
     def __call__(self, *args, **kwargs) -> dict[str, Tensor]:
         losses, scores = self.once(*args, **kwargs)
-        adaptation = find_adaptation(self.model)
-        for key, method in adaptation.methods.items():
-            if not method.adds_losses:
-                continue
-            adaptation.host.method_key = key
-            losses.update(method.losses(adaptation.host, TrainingPass(scores, lambda: self.once(*args, **kwargs))))
+        for adaptation in find_adaptations(self.model).values():
+            for key, method in adaptation.methods.items():
+                if not method.adds_losses:
+                    continue
+                adaptation.host.method_key = key
+                losses.update(method.losses(adaptation.host, TrainingPass(scores, lambda: self.once(*args, **kwargs))))
         return losses
 
 
 def add_losses(model: nn.Module) -> None:
     """Let ``model.loss`` return the methods' losses too; nothing is changed where no method has any."""
-    wanted = any(method.adds_losses for method in find_adaptation(model).methods.values())
+    wanted = any(method.adds_losses for one in find_adaptations(model).values() for method in one.methods.values())
     if not wanted or isinstance(getattr(model, "loss", None), MethodLosses):
         return
     if not hasattr(type(model), "loss"):
@@ -48,13 +49,13 @@ def add_losses(model: nn.Module) -> None:
 
 
 def last_linear(model: nn.Module) -> nn.Module:
-    """The last linear outside the adapted backbone: that which gives the scores.
+    """The last linear outside the adapted backbones: that which gives the scores.
 
     Raises:
         UserError: There is none.
     """
-    prefix = backbone_prefix(model)
-    found = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and not name.startswith(prefix)]
-    if not prefix or not found:
+    inside = tuple(find_adaptations(model))
+    found = [m for name, m in named_modules(model) if isinstance(m, nn.Linear) and not name.startswith(inside)]
+    if not found:
         raise UserError(f"{type(model).__name__} has no linear head outside its backbone, which a method's loss reads.")
     return found[-1]

@@ -8,7 +8,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
-from vpeft.core.adaptation.find import find_adaptation, get_adaptation
+from vpeft.core.adaptation.find import adaptations
+from vpeft.core.backbones.wrappers import unwrap
 from vpeft.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 #: Existing parameters of several dimensions that are no weights of a map.
@@ -26,7 +27,7 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        model = model.module if hasattr(model, "module") else model
+        model = unwrap(model)
         undecayed = self.undecayed(model)
         factor = self.paramwise_cfg.get("backbone_lr_mult", 1.0)
         inside = self.inside(model) if factor != 1.0 else set()
@@ -50,10 +51,13 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     @staticmethod
     def inside(model: nn.Module) -> set[int]:
-        """Identities of the parameters of the adapted backbone, a head that it holds left out."""
-        host = find_adaptation(model).host
-        head = {id(p) for name in host.heads() for p in host.backbone.get_submodule(name).parameters()}
-        return {id(p) for p in host.backbone.parameters()} - head
+        """Identities of the parameters of the adapted backbones, heads that they hold left out."""
+        found: set[int] = set()
+        for adaptation in adaptations(model).values():
+            host = adaptation.host
+            head = {id(p) for name in host.heads() for p in host.backbone.get_submodule(name).parameters()}
+            found |= {id(p) for p in host.backbone.parameters()} - head
+        return found
 
     @staticmethod
     def undecayed(model: nn.Module) -> set[int]:
@@ -62,7 +66,6 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for module in model.modules():
             if not getattr(module, "weight_decay", True):
                 found |= {id(p) for p in module.parameters()}
-        adaptation = get_adaptation(model)
-        if adaptation is not None:
+        for adaptation in adaptations(model).values():
             found |= {id(p.param) for p in adaptation.host.parameters() if p.role in UNDECAYED_ROLES}
         return found

@@ -1,0 +1,53 @@
+"""What stands around a model, or around a part of it, and is looked through.
+
+``torch.compile``, distributed wrappers, averages of weights (EMA) and test-time augmentation hold what they stand
+around under a name of their own, which then appears in every key of the state dict. Whatever is stored, loaded or
+compared goes by the names of the plain model: those of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmengine.model import BaseAveragedModel, BaseTTAModel, is_model_wrapper
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+_AVERAGES = (AveragedModel, BaseAveragedModel, BaseTTAModel)
+#: Names under which torch.compile and the wrapper of activation checkpointing hold a module; no plain model uses them.
+_RESERVED = ("_orig_mod", "_checkpoint_wrapped_module")
+
+
+def held_name(module: nn.Module) -> str | None:
+    """The name under which a wrapper holds the module that it stands around; None where ``module`` is no wrapper."""
+    for name in _RESERVED:
+        if name in module._modules:
+            return name
+    if "module" in module._modules and (isinstance(module, _AVERAGES) or is_model_wrapper(module)):
+        return "module"
+    return None
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The plain model under all wrappers, in whatever order they stand around it."""
+    while (name := held_name(model)) is not None:
+        model = model._modules[name]
+    return model
+
+
+def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module once, by its first name in the plain model; wrappers are left out."""
+    seen: set[int] = set()
+
+    def walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+        module = unwrap(module)
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        yield name, module
+        prefix = f"{name}." if name else ""
+        for child, inner in module._modules.items():
+            if inner is not None:
+                yield from walk(inner, prefix + child)
+
+    return walk(model, "")
