@@ -13,8 +13,9 @@ from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.attach import attach as attach_methods
 from vpeft.core.adaptation.attach import backbone_names
 from vpeft.core.adaptation.find import adaptations, find_adaptations
-from vpeft.core.adaptation.storing.adapter_file import backbones, pairs, read_adapter, save_adapter, write_adapter
+from vpeft.core.adaptation.storing.adapter_file import backbones, pairs, put_adapter, read_adapter, save_adapter
 from vpeft.core.adaptation.training.selection_data import training_data
+from vpeft.core.adaptation.undo import undone_on_error
 from vpeft.core.adaptation.wrappers import plain_keys, unwrap
 from vpeft.core.backbones.host import is_peft_key
 from vpeft.core.contract.build import build_methods
@@ -144,25 +145,24 @@ def load_adapter(
             none of theirs.
 
     Raises:
-        UserError: The file is broken, or belongs to another host, base or method; the model is unchanged then.
+        UserError: The file is broken, or belongs to another host, base or method. The model is unchanged then, as
+            after any other error.
     """
     tensors, metadata = read_adapter(path)
-    if not adaptations(model):
-        try:
+    with undone_on_error(model):
+        if not adaptations(model):
             for prefix, theirs in backbones(metadata).items():
                 name = backbone if backbone is not None else prefix.removesuffix(".") or None
-                attach(model, theirs["methods"], name if name in backbone_names(model) or backbone else None)
-            write_adapter(model, tensors, metadata, str(path))
-        except UserError:
-            for adaptation in adaptations(model).values():
-                adaptation.detach()
-            raise
-        return model
-    for _, adaptation, theirs in pairs(model, metadata, str(path)):
-        own = [method.config() for method in adaptation.methods.values()]
-        if own != theirs["methods"]:
-            raise UserError(f"{path} holds {theirs['methods']}, and {own} is attached: detach it first.")
-        if adaptation.merged:
-            raise UserError(f"{path}: the present adapter is merged: unmerge or detach it first.")
-    write_adapter(model, tensors, metadata, str(path))
+                try:
+                    methods = build_methods(theirs["methods"])
+                except UserError as error:
+                    raise UserError(f"{path}: {error}") from error
+                attach_methods(model, methods, name if name in backbone_names(model) or backbone else None)
+        for _, adaptation, theirs in pairs(model, metadata, str(path)):
+            own = [method.config() for method in adaptation.methods.values()]
+            if own != theirs["methods"]:
+                raise UserError(f"{path} holds {theirs['methods']}, and {own} is attached: detach it first.")
+            if adaptation.merged:
+                raise UserError(f"{path}: the present adapter is merged: unmerge or detach it first.")
+        put_adapter(model, tensors, metadata, str(path))
     return model

@@ -9,7 +9,8 @@ from typing import Any
 from mmengine import Config
 from mmengine.runner import Runner
 
-from vpeft.core.adaptation.storing.adapter_file import read_adapter, write_adapter
+from vpeft.core.adaptation.storing.adapter_file import put_adapter, read_adapter
+from vpeft.core.adaptation.storing.fit import check_task, stated_classes
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.trained.load import ADAPTER, check_methods
 from vpeft.core.trained.result import run_result
@@ -36,7 +37,8 @@ def test(cfg: Config, checkpoint: str) -> dict[str, Any]:
         tensors, metadata = read_adapter(checkpoint)
         model.init_weights()
         check_methods(model, metadata, checkpoint)
-        write_adapter(model, tensors, metadata, checkpoint)
+        check_task(metadata, checkpoint, cfg.get("task"), stated_classes(runner.test_dataloader.dataset))
+        put_adapter(model, tensors, metadata, checkpoint)
     metrics = runner.test()
     result = run_result(cfg, model, metrics, checkpoint)
     if runner.rank == 0:

@@ -9,7 +9,13 @@ from mmengine.runner import BaseLoop, Runner
 
 from vpeft.core.adaptation.find import find_adaptations
 from vpeft.core.adaptation.report import parameter_report, render
-from vpeft.core.adaptation.storing.checkpoint import check_checkpoint, shrink_checkpoint
+from vpeft.core.adaptation.storing.checkpoint import (
+    check_checkpoint,
+    check_resumable,
+    seal_checkpoint,
+    shrink_checkpoint,
+)
+from vpeft.core.adaptation.storing.fit import stated_classes
 from vpeft.core.adaptation.training.losses import add_losses
 from vpeft.core.adaptation.training.selection_data import selection_batches, training_data
 from vpeft.core.adaptation.wrappers import unwrap
@@ -55,8 +61,18 @@ class PEFTHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen backbone out."""
         shrink_checkpoint(unwrap(runner.model), checkpoint)
+        seal_checkpoint(checkpoint, run_classes(runner), runner.cfg.get("task"))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other methods or of another base."""
         model = unwrap(runner.model)
-        check_checkpoint(model, checkpoint, str(getattr(runner, "_load_from", None) or "the checkpoint"))
+        file = str(getattr(runner, "_load_from", None) or "the checkpoint")
+        if runner._resume:
+            check_resumable(checkpoint, file)
+        check_checkpoint(model, checkpoint, file, run_classes(runner), runner.cfg.get("task"))
+
+
+def run_classes(runner: Runner) -> list[str] | None:
+    """Names of the classes of a run's data: what it trains on, or else what it is tested on."""
+    loops = (runner._train_loop, runner._test_loop, runner._val_loop)  # a config or None where nothing of it is built
+    return next((stated_classes(loop.dataloader.dataset) for loop in loops if isinstance(loop, BaseLoop)), None)

@@ -10,8 +10,9 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import nn
 
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.adaptation.storing.adapter_file import read_adapter, write_adapter
+from vpeft.core.adaptation.storing.adapter_file import put_adapter, read_adapter
 from vpeft.core.adaptation.storing.checkpoint import check_checkpoint
+from vpeft.core.adaptation.storing.fit import check_task
 from vpeft.core.models.build import build_model
 from vpeft.errors import UserError
 
@@ -50,9 +51,10 @@ def load_trained(cfg: Config, checkpoint: str) -> nn.Module:
     if checkpoint.endswith(".safetensors"):
         tensors, metadata = read_adapter(checkpoint)
         check_methods(model, metadata, checkpoint)
-        write_adapter(model, tensors, metadata, checkpoint)
+        check_task(metadata, checkpoint, cfg.get("task"))
+        put_adapter(model, tensors, metadata, checkpoint)
     else:
         loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu")
-        check_checkpoint(model, loaded, checkpoint)
+        check_checkpoint(model, loaded, checkpoint, task=cfg.get("task"))
         load_state_dict(model, loaded["state_dict"], strict=True)
     return model.eval()

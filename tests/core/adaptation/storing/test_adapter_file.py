@@ -5,12 +5,20 @@ import json
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from safetensors import safe_open
 from safetensors.torch import save_file
 from support.hosts import build, perturb, tokens
 
 import vpeft
+from vpeft.algorithms.reparameter.lora import LoRA
+from vpeft.apis import adapters
+from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.adaptation.storing.adapter_file import read_adapter, read_metadata
+from vpeft.core.adaptation.storing.fit import check_task
+from vpeft.core.adaptation.storing.format import seal
+from vpeft.core.backbones.host import Host
 from vpeft.files import write_atomically
 
 VIT, SWIN = "mmpretrain.VisionTransformer", "mmpretrain.SwinTransformer"
@@ -41,7 +49,7 @@ def test_what_a_file_says(file):
     with safe_open(file, framework="pt") as opened:
         metadata = json.loads(opened.metadata()["vpeft"])
         keys = list(opened.keys())
-    assert metadata["format"] == "vpeft-adapter-1"
+    assert metadata["format"] == "vpeft-adapter-2"
     assert metadata["methods"] == [
         {"type": "LoRA", "rank": 4, "alpha": None, "targets": ["q", "v"], "drop": 0.0},
     ]
@@ -113,15 +121,206 @@ def test_foreign_files(file, tmp_path):
     refused(build(VIT), tmp_path / "missing.safetensors", "does not exist")
 
 
-def test_lacking_and_additional_tensors(file, tmp_path):
+def parts(file):
     with safe_open(file, framework="pt") as opened:
-        metadata, tensors = opened.metadata(), {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
+        return {k: opened.get_tensor(k) for k in opened.keys()}, json.loads(opened.metadata()["vpeft"])  # noqa: SIM118
+
+
+def write(tensors, metadata, path, sealed=False):
+    """An adapter file by hand; ``sealed`` with a sum that is right."""
+    metadata = seal(metadata, tensors, tensors) if sealed else metadata
+    save_file(tensors, path, {"vpeft": json.dumps(metadata)})
+    return path
+
+
+def changes(tensors):
+    """What may have happened to a file's tensors, and what is said of it."""
+    first, second = sorted(tensors)[:2]
+    bit = tensors[first].clone()
+    bit.view(torch.int64)[0, 0] ^= 1
+    return {
+        "missing": ({k: v for k, v in tensors.items() if k != first}, f"{first} is missing"),
+        "added": ({**tensors, "layers.0.more": torch.zeros(1)}, "layers.0.more was added"),
+        "renamed": ({("x" + k if k == first else k): v for k, v in tensors.items()}, f"x{first} was added"),
+        "exchanged": ({**tensors, first: tensors[second], second: tensors[first]}, "was changed"),
+        "shape": ({**tensors, first: torch.zeros(3, 3).double()}, "(3, 3)"),
+        "flat": ({**tensors, first: tensors[first].flatten()}, f"{first} is float64 ({tensors[first].numel()},)"),
+        "integers": ({**tensors, first: tensors[first].long()}, f"{first} is int64"),
+        "half": ({**tensors, first: tensors[first].half()}, f"{first} is float16"),
+        "one bit": ({**tensors, first: bit}, "SHA-256"),
+        "zeros": ({**tensors, first: tensors[first] * 0}, "SHA-256"),
+    }
+
+
+def test_changed_tensors_are_named(file, tmp_path):
+    tensors, metadata = parts(file)
+    for name, (changed, message) in changes(tensors).items():
+        path = write(changed, metadata, tmp_path / f"{name.replace(' ', '_')}.safetensors")
+        refused(build(VIT), path, message, "copy or train it again".capitalize())
+
+
+def test_tensors_that_never_fitted_are_named(file, tmp_path):
+    """The sum is right: such files are made by hand."""
+    tensors, metadata = parts(file)
     first = sorted(tensors)[0]
-    changed = {k: v for k, v in tensors.items() if k != first}
-    save_file({**changed, "layers.0.more": torch.zeros(1)}, tmp_path / "changed.safetensors", metadata)
-    refused(build(VIT), tmp_path / "changed.safetensors", "1 keys missing", first, "1 unexpected", "layers.0.more")
-    save_file({**tensors, first: torch.zeros(3, 3)}, tmp_path / "shape.safetensors", metadata)
-    refused(build(VIT), tmp_path / "shape.safetensors", first, "(3, 3)")
+    messages = {"missing": f"1 keys missing ['{first}']", "added": "1 unexpected", "shape": "(3, 3)"}
+    messages |= {"integers": "torch.int64", "flat": "has the shape"}
+    for name, message in messages.items():
+        path = write(changes(tensors)[name][0], metadata, tmp_path / f"{name}.safetensors", sealed=True)
+        refused(build(VIT), path, message, first if name != "added" else "layers.0.more")
+    for value in (float("nan"), float("inf")):
+        bad = {**tensors, first: torch.full_like(tensors[first], value)}
+        refused(build(VIT), write(bad, metadata, tmp_path / "nan.safetensors", sealed=True), first, "NaN or infinity")
+
+
+def test_nan_is_not_written(tmp_path):
+    model = vpeft.attach(build(VIT), "LoRA")
+    with torch.no_grad():
+        next(p for n, p in model.named_parameters() if ".peft." in n)[0] = float("nan")
+    with pytest.raises(vpeft.UserError, match=r"nan\.safetensors is not written: .* holds NaN or infinity"):
+        vpeft.save_adapter(model, tmp_path / "nan.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_descriptions_of_all_kinds(file, tmp_path):
+    """What a file says is seen before it is used."""
+    tensors, metadata = parts(file)
+    path, lora = tmp_path / "said.safetensors", metadata["methods"][0]
+    for changed, *messages in [
+        ({"format": "vpeft-adapter-37"}, "vpeft-adapter-37", "newer vpeft"),
+        ({"format": "something"}, "describes no vpeft adapter (format"),
+        ({"format": 2}, "describes no vpeft adapter (format"),
+        ({"methods": "LoRA"}, "describes no vpeft adapter (methods"),
+        ({"methods": [{**lora, "rank": {"type": "os.system"}}]}, "describes no vpeft adapter (methods.0.rank"),
+        ({"methods": [{**lora, "rank": 3}]}, "SHA-256"),
+        ({"host": None}, "describes no vpeft adapter (host"),
+        ({"fingerprint": "0"}, "describes no vpeft adapter (fingerprint"),
+        ({"tensors": {}}, "was added"),
+        ({"tensors": {k: [v[0]] for k, v in metadata["tensors"].items()}}, "describes no vpeft adapter (tensors."),
+        ({"sha256": "a" * 64}, "SHA-256"),
+        ({"classes": ["a\nb"]}, "SHA-256"),
+        ({"classes": "ab"}, "describes no vpeft adapter (classes"),
+        ({"prefix": 3}, "describes no vpeft adapter (prefix"),
+    ]:
+        refused(build(VIT), write(tensors, {**metadata, **changed}, path), *messages)
+    for left_out in metadata:
+        changed = {k: v for k, v in metadata.items() if k != left_out}
+        refused(build(VIT), write(tensors, changed, path), "describes no")
+    for text in ("[]", "null", "{", "[" * 100_000, json.dumps(metadata).replace(", ", ","), ""):
+        save_file(tensors, path, {"vpeft": text})
+        refused(build(VIT), path, "descri")
+
+
+@pytest.mark.parametrize("kind", ["os.system", "vpeft.os.system", "mmengine.Config", "LoRa", "torch.load"])
+def test_only_methods_are_built(file, tmp_path, kind):
+    tensors, metadata = parts(file)
+    changed = {**metadata, "methods": [{"type": kind, "rank": 4}]}
+    path = write(tensors, changed, tmp_path / "type.safetensors", sealed=True)
+    refused(build(VIT), path, "unknown PEFT method")
+
+
+def test_files_of_the_first_format_are_read_and_said_to_carry_no_sum(file, tmp_path, caplog):
+    tensors, metadata = parts(file)
+    old = {k: metadata[k] for k in ("methods", "host", "fingerprint", "head", "prefix")}
+    path = write(tensors, {"format": "vpeft-adapter-1", **old}, tmp_path / "old.safetensors")
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        one = vpeft.load_adapter(build(VIT), path)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert [r.getMessage() for r in caplog.records if "carries no sum" in r.getMessage()]
+    images = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    assert torch.equal(tokens(one, images), tokens(vpeft.load_adapter(build(VIT), file), images))
+    first = sorted(tensors)[0]
+    path = write({k: v for k, v in tensors.items() if k != first}, {"format": "vpeft-adapter-1", **old}, path)
+    refused(build(VIT), path, "1 keys missing", first)
+
+
+def test_flipped_bits(file):
+    """Of everything in the file: sizes, names, description, values."""
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    places = [*range(0, 8), *range(8, 8 + size, 23), *range(8 + size, len(data), 997)]
+    for at in places:
+        changed = bytearray(data)
+        changed[at] ^= 1 << (at % 8)
+        file.write_bytes(changed)
+        with pytest.raises(vpeft.UserError) as error:
+            read_adapter(file)
+        assert len(str(error.value).splitlines()) == 1
+    assert len(places) > 100
+
+
+def test_classes_and_task_are_kept(tmp_path):
+    path = vpeft.save_adapter(
+        vpeft.attach(build(VIT), "LoRA"), tmp_path / "a.safetensors", True, ("cat", "dog"), "pets"
+    )
+    metadata = read_metadata(path)
+    assert (metadata["classes"], metadata["task"]) == (["cat", "dog"], "pets")
+    check_task(metadata, "a", "pets", ["cat", "dog"])
+    check_task(metadata, "a", None, None)
+    check_task({**metadata, "head": False}, "a", "cars", ["one"])
+    for task, classes, message in [
+        ("cars", None, "trained on the task 'pets', and this is 'cars'"),
+        ("pets", ["dog", "cat"], "number 0 is 'cat' there, 'dog' in these data"),
+        ("pets", ["cat"], "knows 2 classes, and these data have 1"),
+    ]:
+        with pytest.raises(vpeft.UserError, match=message):
+            check_task(metadata, "a", task, classes)
+
+
+class Broken(RuntimeError):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("where", "attached"),
+    [("build", False), ("adopt", False), ("snapshot", False), ("put", False), ("put", True), ("copy", True)],
+)
+def test_whatever_fails_leaves_the_model_as_it_was(file, monkeypatch, where, attached):
+    """Not only what is foreseen: memory runs out, a bug shows."""
+    model = build(VIT)
+    model.train()
+    model.layers[0].register_forward_hook(lambda *_: None)
+    next(model.parameters()).requires_grad_(False)
+    if attached:
+        vpeft.attach(model, {"type": "LoRA", "rank": 4})
+
+    def everything():
+        hooks = {n: (list(m._forward_hooks), list(m._forward_pre_hooks)) for n, m in model.named_modules()}
+        kinds = {n: (type(m), m.training, sorted(vars(m))) for n, m in model.named_modules()}
+        return hooks, kinds, [(n, id(p), p.requires_grad) for n, p in model.named_parameters()]
+
+    def fail(*args, **kwargs):
+        raise Broken("in between")
+
+    before, state = everything(), copy.deepcopy(model.state_dict())
+    target = {
+        "build": (LoRA, "build"),
+        "adopt": (Host, "adopt"),
+        "snapshot": (Adaptation, "snapshot"),
+        "put": (adapters, "put_adapter"),
+    }
+    if where == "copy":
+        tensors, calls, original = len(parts(file)[0]), [], torch.Tensor.copy_
+
+        def copies(self, *args, **kwargs):
+            calls.append(1)
+            if len(calls) == tensors // 2:
+                raise Broken("in between")
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(torch.Tensor, "copy_", copies)
+    else:
+        monkeypatch.setattr(*target[where], fail)
+    with pytest.raises(Broken):
+        vpeft.load_adapter(model, file)
+    monkeypatch.undo()
+    assert everything() == before
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert list(state) == list(model.state_dict())
+    vpeft.load_adapter(model, file)
 
 
 def test_saving_while_merged_is_refused(tmp_path):

@@ -5,22 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.adaptation.storing.fit import check_tensors
+from vpeft.core.adaptation.storing.format import check_finite, check_metadata, check_whole, seal
 from vpeft.core.adaptation.wrappers import state_dict
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
-
-FORMAT = "vpeft-adapter-1"
 
 
 def fingerprint(adaptation: Adaptation) -> str:
@@ -50,7 +50,6 @@ def adapter_state(model: nn.Module, head: bool = True) -> dict[str, Tensor]:
 def adapter_metadata(adaptation: Adaptation) -> dict[str, Any]:
     """What identifies an adapter and its base: methods' configs, host, fingerprint."""
     return {
-        "format": FORMAT,
         "methods": [method.config() for method in adaptation.methods.values()],
         "host": adaptation.host.description(),
         "fingerprint": fingerprint(adaptation),
@@ -66,50 +65,85 @@ def model_metadata(model: nn.Module) -> dict[str, Any]:
 
 def backbones(metadata: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """What a file says of each adapted backbone, by the prefix of its keys."""
-    return {one["prefix"]: one for one in (metadata, *metadata.get("others", ()))}
+    return {one.get("prefix", ""): one for one in (metadata, *metadata.get("others", ()))}
 
 
-def save_adapter(model: nn.Module, path: str | os.PathLike[str], head: bool = True) -> Path:
+def save_adapter(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    head: bool = True,
+    classes: Sequence[str] | None = None,
+    task: str | None = None,
+) -> Path:
     """Write the adapter of ``model`` to a safetensors file, atomically.
 
     Args:
         model: A model with a method attached, not merged.
         path: The file.
         head: Store what lies outside the backbone too (the task's head).
+        classes: Names of the classes that the head tells apart, in its order; loading for other ones is refused.
+        task: Name of the task, likewise.
 
     Returns:
         The path.
 
     Raises:
-        UserError: Nothing is attached, or the adapter is merged.
+        UserError: Nothing is attached, the adapter is merged, or it holds NaN or infinity.
     """
     if any(adaptation.merged for adaptation in find_adaptations(model).values()):
         raise UserError("the adapter is merged into the weights: unmerge it before saving (vpeft.unmerge(model)).")
     tensors = {key: value.detach().cpu().contiguous() for key, value in adapter_state(model, head).items()}
+    check_finite(tensors, f"{path} is not written")
     metadata = {**model_metadata(model), "head": head}
-    return write_atomically(path, save(tensors, {"vpeft": json.dumps(metadata)}))
+    metadata |= {"classes": None if classes is None else [str(name) for name in classes], "task": task}
+    return write_atomically(path, save(tensors, {"vpeft": json.dumps(seal(metadata, tensors, tensors))}))
 
 
 def read_adapter(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of an adapter file.
 
     Raises:
-        UserError: The file is missing, truncated, or no adapter file.
+        UserError: The file is missing, no adapter file, of a newer format, truncated or otherwise not as it was
+            written, or holds NaN.
     """
-    path = Path(path)
+    tensors, metadata = _read(Path(path), True)
+    check_whole(metadata, tensors, tensors, str(path))
+    return tensors, metadata
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What an adapter file says, its tensors unread and its sum unchecked.
+
+    Raises:
+        UserError: The file is missing, no adapter file, or of a newer format.
+    """
+    return _read(Path(path), False)[1]
+
+
+def _read(path: Path, whole: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path} does not exist: give the adapter file that vpeft.save_adapter or a run has written.")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = (file.metadata() or {}).get("vpeft")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is truncated or no safetensors file ({error}): copy or train it again.") from error
-    if metadata is None:
+            text = (file.metadata() or {}).get("vpeft")
+            tensors = {key: file.get_tensor(key) for key in (file.keys() if whole else ())}
+    except Exception as error:  # safetensors raises many kinds
+        reason = ascii(str(error))[1:160]
+        raise UserError(f"{path} is truncated or no safetensors file ({reason}): copy or train it again.") from error
+    if text is None:
         raise UserError(
             f"{path} holds tensors but no description of a vpeft adapter: it was written by something else."
         )
-    return tensors, json.loads(metadata)
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} was changed: its description is no JSON any more. Copy or train it again.") from error
+    metadata = check_metadata(said, str(path))
+    if not metadata.keys() >= {"head", "prefix"}:
+        raise UserError(f"{path} describes no adapter file, but a run's checkpoint: it was written by something else.")
+    if json.dumps(said) != text:  # other text of the same meaning is none that was written here
+        raise UserError(f"{path} was changed: its description is written otherwise. Copy or train it again.")
+    return tensors, metadata
 
 
 def check_base(adaptation: Adaptation, metadata: Mapping[str, Any], where: str) -> None:
@@ -146,7 +180,7 @@ def pairs(model: nn.Module, metadata: Mapping[str, Any], where: str) -> list[tup
     return [(prefix, adaptation, stored[prefix]) for prefix, adaptation in found.items()]
 
 
-def write_adapter(model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], where: str) -> None:
+def put_adapter(model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], where: str) -> None:
     """Copy an adapter's tensors into a model on which its methods are attached.
 
     Raises:
@@ -159,21 +193,18 @@ def write_adapter(model: nn.Module, tensors: Mapping[str, Tensor], metadata: Map
             size = len(theirs["prefix"])
             tensors = {prefix + k[size:]: v for k, v in tensors.items() if k.startswith(theirs["prefix"])}
             own = {k: v for k, v in own.items() if k.startswith(prefix)}
-    missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    if missing or unexpected:
-        raise UserError(
-            f"{where} does not fit: {len(missing)} keys missing {missing[:3]}, {len(unexpected)} unexpected "
-            f"{unexpected[:3]}. Attach {metadata['methods']} and build the same head, or save with head=False."
-        )
-    for key, value in tensors.items():
-        if own[key].shape != value.shape:
-            raise UserError(
-                f"{where}: {key} has the shape {tuple(value.shape)}, this model {tuple(own[key].shape)}: "
-                "hyper-parameters or the number of classes differ."
-            )
+    check_tensors(
+        tensors, own, where, f"Attach {metadata['methods']} and build the same head, or save with head=False."
+    )
+    kept = {key: own[key].clone() for key in tensors}
     with torch.no_grad():
-        for key, value in tensors.items():
-            own[key].copy_(value)
+        try:
+            for key, value in tensors.items():
+                own[key].copy_(value)
+        except BaseException:
+            for key, value in kept.items():
+                own[key].copy_(value)
+            raise
 
 
 def _short(value: Any) -> str:

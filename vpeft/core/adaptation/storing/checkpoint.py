@@ -1,36 +1,102 @@
-"""What a run's checkpoint holds, and whether one fits."""
+"""What a run's checkpoint holds, and whether one is whole and fits."""
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mmengine.runner.checkpoint import CheckpointLoader, load_from_http, load_from_local
 from torch import nn
 
 from vpeft.core.adaptation.find import find_adaptations
-from vpeft.core.adaptation.storing.adapter_file import check_base, model_metadata, pairs
+from vpeft.core.adaptation.storing.adapter_file import adapter_state, check_base, model_metadata, pairs
+from vpeft.core.adaptation.storing.fit import check_task, check_tensors
+from vpeft.core.adaptation.storing.format import check_finite, check_metadata, check_plain, check_whole, seal
 from vpeft.core.backbones.host import is_peft_key
 from vpeft.errors import UserError
 
 
-def check_checkpoint(model: nn.Module, checkpoint: dict[str, Any], where: str) -> None:
-    """Refuse a checkpoint that does not belong to the adapted ``model``; a plain one (of the base) passes.
+def seal_checkpoint(checkpoint: dict[str, Any], classes: Sequence[str] | None, task: str | None) -> None:
+    """Put task, classes, the table of the tensors and the sum over everything into a checkpoint that is complete.
+
+    Args:
+        checkpoint: The checkpoint, with its ``peft``; changed in place.
+        classes: Names of the classes, None where they are not known.
+        task: Name of the task, likewise.
+    """
+    content = {key: value for key, value in checkpoint.items() if key != "peft"}
+    metadata = {**checkpoint["peft"], "classes": classes, "task": task}
+    checkpoint["peft"] = seal(metadata, checkpoint["state_dict"], content)
+
+
+def check_sum(checkpoint: Any, where: str) -> None:
+    """Refuse a run's checkpoint that is not as it was written; one without ``peft`` passes.
 
     Raises:
-        UserError: Foreign keys, other methods, another host or other base weights.
+        UserError: It was changed, has a newer format, or holds NaN.
+    """
+    if isinstance(checkpoint, dict) and "peft" in checkpoint:
+        metadata = checkpoint["peft"] = check_metadata(checkpoint["peft"], where)
+        content = {key: value for key, value in checkpoint.items() if key != "peft"}
+        check_whole(metadata, checkpoint.get("state_dict"), content, where)
+
+
+def _whole(load: Callable[..., Any]) -> Callable[..., Any]:
+    """mmengine's loader, in whose place it stands: so every use of a run's checkpoint sees whether it is whole."""
+
+    @functools.wraps(load)
+    def loader(filename: str, map_location: Any = None, **options: Any) -> Any:
+        if load is load_from_local and not os.path.isfile(os.path.expanduser(filename)):
+            raise UserError(f"{filename} does not exist: give a run's epoch_*.pth, or its adapter file.")
+        checkpoint = load(filename, map_location, **options)
+        check_sum(checkpoint, filename)
+        return checkpoint
+
+    return loader
+
+
+CheckpointLoader.register_scheme("", _whole(load_from_local), force=True)
+CheckpointLoader.register_scheme(("http://", "https://"), _whole(load_from_http), force=True)
+
+
+def check_checkpoint(
+    model: nn.Module,
+    checkpoint: dict[str, Any],
+    where: str,
+    classes: Sequence[str] | None = None,
+    task: str | None = None,
+) -> None:
+    """Refuse a checkpoint that does not belong to the adapted ``model``; a plain one (of the base) passes.
+
+    Args:
+        model: The model.
+        checkpoint: As mmengine's loader gave it, which looks whether it is whole.
+        where: The file.
+        classes: Names of the classes that it is wanted for, None where they are not known.
+        task: Name of the task, likewise.
+
+    Raises:
+        UserError: Foreign keys, other methods, another host, other base weights, or another task.
     """
     metadata = checkpoint.get("peft")
     state = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(state, dict) or not any(key in model.state_dict() for key in state):
+    check_plain(state, where)
+    if not any(key in model.state_dict() for key in state):
         raise UserError(f"{where} is a foreign checkpoint: none of its keys {list(state)[:3]} is in this model.")
     if metadata is None:
         if any(is_peft_key(key) for key in state):
             raise UserError(f"{where} holds PEFT parameters but not which method they belong to: train it again.")
+        check_finite(state, where)
         return
     for _, adaptation, theirs in pairs(model, metadata, where):
         own = [method.config() for method in adaptation.methods.values()]
         if theirs["methods"] != own:
             raise UserError(f"{where} was trained with {theirs['methods']}, this config has {own}: use its own config.")
         check_base(adaptation, theirs, where)
+    check_task(metadata, where, task, classes)
+    check_tensors(state, adapter_state(model), where, "Use the config that it was trained by.")
 
 
 def shrink_checkpoint(model: nn.Module, checkpoint: dict[str, Any]) -> None:
@@ -45,3 +111,18 @@ def shrink_checkpoint(model: nn.Module, checkpoint: dict[str, Any]) -> None:
             if inner.startswith(inside) and inner not in own:
                 del state[key]
     checkpoint["peft"] = model_metadata(model)
+
+
+def check_resumable(checkpoint: Mapping[str, Any], where: str) -> None:
+    """Refuse to resume from a checkpoint without the state of a run.
+
+    Raises:
+        UserError: It holds weights alone.
+    """
+    meta = checkpoint.get("meta")
+    counted = isinstance(meta, Mapping) and all(type(meta.get(key)) is int for key in ("epoch", "iter"))
+    if not counted or not isinstance(checkpoint.get("message_hub"), Mapping):
+        raise UserError(
+            f"{where} holds weights, but no state of a run to resume: give a run's epoch_*.pth or iter_*.pth, or start "
+            "from it with load_from."
+        )
