@@ -31,6 +31,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from train_step import processor
 
+from vpeft.apis.commands.ending import run_main
 from vpeft.apis.config.load import build_model
 from vpeft.apis.config.recipes import compose, recipes, rows_of_table
 from vpeft.core.adaptation.report import parameter_report
@@ -316,4 +317,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from vpeft.apis.commands.ending import run_main
 from vpeft.core.backbones.find import find_host
 from vpeft.core.contract.build import build_method
 from vpeft.core.trained.result import git_hash
@@ -322,4 +323,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vpeft.apis.benchmark.plan import load_plan
 from vpeft.apis.benchmark.run_plan import benchmark
-from vpeft.apis.commands.arguments import OptionsAction
+from vpeft.apis.commands.arguments import OptionsAction, Parser
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.jobs.engines.build import ENGINES
 from vpeft.apis.leaderboard.write import write_leaderboard
@@ -17,7 +17,7 @@ from vpeft.apis.results.tables import markdown
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", nargs="?", help="plan file, .yaml or .py (docs/benchmark.md); flags go before it")
     parser.add_argument("--methods", nargs="+", help="methods by name, or all")
     parser.add_argument("--backbones", nargs="+", help="what follows the method in the configs' names (nano_vit)")

@@ -3,9 +3,7 @@
 ``--why optim_wrapper.optimizer.lr`` says who set a key, and what it was before.
 """
 
-import argparse
-
-from vpeft.apis.commands.arguments import add_config_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.origin import why
@@ -13,7 +11,7 @@ from vpeft.files import write_atomically
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument("--out", help="write it there, as a config to edit")
     parser.add_argument("--why", metavar="KEY", help="say who set this key, such as train_cfg.max_epochs, instead")

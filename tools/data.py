@@ -5,6 +5,7 @@ import argparse
 from rich.console import Console
 from rich.table import Table
 
+from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.data.check import LISTED, check_suite
 from vpeft.apis.data.sheets import clip_sheet, contact_sheet, label_map_sheet, object_sheet
@@ -50,7 +51,7 @@ def clips(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("check", help="what of VTAB-1k, FGVC or whole data sets stands in a folder")
     one.add_argument("root", help="folder that holds the tasks' folders, such as data/vtab-1k")

@@ -1,8 +1,8 @@
 """The leaderboard of a folder of results: a page, Markdown and CSV: ``tools/leaderboard.py RESULTS``."""
 
-import argparse
 import sys
 
+from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.leaderboard.write import write_leaderboard
 from vpeft.apis.results.files import read_results
@@ -10,7 +10,7 @@ from vpeft.apis.results.published.columns import TABLES
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("results", help="folder that tools/benchmark.py wrote to")
     parser.add_argument("--out", help="folder that is written to (RESULTS/leaderboard)")
     parser.add_argument(

@@ -1,12 +1,12 @@
 """What exists: ``tools/list.py methods | hosts | configs``."""
 
-import argparse
 import json
 
 from rich.console import Console
 from rich.table import Column, Table
 
 from vpeft.apis.catalogue import catalogue
+from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main
 
 #: Fields that only ``--json`` shows.
@@ -14,7 +14,7 @@ DETAILS = ("hyper_parameters", "unverified", "identity_at_start", "merges_with")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("what", help="methods, hosts or configs")
     parser.add_argument("--json", action="store_true", help="machine-readable, with every field")
     args = parser.parse_args()

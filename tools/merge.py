@@ -1,15 +1,13 @@
 """Merge a trained adapter into a plain checkpoint that the plain config loads; verified before it is written."""
 
-import argparse
-
-from vpeft.apis.commands.arguments import add_config_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.config.load import load_config
 from vpeft.apis.export.merged import export_merged
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="epoch_*.pth or adapter.safetensors of a run")
     parser.add_argument("out", help="the plain checkpoint to write, .pth or .safetensors")

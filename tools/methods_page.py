@@ -1,8 +1,8 @@
 """Write docs/methods.md, and the matrices in docs/detection.md, docs/segmentation.md and docs/video.md."""
 
-import argparse
 from pathlib import Path
 
+from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.pages.families import PAGES, with_matrix
 from vpeft.apis.pages.methods import methods_page
@@ -10,7 +10,7 @@ from vpeft.files import write_atomically
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="the folder of the pages")
     args = parser.parse_args()
     print(write_atomically(args.docs / "methods.md", methods_page().encode()))

@@ -1,15 +1,13 @@
 """NOAH: train a supernet, search a subnet, train and test it; run again, it goes on where it was left."""
 
-import argparse
-
-from vpeft.apis.commands.arguments import add_config_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.tune.noah import noah
 from vpeft.core.trained.result import result_summary
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument("--work-dir", default="work_dirs/noah", help="supernet/, search/, subnet.py and subnet/")
     parser.add_argument("--seed", type=int, default=0, help="seed of all stages")

@@ -1,17 +1,16 @@
 """Parameters that a config trains, without data or weights: ``tools/params.py configs/vtab/lora_vit.py --json``."""
 
-import argparse
 import json
 
 from vpeft.apis.catalogue import config_parameters
-from vpeft.apis.commands.arguments import add_config_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.config.load import load_config
 from vpeft.core.adaptation.report import render
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument("--json", action="store_true", help="machine-readable")
     args = parser.parse_args()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from vpeft.apis.commands.arguments import Parser
+from vpeft.apis.commands.ending import run_main
 from vpeft.apis.run.pretrain import PretrainSettings, pretrain
-from vpeft.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
     formatter = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser = Parser(description=__doc__, formatter_class=formatter)
     default = {name: field.default for name, field in PretrainSettings.__dataclass_fields__.items()}
     parser.add_argument("host", choices=("vit", "swin"), help="which nano host")
     parser.add_argument("--out", default="work_dirs/nano", help="folder for the weights and the log")
@@ -25,18 +25,13 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """Run the training; a wrong use ends with one line and exit status 2."""
+def main() -> None:
+    """Run the training."""
     args = vars(parse_args())
     out, host = args.pop("out"), args.pop("host")
-    try:
-        accuracy = pretrain(PretrainSettings(host=f"nano_{host}", **args), out)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    accuracy = pretrain(PretrainSettings(host=f"nano_{host}", **args), out)
     print(f"held-out accuracy: {accuracy['both']:.1f} % shape and texture together; weights in {out}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

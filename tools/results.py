@@ -1,15 +1,15 @@
 """Results of a benchmark: ``tools/results.py RESULTS``; what a cell is made of: ``--cell LoRA digits``."""
 
-import argparse
 import sys
 
+from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.results.files import read_results
 from vpeft.apis.results.tables import SHAPES, cell_runs
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("results", help="folder that tools/benchmark.py wrote to")
     parser.add_argument(
         "--as", dest="shape", choices=list(SHAPES), default="markdown", help="what is printed (markdown)"

@@ -1,9 +1,8 @@
 """Test a run's checkpoint or adapter file, write result.json and say what it shows."""
 
-import argparse
 import os
 
-from vpeft.apis.commands.arguments import add_config_arguments, add_run_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.config.load import default_work_dir, load_config
 from vpeft.apis.run.prepare import prepare
@@ -12,7 +11,7 @@ from vpeft.core.trained.result import result_summary
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="epoch_*.pth or adapter.safetensors of a run")
     add_run_arguments(parser)

@@ -1,8 +1,6 @@
 """Train a config: ``tools/train.py configs/vtab/mona_swin.py --task dtd``."""
 
-import argparse
-
-from vpeft.apis.commands.arguments import add_config_arguments, add_run_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.config.load import default_work_dir, load_config
 from vpeft.apis.run.prepare import prepare
@@ -10,7 +8,7 @@ from vpeft.apis.run.train import train
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     add_config_arguments(parser)
     add_run_arguments(parser)
     parser.add_argument("--amp", action="store_true", help="mixed precision")

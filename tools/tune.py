@@ -6,15 +6,14 @@
 import argparse
 import json
 
-from vpeft.apis.commands.arguments import OptionsAction, add_config_arguments
+from vpeft.apis.commands.arguments import OptionsAction, Parser, add_config_arguments
 from vpeft.apis.commands.ending import run_main
 from vpeft.apis.config.load import load_config
 from vpeft.apis.jobs.engines.build import ENGINES, build_engine
-from vpeft.apis.tune.study import Study, tune
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
     parser.add_argument("--trials", type=int, default=20, help="trials in all; run again, the rest of them (20)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the search and of every training (0)")
@@ -27,6 +26,8 @@ def main() -> None:
     parser.add_argument("--address", help="of a Ray cluster")
     parser.add_argument("--engine-options", nargs="+", action=OptionsAction, default={}, help="others of the engine")
     args = parser.parse_args()
+    from vpeft.apis.tune.study import Study, tune  # it needs an extra, and where that is missing says which
+
     suite = load_config(args.config, args.task, args.cfg_options).get("suite")
     study = Study.of(
         args.config,

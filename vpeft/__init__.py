@@ -1,10 +1,12 @@
 """V-PEFT Bench: parameter-efficient fine-tuning of vision backbones, every method on every task."""
 
-from vpeft import compat  # isort: skip  # noqa: F401  must come before any package that it mends
+from vpeft.errors import UserError, importing
 
-from vpeft import algorithms, core, extension  # noqa: F401  (register)
-from vpeft.apis import attach, detach, disabled, learn, load_adapter, merge, plain_state_dict, save_adapter, unmerge
-from vpeft.errors import UserError
+with importing():
+    from vpeft import compat  # isort: skip  # noqa: F401  must come before any package that it mends
+
+    from vpeft import algorithms, core, extension  # noqa: F401  (register)
+    from vpeft.apis import attach, detach, disabled, learn, load_adapter, merge, plain_state_dict, save_adapter, unmerge
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,74 @@
 """The one exception for wrong use and bad input; the tools print its message as a single line, without a traceback."""
 
+from __future__ import annotations
+
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+#: Set (``1``), it shows where an error comes from, as the tools' ``--traceback`` does.
+TRACEBACK = "VPEFT_TRACEBACK"
+
+#: Escape sequences of terminals: colours and movements, titles and links, and those of one sign.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-OQ-WYZ\\`-~]")
+#: Signs that turn the direction of the text around them.
+_TURNS = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+
 
 class UserError(ValueError):
     """Wrong use or bad input, in one message: what was wrong, where (path, key, value), and what to do."""
+
+
+def printable(text: object, lines: bool = False) -> str:
+    """Text from a file, a name or a config as a terminal may show it.
+
+    Args:
+        text: Anything; its ``str`` is taken.
+        lines: Keep line breaks; else they become spaces.
+
+    Returns:
+        The text without escape sequences, control characters and signs that turn its direction; what is no Unicode
+        (a file's name may be none) as a backslash escape.
+    """
+    text = _ESCAPES.sub("", str(text)).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if lines and c == "\n" else _shown(c) for c in text)
+
+
+def _shown(sign: str) -> str:
+    if sign.isspace():
+        return " "
+    return "" if unicodedata.category(sign) == "Cc" or ord(sign) in _TURNS else sign
+
+
+def one_line(error: BaseException | str, limit: int = 4000) -> str:
+    """An error's message as one printable line."""
+    text = " ".join(printable(error).split())
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Within the context a machine that lets the package not be imported is named in one line: no folder for temporary
+    files or settings, a package that is missing. From Python the exceptions are as ever.
+    """
+    try:
+        yield
+    except (OSError, ImportError, KeyboardInterrupt):
+        if not os.environ.get(TRACEBACK) and "--traceback" not in sys.argv and sys.excepthook is sys.__excepthook__:
+            sys.excepthook = _end
+        raise
+
+
+def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        raise SystemExit(130)
+    if isinstance(error, ImportError):
+        what = "install what vpeft needs (pip install vpeft)"
+    else:
+        what = "set TMPDIR, and where it is named MPLCONFIGDIR, to a folder that can be written"
+    print(f"error: vpeft cannot be imported ({one_line(error)}): {what}; --traceback shows where.", file=sys.stderr)
+    raise SystemExit(2)

@@ -41,7 +41,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
         ``did you mean 'LoRA'? Known: ...``, without the question where nothing is near.
     """
     known = sorted(known)
-    lower = {k.lower(): k for k in known}
-    close = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
-    question = f"did you mean {lower[close[0]]!r}? " if close else ""
-    return f"{question}Known: {', '.join(known)}."
+    close = closest(name, known)
+    return f"{'' if close is None else f'did you mean {close!r}? '}Known: {', '.join(known)}."
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like ``name``, None where nothing is near."""
+    lower = {k.lower(): k for k in sorted(known)}
+    found = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    return lower[found[0]] if found else None

@@ -1,14 +1,13 @@
 """What a method does inside its host: sizes of its updates, CKA with the frozen host, what it selected."""
 
-import argparse
-
+from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main
 from vpeft.core.trained.run import open_runs
 from vpeft.extension.changes.report import write_inside
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", help="folders of trained runs of one host and task")
     parser.add_argument("--samples", type=int, default=256, help="test samples that are looked at (256)")
     parser.add_argument("--out", default="work_dirs/inside", help="folder for numbers and pictures")

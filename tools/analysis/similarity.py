@@ -1,13 +1,12 @@
 """Do runs make the same mistakes? ``tools/analysis/similarity.py RUN RUN ...`` (docs/analysis.md)."""
 
-import argparse
-
+from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main
 from vpeft.extension.agreement.report import agreement_summary, read_runs, write_report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", help="folders with stored logits (tools/test.py --dump-logits)")
     parser.add_argument("--k", type=int, default=100, help="most confident predictions that are compared (100)")
     parser.add_argument("--out", default="work_dirs/similarity", help="folder for numbers and pictures")

@@ -1,7 +1,6 @@
 """Accuracy between the frozen start and the tuned model, in distribution and shifted (docs/analysis.md)."""
 
-import argparse
-
+from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main
 from vpeft.core.trained.run import open_runs
 from vpeft.extension.interpolation.curve import default_shifts, wise_curve, write_curves
@@ -9,7 +8,7 @@ from vpeft.extension.interpolation.wise import ALPHAS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", help="folders of trained runs of one task")
     parser.add_argument("--shifts", nargs="*", help="shifted test sets, such as noise-3 mixed-5 (all that there are)")
     parser.add_argument("--alphas", nargs="+", type=float, default=list(ALPHAS), help="from 0 to 1 (0, 0.1 .. 1)")

@@ -1,14 +1,13 @@
 """What runs look at: attention maps, rollout and Grad-CAM side by side, with input and prediction."""
 
-import argparse
-
+from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main
 from vpeft.extension.attention.figure import looked_at, write_attention
 from vpeft.extension.attention.maps import KINDS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", help="folders of trained runs, all tested on the same data")
     parser.add_argument("--images", nargs="+", help="image or video files instead of test samples")
     parser.add_argument("--samples", type=int, nargs="+", help="test samples by place (random ones)")

@@ -1,13 +1,12 @@
 """What runs of detection and segmentation predict, drawn on the images side by side with the truth."""
 
-import argparse
-
+from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main
 from vpeft.extension.predictions.draw import drawn, write_predictions
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", help="folders of trained runs, all tested on the same data")
     parser.add_argument("--images", nargs="+", help="image files instead of test samples")
     parser.add_argument("--samples", type=int, nargs="+", help="test samples by place (random ones)")

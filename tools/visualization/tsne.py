@@ -1,13 +1,12 @@
 """Features of runs side by side in the plane: PNG, SVG and an interactive page."""
 
-import argparse
-
+from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main
 from vpeft.extension.features.tsne import EMBEDDINGS, panels, write_tsne
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("runs", nargs="+", help="folders of trained runs, all tested on the same data")
     parser.add_argument("--out", default="work_dirs/tsne", help="path of the .png, .svg and .html (%(default)s)")
     parser.add_argument("--method", choices=EMBEDDINGS, default="tsne", help="umap needs umap-learn (%(default)s)")

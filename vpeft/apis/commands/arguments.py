@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import re
+from typing import Any, NoReturn
 
 from mmengine.config import DictAction
 
 from vpeft.errors import UserError
+from vpeft.registry import closest
+
+ENDING = "Errors end in one line (status 2: input, use or machine; 1: ours); --traceback shows where they come from."
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, of which wrong use ends as every other error does, with the nearest word for an unknown one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"epilog": ENDING, "allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse a command line.
+
+        Raises:
+            UserError: Always.
+        """
+        choice = re.match(r"argument [^:]*: invalid choice: '(.*)' \(choose from (.*)\)", message)
+        flag = re.match(r"unrecognized arguments: (-\S+)", message)
+        if choice:
+            close = closest(choice[1], re.findall(r"[\w.+-]+", choice[2]))
+        else:
+            close = closest(flag[1].partition("=")[0], self._option_string_actions) if flag else None
+        question = "" if close is None else f"; did you mean {close!r}?"
+        raise UserError(f"{message}{question} ({self.prog} --help lists everything)")
 
 
 class OptionsAction(DictAction):
-    """mmengine's ``key=value`` pairs; a value that it cannot read ends in one line."""
+    """mmengine's ``key=value`` pairs; one that is no pair, or stands against another one, ends in one line."""
 
     def __call__(
         self,
@@ -20,13 +47,50 @@ class OptionsAction(DictAction):
         option_string: str | None = None,
     ) -> None:
         """Read the pairs."""
-        try:
-            super().__call__(parser, namespace, values, option_string)
-        except (AssertionError, RecursionError, ValueError):
-            raise UserError(
-                f"{option_string} {' '.join(values)}: give pairs such as key=value, key=[1,2] or a.b.c=0.1, with "
-                "balanced brackets; set dictionaries key by key, or in a config file."
-            ) from None
+        before = dict(getattr(namespace, self.dest, None) or {})
+        for pair in values:
+            if (fault := _fault(pair, before)) is not None:
+                raise UserError(f"{option_string} {pair}: {fault}")
+            try:
+                super().__call__(parser, namespace, [pair], option_string)
+            except (AssertionError, RecursionError, ValueError):
+                raise UserError(
+                    f"{option_string} {pair}: give pairs such as key=value, key=[1,2] or a.b.c=0.1, with balanced "
+                    "brackets; set dictionaries key by key, or in a config file."
+                ) from None
+            before = getattr(namespace, self.dest)
+
+
+def _fault(pair: str, before: dict[str, Any]) -> str | None:
+    """What is wrong with a pair beside those that were read before it."""
+    key, sign, value = pair.partition("=")
+    if not sign or not all(part.strip() == part != "" for part in key.split(".")):
+        return "give pairs such as key=value or a.b.c=0.1; a key is names (or places in a list) joined by dots."
+    if not value:
+        return f"no value; {key}='\"\"' sets an empty text, {key}=None nothing."
+    if value.startswith(("{", "dict(")):
+        return "set dictionaries key by key (a.b=1 a.c=2), or in a config file."
+    if not _balanced(value):
+        return "its brackets are not balanced."
+    if re.search(r"(?:^|[(\[,])\s*,", value):
+        return "a list has an empty place."
+    for other in before:
+        if other == key:
+            return f"{key} is given twice: once is meant."
+        if f"{other}.".startswith(f"{key}.") or f"{key}.".startswith(f"{other}."):
+            return f"{key} and {other} set the same: leave one out."
+    return None
+
+
+def _balanced(value: str) -> bool:
+    """Whether every bracket of a value closes the one that was opened last."""
+    opened = []
+    for sign in value:
+        if sign in "([":
+            opened.append(sign)
+        elif sign in ")]" and (not opened or opened.pop() + sign not in ("()", "[]")):
+            return False
+    return not opened
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

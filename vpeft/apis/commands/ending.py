@@ -1,28 +1,90 @@
-"""How a tool ends: one line for every error."""
+"""How a tool ends: one line for every error that says what was wrong, where, and what to do.
+
+Exit status:
+
+====  ===============================================================================================================
+0     done
+1     done, and something of it failed (a run of a benchmark, a broken data set); or a fault of this package's own
+2     wrong use, bad input, or a machine that cannot (disk, memory, a package that is missing)
+130   stopped by Ctrl-C
+141   whoever read the output has gone
+====  ===============================================================================================================
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import select
 import sys
+import traceback
 from collections.abc import Callable
 
 import torch
 
-from vpeft.errors import UserError
+from vpeft.apis.commands.explain import explain
+from vpeft.errors import TRACEBACK, one_line
+
+GONE, STOPPED, FAULT = 141, 130, 2
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a tool; wrong use and bad input end in one line and exit status 2, without a traceback."""
+    """Run a tool and end the process.
+
+    Args:
+        main: The tool; it reads ``sys.argv``, from which ``--traceback`` is taken here, and gives the exit status (0).
+    """
+    if "--traceback" in sys.argv[1:]:
+        sys.argv[1:] = [word for word in sys.argv[1:] if word != "--traceback"]
+        os.environ[TRACEBACK] = "1"  # processes that the tool starts show it too
+    logging.Handler.handleError = _log_is_lost
     try:
         status = main() or 0
-        if torch.distributed.is_initialized():
+        sys.stdout.flush()  # a full disk or a reader that has gone shows here, not at the interpreter's end
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
             # Left to the interpreter's end, gloo's threads now and then abort a process that has done its work.
             torch.distributed.destroy_process_group()
-        sys.exit(status)
-    except UserError as error:
-        # From a data worker the message comes with the worker's traceback; the line itself stands last.
-        text = str(error).strip().splitlines()[-1] if "DataLoader worker" in str(error) else str(error)
-        print(f"error: {text.removeprefix('vpeft.errors.UserError: ')}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; --resume goes on from the last checkpoint.", file=sys.stderr)
-        sys.exit(130)
+    except Exception as error:
+        status = end(error)
+    except KeyboardInterrupt as error:
+        status = end(error)
+    sys.exit(status)
+
+
+def end(error: BaseException) -> int:
+    """Say what an error is in one line on the standard error (with the traceback before it where that is asked for).
+
+    Returns:
+        The exit status.
+    """
+    if isinstance(error, BrokenPipeError) and _reader_has_gone():
+        return GONE
+    with contextlib.suppress(OSError):  # nobody can be told where the standard error is closed or full
+        if os.environ.get(TRACEBACK):
+            traceback.print_exception(error)
+        if isinstance(error, KeyboardInterrupt):
+            print("stopped; --resume goes on from the last checkpoint.", file=sys.stderr)
+        else:
+            print(f"error: {one_line(explain(error)[0])}", file=sys.stderr)
+    return STOPPED if isinstance(error, KeyboardInterrupt) else explain(error)[1]
+
+
+def _reader_has_gone() -> bool:
+    """Whether the standard output is a pipe that nobody reads; what is left for it goes nowhere then."""
+    with contextlib.suppress(OSError, ValueError):  # an output without a file
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return True
+    return False
+
+
+def _log_is_lost(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """A log that cannot be written is said once for each; Python would print a traceback for every line."""
+    if not getattr(handler, "is_lost", False):
+        handler.is_lost = True
+        where = getattr(handler, "baseFilename", "a log")
+        with contextlib.suppress(OSError):
+            print(f"warning: {where} cannot be written: {one_line(sys.exc_info()[1] or '')}", file=sys.stderr)

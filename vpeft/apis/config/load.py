@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 import torch
 from mmengine import Config
-from mmengine.runner import Runner
 
 from vpeft.apis.config.authors_values import authors_settings
+from vpeft.apis.config.options import OPTIONS, check_options
 from vpeft.apis.config.origin import Origin, flatten, give_origin, is_inside, origin_of, stored_origin
 from vpeft.apis.config.recipes import compose, composed_files
-from vpeft.apis.config.task import FIELDS, VALIDATION, chosen_by_hand, follows, task_settings
+from vpeft.apis.config.task import VALIDATION, chosen_by_hand, follows, task_settings
 from vpeft.core.models.build import build_model as build_model
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -49,7 +48,6 @@ STEPS: tuple[tuple[str, Callable[[Config], dict[str, Any]]], ...] = (
     ("the authors' values", authors_settings),
     ("the machine", _machine_settings),
 )
-OPTIONS = "--cfg-options"
 
 
 def load_config(
@@ -69,7 +67,7 @@ def load_config(
     cfg = _read(Path(path))
     origin = origin_of(cfg)
     origin.options = flatten(dict(options or {}), into_lists=False)
-    _check_known(cfg, origin.options)
+    check_options(cfg, options or {})
     early = {key: value for key, value in (options or {}).items() if not follows(cfg, key)}
     _merge(cfg, early)
     origin.record(OPTIONS, cfg, early)
@@ -101,20 +99,14 @@ def _read(path: Path) -> Config:
             if origin.steps:
                 origin._last = {key: step.keys[key][1] for step in origin.steps for key in step.keys}
             origin.record(str(path), cfg, file=None if origin.steps else str(path))
-    except (SyntaxError, KeyError, FileNotFoundError, NameError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a config is the user's code, which can raise anything
         raise UserError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
     if cfg is None:
         known = {Path(f).name: f for f in config_names()}
         raise UserError(f"config {path} does not exist: {nearest(path.name, known) if known else 'no configs here'}")
     return cfg
-
-
-def _check_known(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Refuse an option whose field neither the config nor anybody who reads it knows: it would be of no effect."""
-    known = {*cfg.keys(), *FIELDS, *inspect.signature(Runner.__init__).parameters} - {"self", "cfg"}
-    for key in options:
-        if key.split(".")[0] not in known:
-            raise UserError(f"{OPTIONS} {key}={options[key]!r}: no such field: {nearest(key.split('.')[0], known)}")
 
 
 def _merge(cfg: Config, options: Mapping[str, Any]) -> None:

@@ -1,0 +1,60 @@
+"""Settings by dotted key (``--cfg-options``) against the config that they are for: what would reach nothing is refused."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine import Config
+from mmengine.runner import Runner
+
+from vpeft.apis.config.task import FIELDS
+from vpeft.errors import UserError
+from vpeft.registry import nearest
+
+OPTIONS = "--cfg-options"
+#: Fields of mmengine and its packages that are read elsewhere than by the Runner.
+ELSEWHERE = {"default_scope", "custom_imports", "auto_scale_lr"}
+#: Sections that are read key by key, each with all its keys: another one would change nothing.
+CLOSED = {"env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"}}
+
+
+def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Refuse a key that leads nowhere.
+
+    A field that is not in the config must be one that the Runner or this package reads; inside a section whose class
+    takes the keys (``type=...``) a wrong one is refused when that is built.
+
+    Raises:
+        UserError: The key, what of it is not there, and the nearest that is.
+    """
+    for key, value in options.items():
+        first, *rest = key.split(".")
+        known = {*cfg, *FIELDS, *ELSEWHERE, *inspect.signature(Runner.__init__).parameters} - {"self", "cfg"}
+        option = f"{OPTIONS} {key}={value!r}"
+        if first not in known:
+            raise UserError(f"{option}: no such field: {nearest(first, known)}")
+        if rest and first in CLOSED and rest[0] not in CLOSED[first]:
+            raise UserError(f"{option}: {first} has no {rest[0]!r}: {nearest(rest[0], CLOSED[first])}")
+        _follow(cfg.get(first), option, rest, first, value)
+
+
+def _follow(node: Any, option: str, rest: list[str], path: str, value: Any) -> None:
+    """Go down one key after the other; what is not there yet is made by the one who reads it."""
+    for name in rest:
+        if node is None:
+            return
+        if isinstance(node, (list, tuple)):
+            if not name.isdecimal() or int(name) >= len(node):
+                raise UserError(
+                    f"{option} does not fit the config: {path} is a list of {len(node)}, so {name!r} must be a place below that."
+                )
+            node = node[int(name)]
+        elif isinstance(node, Mapping):
+            node = node.get(name)
+        else:
+            raise UserError(f"{option} does not fit the config: {path} is {node!r}, and nothing lies below that.")
+        path = f"{path}.{name}"
+    if isinstance(node, Mapping) and isinstance(value, (str, bool, int, float)) and "type" not in node and node:
+        raise UserError(f"{option} does not fit the config: {path} is a section ({', '.join(map(str, node))}): set its keys.")
