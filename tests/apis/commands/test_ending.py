@@ -231,7 +231,7 @@ def test_a_reader_that_has_gone(monkeypatch, capsys):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 def test_a_full_disk_under_the_output(monkeypatch, capsys):
-    status, (line,) = printing(open("/dev/full", "w"), monkeypatch, capsys)
+    status, (line,) = printing(os.fdopen(os.open("/dev/full", os.O_WRONLY), "w"), monkeypatch, capsys)
     assert status == 2
     assert "no space is left on the disk for what is written" in line
 

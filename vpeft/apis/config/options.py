@@ -1,4 +1,4 @@
-"""Settings by dotted key (``--cfg-options``) against the config that they are for: what would reach nothing is refused."""
+"""Settings by dotted key (``--cfg-options``): what would reach nothing in the config is refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _follow(node: Any, option: str, rest: list[str], path: str, value: Any) -> N
         if isinstance(node, (list, tuple)):
             if not name.isdecimal() or int(name) >= len(node):
                 raise UserError(
-                    f"{option} does not fit the config: {path} is a list of {len(node)}, so {name!r} must be a place below that."
+                    f"{option} does not fit the config: {path} is a list of {len(node)}, so {name!r} must be a place in it."
                 )
             node = node[int(name)]
         elif isinstance(node, Mapping):
@@ -57,4 +57,6 @@ def _follow(node: Any, option: str, rest: list[str], path: str, value: Any) -> N
             raise UserError(f"{option} does not fit the config: {path} is {node!r}, and nothing lies below that.")
         path = f"{path}.{name}"
     if isinstance(node, Mapping) and isinstance(value, (str, bool, int, float)) and "type" not in node and node:
-        raise UserError(f"{option} does not fit the config: {path} is a section ({', '.join(map(str, node))}): set its keys.")
+        raise UserError(
+            f"{option} does not fit the config: {path} is a section ({', '.join(map(str, node))}): set its keys."
+        )
