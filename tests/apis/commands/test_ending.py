@@ -170,6 +170,15 @@ def test_what_a_class_does_not_take(cfg, words, capsys):
     assert words in line
 
 
+def test_what_the_runner_builds_itself(capsys):
+    from mmengine.runner import Runner
+
+    runner = Runner.__new__(Runner)
+    status, (line,) = ended(lambda: runner.build_train_loop({"by_epoch": True, "max_epoch": 3}), capsys)
+    assert status == 2
+    assert "config: EpochBasedTrainLoop takes no 'max_epoch': did you mean 'max_epochs'?" in line
+
+
 class Broken(torch.utils.data.Dataset):
     def __init__(self, error):
         self.error = error

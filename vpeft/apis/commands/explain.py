@@ -165,6 +165,8 @@ def _config(error: BaseException) -> str | None:
         return None
     if isinstance(error, TypeError) and (unexpected := re.search(r"unexpected keyword argument '(\w+)'", str(error))):
         name = unexpected[1]
+        of = re.match(r"(\w+)\.__init__\(\)", str(error))  # of a class that the Runner calls itself
+        built = frames[-1].f_globals.get(of[1], built) if of else built
         known = [p for p in _parameters(built) if p != "self"]
         close = closest(name, known)
         hint = f"did you mean {close!r}?" if close else f"it takes {', '.join(known)}."
@@ -194,6 +196,8 @@ def _built(frames: list[FrameType]) -> Iterator[object]:
             yield built
         elif module == "mmengine.runner.runner" and function in ("__init__", "from_cfg"):
             yield "the Runner"
+        elif module == "mmengine.runner.runner" and function.startswith("build_"):
+            yield f"the {function.removeprefix('build_').replace('_', ' ')}"
         elif module.startswith("mmengine.config"):
             yield "it"
 

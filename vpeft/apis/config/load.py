@@ -17,7 +17,7 @@ from vpeft.apis.config.recipes import compose, composed_files
 from vpeft.apis.config.task import VALIDATION, chosen_by_hand, follows, task_settings
 from vpeft.core.models.build import build_model as build_model
 from vpeft.errors import UserError
-from vpeft.registry import nearest
+from vpeft.registry import closest
 
 
 def config_files(root: str | os.PathLike[str] = "configs") -> list[str]:
@@ -104,8 +104,9 @@ def _read(path: Path) -> Config:
     except Exception as error:  # a config is the user's code, which can raise anything
         raise UserError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
     if cfg is None:
-        known = {Path(f).name: f for f in config_names()}
-        raise UserError(f"config {path} does not exist: {nearest(path.name, known) if known else 'no configs here'}")
+        close = closest(path.name, {Path(name).name for name in config_names()})
+        question = "" if close is None else f"did you mean {close!r}? "
+        raise UserError(f"config {path} does not exist: {question}tools/list.py configs names all of this folder.")
     return cfg
 
 

@@ -48,7 +48,7 @@ def _follow(node: Any, option: str, rest: list[str], path: str, value: Any) -> N
         if isinstance(node, (list, tuple)):
             if not name.isdecimal() or int(name) >= len(node):
                 raise UserError(
-                    f"{option} does not fit the config: {path} is a list of {len(node)}, so {name!r} must be a place in it."
+                    f"{option} does not fit the config: {path} is a list of {len(node)}, and {name!r} no place in it."
                 )
             node = node[int(name)]
         elif isinstance(node, Mapping):

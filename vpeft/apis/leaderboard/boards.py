@@ -7,15 +7,17 @@ board, without averages and behind the others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vpeft.apis.results.files import Cell, Results, Row, cells, row_name
+from vpeft.apis.results.files import Cell, Results, Row, cells, digest, row_name
 from vpeft.apis.results.statistics import Line, all_tasks, compare, lines, mean_and_std
 from vpeft.apis.results.tables import kept
 from vpeft.core.contract.method import CATEGORIES
 from vpeft.core.datasets.tasks import GROUPS
+from vpeft.errors import one_line
 from vpeft.registry import PEFT_METHODS
 
 #: Memory classes (:class:`vpeft.core.contract.method.Method`), the lightest first.
@@ -52,7 +54,9 @@ class Key:
     def slug(self) -> str:
         """As part of a file's name."""
         text = "-".join(filter(None, (self.name, self.data_variant, self.shots and f"{self.shots}shot")))
-        return "".join(c if c.isalnum() or c in "-_." else "_" for c in text)
+        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:100]
+        # Two boards whose names are alike but for other signs, or longer, are two files.
+        return plain if re.sub(r"[ ,]", "_", text) == plain else f"{plain}-{digest(text)[:8]}"
 
     def holds(self, result: Mapping[str, Any]) -> bool:
         """Whether a result is of this board; a failed run names no data variant."""
@@ -199,7 +203,7 @@ def about_methods(names: Sequence[str], was_merged: bool) -> tuple[str, str, str
         names: Registered names; another is of the category ``unknown``.
         was_merged: Whether a run has merged them, for methods that merge with some options alone.
     """
-    found = [PEFT_METHODS.get(name) for name in names]
+    found = [PEFT_METHODS.module_dict.get(name) for name in names]  # `get` would import what a name leads to
     if not names or None in found:
         return "unknown", "unknown", "yes" if was_merged else "no"
     order = list(MEMORY)
@@ -216,7 +220,7 @@ def left_out(results: Results, shown: Sequence[Board], everything: bool = False)
     found = []
     for path, r in results.runs.items():
         if r["status"] == "failed":
-            last = (r["error"].strip().splitlines() or ["no message"])[-1]
+            last = one_line((r["error"].strip().splitlines() or ["no message"])[-1], 300)
             found.append((path, f"failed: {last}"))
         elif r["protocol"]["faults"] and not everything:
             found.append((path, "off the protocol: " + "; ".join(r["protocol"]["faults"])))

@@ -21,6 +21,7 @@ from vpeft.apis.leaderboard.boards import COSTS, MEMORY, Board, BoardRow, left_o
 from vpeft.apis.results.files import Results, shared_settings
 from vpeft.core.adaptation.report import PPT_CONSTANT
 from vpeft.core.contract.method import CATEGORIES
+from vpeft.extension.drawing.script_data import script_json
 
 FOLDER = Path(__file__).parent / "assets"
 SCRIPTS = ("page.js", "table.js", "plots.js", "panel.js")
@@ -29,11 +30,11 @@ SCRIPTS = ("page.js", "table.js", "plots.js", "panel.js")
 def page(data: Mapping[str, Any], title: str) -> str:
     """The page of :func:`page_data`."""
     script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
-    for sign, escape in (("<", "\\u003c"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):  # a tag could end the script
-        text = text.replace(sign, escape)
     return Template((FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
-        title=html.escape(title), style=(FOLDER / "page.css").read_text(encoding="utf-8"), script=script, data=text
+        title=html.escape(title),
+        style=(FOLDER / "page.css").read_text(encoding="utf-8"),
+        script=script,
+        data=script_json(data),
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +9,7 @@ from vpeft.apis.leaderboard.against import PARAMETERS, PPT, Against, Difference
 from vpeft.apis.leaderboard.boards import COSTS, Board, left_out
 from vpeft.apis.leaderboard.page import notes
 from vpeft.apis.results.files import Results
+from vpeft.apis.results.shown import csv_text, markdown_code, markdown_row, markdown_text
 from vpeft.apis.results.tables import markdown
 
 FORMULA = (
@@ -23,34 +22,30 @@ def as_markdown(
     results: Results, boards: Sequence[Board], compared: Sequence[Against], everything: bool, title: str
 ) -> str:
     """Boards with both averages, costs, what is left out, and the comparisons."""
-    text = [f"# {escape(title)}", "", "Ours: measured by the runs in this folder, in percent, mean over seeds; after ±"]
+    text = [f"# {markdown_text(title)}", ""]
+    text += ["Ours: measured by the runs in this folder, in percent, mean over seeds; after ±"]
     text += ["the standard deviation over seeds of a seed's mean over tasks. " + FORMULA]
     for board in boards:
         runs = Results(results.root, board.results.runs)
-        text += ["", f"## Ours: {escape(board.key.title())}", "", markdown(runs, everything).rstrip(), ""]
-        text += [f"- {escape(note)}" for note in notes(board)]
+        text += ["", f"## Ours: {markdown_text(board.key.title())}", "", markdown(runs, everything).rstrip(), ""]
+        text += [f"- {markdown_text(note)}" for note in notes(board)]
         text += ["", "Cost of ours, medians over runs; inference relative to the frozen host alone:", "", _costs(board)]
     for a in compared:
         text += ["", f"## Ours against published: {a.table.name} ({a.table.source})", ""]
         text += [f"About the table: {a.table.remark}.", ""] if a.table.remark else []
         text += [_differences(a.found), ""] if a.found else ["No cell can be compared.", ""]
-        text += [f"- not compared, {len(cells)}: {escape(why)}" for why, cells in a.reasons.items()]
+        text += [f"- not compared, {len(cells)}: {markdown_text(why)}" for why, cells in a.reasons.items()]
     out = left_out(results, boards, everything)
     if out or results.broken:
         text += ["", "## Left out", ""]
-        text += [f"- `{file}`: {escape(why)}" for file, why in out]
-        text += [f"- {escape(fault.replace(f'{results.root}/', ''))}" for fault in results.broken]
+        text += [f"- {markdown_code(file)}: {markdown_text(why)}" for file, why in out]
+        text += [f"- {markdown_text(fault.replace(f'{results.root}/', ''))}" for fault in results.broken]
     return "\n".join(text) + "\n"
 
 
-def escape(text: str) -> str:
-    """A name that a Markdown table can hold."""
-    return text.replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
-
-
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    return "\n".join([*text, *("| " + " | ".join(map(escape, row)) + " |" for row in rows)])
+    text = [markdown_row(head), "|---" + "|---:" * (len(head) - 1) + "|"]
+    return "\n".join([*text, *(markdown_row(map(markdown_text, row)) for row in rows)])
 
 
 def _costs(board: Board) -> str:
@@ -102,7 +97,7 @@ def board_csv(board: Board) -> str:
         for task in board.tasks:
             row += e.mean(task) if task in e.cells else (None, None)
         rows.append(row)
-    return _csv(head, rows)
+    return csv_text(head, rows)
 
 
 def differences_csv(compared: Sequence[Against]) -> str:
@@ -116,12 +111,4 @@ def differences_csv(compared: Sequence[Against]) -> str:
             rows.append([*row, d.published, d.difference, d.noise, d.verdict])
         for why, cells in a.reasons.items():
             rows += [[a.table.name, cell, *[None] * 11, f"not compared: {why}"] for cell in cells]
-    return _csv(head, rows)
-
-
-def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return out.getvalue()
+    return csv_text(head, rows)

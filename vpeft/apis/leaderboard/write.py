@@ -65,4 +65,4 @@ def write_leaderboard(
         "runs.csv": as_csv(results, everything) + "\n",
         "published.csv": differences_csv(compared),
     }
-    return [write_atomically(folder / name, text.encode()) for name, text in texts.items()]
+    return [write_atomically(folder / name, text.encode("utf-8", "backslashreplace")) for name, text in texts.items()]

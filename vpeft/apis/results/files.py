@@ -28,6 +28,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,15 +46,19 @@ from vpeft.registry import nearest
 FORMAT = 1
 RUNS = "runs"
 
+#: The largest file that is read, and the longest name: more is no result of a run.
+MOST_BYTES, LONGEST_NAME = 64 * 2**20, 300
+
 _TEXT, _NUMBER, _COUNT = {"type": "string"}, {"type": "number"}, {"type": "integer", "minimum": 0}
+_NAME = {"type": "string", "maxLength": LONGEST_NAME}
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _object(required: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": sorted(required), "properties": dict(required)}
+def _object(required: Mapping[str, Any], **optional: Any) -> dict[str, Any]:
+    return {"type": "object", "required": sorted(required), "properties": {**required, **optional}}
 
 
 _NAMES = {
@@ -62,35 +67,41 @@ _NAMES = {
     "hash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     "setting": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
     "checksum": _TEXT,
-    "config": _TEXT,
-    "method": _TEXT,
-    "backbone": _TEXT,
-    "task": _TEXT,
-    "group": _or_null(_TEXT),
-    "suite": _or_null(_TEXT),
-    "variant": {"type": "object"},
+    "config": _NAME,
+    "method": _NAME,
+    "backbone": _NAME,
+    "task": _NAME,
+    "group": _or_null(_NAME),
+    "suite": _or_null(_NAME),
+    "variant": {"type": "object", "properties": {"shots": _or_null({"type": "integer", "minimum": 1})}},
     "seed": {"type": "integer"},
     "written": _TEXT,
 }
 _SHOWN = {
     "metrics": {"type": "object", "additionalProperties": _NUMBER},
-    "main_metric": _object({"name": _TEXT, "value": {"type": "number", "minimum": 0, "maximum": 1}}),
+    "main_metric": _object({"name": _NAME, "value": {"type": "number", "minimum": 0, "maximum": 1}}),
     "ppt": _NUMBER,
     "parameters": _object({"trainable_without_head": _COUNT, "head": _COUNT, "total": _COUNT, "frozen": _COUNT}),
     "protocol": _object({"faults": {"type": "array", "items": _TEXT}, "test_looks": _COUNT}),
-    "tuning": _or_null({"type": "object"}),
+    "tuning": _or_null({"type": "object", "properties": {"trials": _or_null(_NUMBER)}}),
     "cost": _object(
-        {"step_seconds": _or_null(_NUMBER), "peak_memory_bytes": _or_null(_COUNT), "adapter_bytes": _COUNT}
+        {"step_seconds": _or_null(_NUMBER), "peak_memory_bytes": _or_null(_COUNT), "adapter_bytes": _COUNT},
+        train_seconds=_or_null(_NUMBER),
+        inference_ratio=_or_null(_NUMBER),
+        merged_ratio=_or_null(_NUMBER),
+        device=_or_null(_TEXT),
+        threads=_or_null(_COUNT),
+        memory_is=_or_null(_TEXT),
     ),
     "methods": {"type": "array", "items": _object({"type": _TEXT})},
-    "host": _TEXT,
-    "data_variant": _TEXT,
+    "host": _NAME,
+    "data_variant": _NAME,
     "versions": {"type": "object"},
     "full_config": _TEXT,
 }
 #: JSON schema of a result file.
 SCHEMA = {
-    **_object(_NAMES),
+    **_object(_NAMES, git=_or_null(_TEXT), normalisation=_or_null(_TEXT)),
     "if": {"properties": {"status": {"const": "ok"}}},
     "then": _object(_SHOWN),
     "else": _object({"error": _TEXT}),
@@ -134,19 +145,44 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read one result.
 
     Raises:
-        UserError: It is truncated, follows another schema, or was changed after it was written.
+        UserError: It is truncated, too large, follows another schema, or was changed after it was written.
     """
     try:
-        result = json.loads(Path(path).read_text())
+        if not Path(path).is_file():
+            raise UserError(f"{path} is no file.")
+        if (size := Path(path).stat().st_size) > MOST_BYTES:
+            raise UserError(f"{path} is too large for a result ({size:,} bytes).")
+        text = Path(path).read_bytes().decode()
+        result = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+        json.dumps(result, ensure_ascii=False).encode()  # halves of signs are no text
+        fault, sealed = _fault(result), isinstance(result, dict) and checksum(result)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is truncated or no JSON ({error}): delete it and run the benchmark again.") from error
-    if fault := _fault(result):
+    if fault:
         raise UserError(f"{path} is no result of the benchmark ({fault}).")
-    if result["checksum"] != checksum(result):
+    if result["checksum"] != sealed:
         raise UserError(f"{path} was changed after it was written (its checksum differs): delete it and run it again.")
     return result
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 19:
+        raise ValueError(f"a whole number of {len(text)} digits")
+    return int(text)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from vpeft.apis.results.files import Results, row_name, settings, shared_settings
 from vpeft.apis.results.statistics import Line, all_tasks, lines, pareto
-from vpeft.errors import UserError
+from vpeft.errors import UserError, printable
+from vpeft.files import write_atomically
 
 #: What accuracy is set against, with the axis' label.
 COSTS: dict[str, tuple[str, Callable[[Line], float | None]]] = {
@@ -34,7 +36,6 @@ def draw_all(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
     found = lines(results)
     if not found:
         raise UserError(f"{results.root}: no row has a result of every task: nothing to draw.")
-    Path(folder).mkdir(parents=True, exist_ok=True)
     drawn = [pareto_plot(found, cost, Path(folder) / f"pareto_{cost}.png") for cost in COSTS]
     curves = size_curves(results)
     for axis in ("shots", "parameters"):
@@ -80,7 +81,7 @@ def pareto_plot(found: Sequence[Line], cost: str, path: Path) -> Path:
     axes.scatter([of(line) for line in shown], [100 * line.mean for line in shown], s=18, color="#7a8594")
     axes.plot([of(line) for line in best], [100 * line.mean for line in best], "o-", color="#c0392b", ms=5, lw=1.2)
     for line in best:
-        name = row_name(line.row, [other.row for other in found])
+        name = printable(row_name(line.row, [other.row for other in found]))
         axes.annotate(name, (of(line), 100 * line.mean), xytext=(4, 4), textcoords="offset points", fontsize=7)
     if shown and max(map(of, shown)) > 0:
         axes.set_xscale("symlog", linthresh=min(of(line) for line in shown if of(line) > 0))
@@ -99,7 +100,7 @@ def curve_plot(curves: dict[str, list[tuple[float, float, float]]], axis: str, t
     for number, (name, points) in enumerate(order):
         x, mean, std = zip(*points, strict=True)
         style = {"color": colours[number % len(colours)], "marker": "osD^v"[number % 5], "ms": 4, "lw": 1.2}
-        axes.errorbar(x, [100 * m for m in mean], [100 * s for s in std], capsize=2, label=name, **style)
+        axes.errorbar(x, [100 * m for m in mean], [100 * s for s in std], capsize=2, label=_label(name), **style)
     sizes = sorted({point[0] for points in curves.values() for point in points})
     if sizes[0] > 0:
         axes.set_xscale("log")
@@ -114,17 +115,25 @@ def curve_plot(curves: dict[str, list[tuple[float, float, float]]], axis: str, t
     return _save(figure, path)
 
 
+def _label(name: str) -> str:
+    """A name in a legend, which leaves out those that begin with an underscore."""
+    name = printable(name)
+    return f" {name}" if name.startswith("_") else name
+
+
 def _pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    pyplot.rcParams["text.parse_math"] = False  # a `$` in a name is a dollar
     return pyplot
 
 
 def _save(figure: Any, path: Path) -> Path:
     figure.tight_layout()
-    figure.savefig(path, dpi=140)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=140)
     _pyplot().close(figure)
-    return path
+    return write_atomically(path, buffer.getvalue())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from vpeft.apis.results.files import Results, Row, cells, row_name, row_of, shared_settings
+from vpeft.apis.results.shown import csv_text, markdown_row, markdown_text
 from vpeft.apis.results.statistics import Comparison, all_tasks, compare, lines
-from vpeft.errors import UserError
+from vpeft.errors import UserError, one_line, printable
 from vpeft.registry import nearest
 
 
@@ -39,17 +38,22 @@ def _table(shown: Results) -> str:
     tasks, found = all_tasks(shown), lines(shown)
     rows = [line.row for line in found]
     grouped = any(line.mean_of_groups is not None for line in found)
-    head = ["method", "parameters", *tasks]
+    head = ["method", "parameters", *map(markdown_text, tasks)]
     head += [f"mean of {len(tasks)} tasks", *(["mean of groups"] if grouped else []), "PPT", "seeds"]
-    text = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    text = [markdown_row(head), "|---" + "|---:" * (len(head) - 1) + "|"]
     for line in found:
         cell = [percent(statistics.mean(line.cells[t].values.values())) for t in tasks]
         spread = "" if line.std is None else f" ± {percent(line.std)}"
         seeds = min(len(cell.values) for cell in line.cells.values())
-        row = [row_name(line.row, rows), f"{line.parameters:,.0f}", *cell, f"**{percent(line.mean)}**{spread}"]
+        row = [
+            markdown_text(row_name(line.row, rows)),
+            f"{line.parameters:,.0f}",
+            *cell,
+            f"**{percent(line.mean)}**{spread}",
+        ]
         row += [percent(line.mean_of_groups)] if grouped else []
-        text.append("| " + " | ".join([*row, f"{line.ppt:.3f}", str(seeds)]) + " |")
-    text += ["", f"All rows with {', '.join(common)}."] if (common := shared_settings(rows)) else []
+        text.append(markdown_row([*row, f"{line.ppt:.3f}", seeds]))
+    text += ["", f"All rows with {markdown_text(', '.join(common))}."] if (common := shared_settings(rows)) else []
     return "\n".join(text) + "\n"
 
 
@@ -75,11 +79,11 @@ def _notes(results: Results, shown: dict[str, Results], everything: bool) -> lis
     notes += [f"- left out, {number} runs off the protocol: {fault}" for fault, number in off.items()]
     notes += [f"- left out, {older} runs of settings that were changed since"] if older else []
     notes += [f"- left out: {fault}" for fault in results.broken]
-    return ["Left out:", "", *notes, ""] if notes else []
+    return ["Left out:", "", *(f"- {markdown_text(note.removeprefix('- '))}" for note in notes), ""] if notes else []
 
 
 def _last(error: str) -> str:
-    return (error.strip().splitlines() or [""])[-1]
+    return one_line((error.strip().splitlines() or [""])[-1], 300)
 
 
 #: Columns of the CSV of runs.
@@ -111,13 +115,12 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 def as_csv(results: Results, everything: bool = False) -> str:
     """A line per run, failed ones too, with the file that it is from."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, "file"])
     runs = results if everything else results.where(lambda r: r["status"] == "failed" or not r["protocol"]["faults"])
-    for path, result in runs.runs.items():
-        writer.writerow([*(column(result) for column in COLUMNS.values()), path.relative_to(results.root)])
-    return out.getvalue().rstrip("\n")
+    rows = [
+        [*(column(result) for column in COLUMNS.values()), str(path.relative_to(results.root))]
+        for path, result in runs.runs.items()
+    ]
+    return csv_text([*COLUMNS, "file"], rows).rstrip("\n")
 
 
 def as_json(results: Results, everything: bool = False) -> str:
@@ -157,7 +160,7 @@ def as_list(results: Results, everything: bool = False) -> str:
         shown = f"{percent(r['main_metric']['value'])} %" if r["status"] == "ok" else f"FAILED: {_last(r['error'])}"
         mark = f" [off the protocol: {'; '.join(faults)}]" if faults else ""
         name = row_name(row_of(r), ())
-        text.append(f"{name} | {r['backbone']} | {r['task']} | seed {r['seed']} | {shown}{mark} | {path}")
+        text.append(printable(f"{name} | {r['backbone']} | {r['task']} | seed {r['seed']} | {shown}{mark} | {path}"))
     return "\n".join(text)
 
 
@@ -187,7 +190,7 @@ def cell_runs(results: Results, method: str, task: str) -> str:
                 why = "failed" if r["status"] == "failed" else "; ".join(r["protocol"]["faults"])
                 if why:
                     text.append(f"  left out, {why}: {path}")
-    return "\n".join(text)
+    return "\n".join(map(printable, text))
 
 
 def find_rows(table: Iterable[Row], name: str) -> list[Row]:
@@ -229,7 +232,7 @@ def describe(found: Comparison) -> str:
             lines_.append(f"  95 % interval, {what}: {100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}")
     if found.p_value is not None:
         lines_.append(f"  paired t-test over seeds: p = {found.p_value:.3g}")
-    return "\n".join(lines_)
+    return "\n".join(map(printable, lines_))
 
 
 def with_costs(results: Results, everything: bool = False) -> str:
@@ -246,17 +249,17 @@ def _cost_table(shown: Results) -> str:
     tuned = {row_of(r) for r in shown.runs.values() if r["methods"] == [{"type": "Full"}]}
     full = next((line.cost for line in found if line.row in tuned), None)
     metrics = dict.fromkeys(r["main_metric"]["name"] for r in shown.runs.values())
-    head = ["method", ", ".join(metrics), "parameters", "PPT", "memory (MiB)", "step (ms)"]
+    head = ["method", markdown_text(", ".join(metrics)), "parameters", "PPT", "memory (MiB)", "step (ms)"]
     head += ["memory / full", "step / full"] if full else []
-    text = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    text = [markdown_row(head), "|---" + "|---:" * (len(head) - 1) + "|"]
     for line in found:
         spread = "" if line.std is None else f" ± {percent(line.std)}"
         memory, step = line.cost["peak_memory_bytes"], line.cost["step_seconds"]
-        row = [row_name(line.row, rows), f"**{percent(line.mean)}**{spread}", f"{line.parameters:,.0f}"]
+        row = [markdown_text(row_name(line.row, rows)), f"**{percent(line.mean)}**{spread}", f"{line.parameters:,.0f}"]
         row += [f"{line.ppt:.3f}", _figure(memory, 2**20, 1), _figure(step, 1e-3, 0)]
         if full:
             row += [_figure(memory, full["peak_memory_bytes"], 2), _figure(step, full["step_seconds"], 2)]
-        text.append("| " + " | ".join(row) + " |")
+        text.append(markdown_row(row))
     return "\n".join(text) + "\n"
 
 

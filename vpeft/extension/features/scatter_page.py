@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from string import Template
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+from vpeft.extension.drawing.script_data import script_json
 
 if TYPE_CHECKING:
     from vpeft.extension.features.panels import Panel
@@ -56,9 +57,7 @@ def scatter_page(
         **_sheet(first.images),
     }
     template = Template((Path(__file__).parent / "scatter_page.html").read_text())
-    # `</` would end the script.
-    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
-    return template.substitute(title=html.escape(title or "Features"), data=text)
+    return template.substitute(title=html.escape(title or "Features"), data=script_json(data))
 
 
 def _sheet(images: np.ndarray) -> dict[str, object]:

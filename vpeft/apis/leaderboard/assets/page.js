@@ -1,5 +1,7 @@
 // Data, helpers, theme, boards, notes, guide. table.js, plots.js and panel.js follow it in one script.
-const DATA = JSON.parse(document.getElementById("data").textContent);
+// Objects without a prototype: a task may be called "constructor".
+const DATA = JSON.parse(document.getElementById("data").textContent,
+  (key, value) => value && typeof value === "object" && !Array.isArray(value) ? Object.setPrototypeOf(value, null) : value);
 const $ = id => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 
