@@ -123,9 +123,8 @@ def test_sections_and_lists_may_be_replaced_by_their_like(config):
         ("optimizer.lr", "no such field"),
         ("env_cfg.cudnn_benchmrk", "did you mean 'cudnn_benchmark'"),
         ("model.backbone.depth.x", "model.backbone.depth is 2"),
-        ("model.backbone.out_indices.2", "a list of 2"),
-        ("transforms.first.type", "a list of 2"),
-        ("transforms.-1.type", "a list of 2"),
+        ("transforms.first.type", "is a list, and 'first' no place"),
+        ("transforms.-1.type", "is a list, and '-1' no place"),
         ("train_cfg", r"a section \(max_epochs\)"),
     ],
 )

@@ -174,6 +174,7 @@ def test_what_the_runner_builds_itself(capsys):
     from mmengine.runner import Runner
 
     runner = Runner.__new__(Runner)
+    runner._train_dataloader = None
     status, (line,) = ended(lambda: runner.build_train_loop({"by_epoch": True, "max_epoch": 3}), capsys)
     assert status == 2
     assert "config: EpochBasedTrainLoop takes no 'max_epoch': did you mean 'max_epochs'?" in line

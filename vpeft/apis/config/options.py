@@ -46,10 +46,10 @@ def _follow(node: Any, option: str, rest: list[str], path: str, value: Any) -> N
         if node is None:
             return
         if isinstance(node, (list, tuple)):
-            if not name.isdecimal() or int(name) >= len(node):
-                raise UserError(
-                    f"{option} does not fit the config: {path} is a list of {len(node)}, and {name!r} no place in it."
-                )
+            if not name.isdecimal():
+                raise UserError(f"{option} does not fit the config: {path} is a list, and {name!r} no place in it.")
+            if int(name) >= len(node):  # a task may fill the list; where it does not, the merge refuses
+                return
             node = node[int(name)]
         elif isinstance(node, Mapping):
             node = node.get(name)

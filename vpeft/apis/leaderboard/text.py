@@ -9,7 +9,7 @@ from vpeft.apis.leaderboard.against import PARAMETERS, PPT, Against, Difference
 from vpeft.apis.leaderboard.boards import COSTS, Board, left_out
 from vpeft.apis.leaderboard.page import notes
 from vpeft.apis.results.files import Results
-from vpeft.apis.results.shown import csv_text, markdown_code, markdown_row, markdown_text
+from vpeft.apis.results.shown import csv_text, markdown_code, markdown_text, table_line
 from vpeft.apis.results.tables import markdown
 
 FORMULA = (
@@ -44,8 +44,8 @@ def as_markdown(
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    text = [markdown_row(head), "|---" + "|---:" * (len(head) - 1) + "|"]
-    return "\n".join([*text, *(markdown_row(map(markdown_text, row)) for row in rows)])
+    text = [table_line(head), "|---" + "|---:" * (len(head) - 1) + "|"]
+    return "\n".join([*text, *(table_line(map(markdown_text, row)) for row in rows)])
 
 
 def _costs(board: Board) -> str:

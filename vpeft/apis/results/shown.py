@@ -20,7 +20,7 @@ def markdown_text(text: object) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
 
 
-def markdown_row(cells: Iterable[object]) -> str:
+def table_line(cells: Iterable[object]) -> str:
     """A line of a table; cells that are made of several are :func:`markdown_text` already."""
     return "| " + " | ".join(map(str, cells)) + " |"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from vpeft.apis.results.files import Results, Row, cells, row_name, row_of, shared_settings
-from vpeft.apis.results.shown import csv_text, markdown_row, markdown_text
+from vpeft.apis.results.shown import csv_text, markdown_text, table_line
 from vpeft.apis.results.statistics import Comparison, all_tasks, compare, lines
 from vpeft.errors import UserError, one_line, printable
 from vpeft.registry import nearest
@@ -40,7 +40,7 @@ def _table(shown: Results) -> str:
     grouped = any(line.mean_of_groups is not None for line in found)
     head = ["method", "parameters", *map(markdown_text, tasks)]
     head += [f"mean of {len(tasks)} tasks", *(["mean of groups"] if grouped else []), "PPT", "seeds"]
-    text = [markdown_row(head), "|---" + "|---:" * (len(head) - 1) + "|"]
+    text = [table_line(head), "|---" + "|---:" * (len(head) - 1) + "|"]
     for line in found:
         cell = [percent(statistics.mean(line.cells[t].values.values())) for t in tasks]
         spread = "" if line.std is None else f" ± {percent(line.std)}"
@@ -52,7 +52,7 @@ def _table(shown: Results) -> str:
             f"**{percent(line.mean)}**{spread}",
         ]
         row += [percent(line.mean_of_groups)] if grouped else []
-        text.append(markdown_row([*row, f"{line.ppt:.3f}", seeds]))
+        text.append(table_line([*row, f"{line.ppt:.3f}", seeds]))
     text += ["", f"All rows with {markdown_text(', '.join(common))}."] if (common := shared_settings(rows)) else []
     return "\n".join(text) + "\n"
 
@@ -251,7 +251,7 @@ def _cost_table(shown: Results) -> str:
     metrics = dict.fromkeys(r["main_metric"]["name"] for r in shown.runs.values())
     head = ["method", markdown_text(", ".join(metrics)), "parameters", "PPT", "memory (MiB)", "step (ms)"]
     head += ["memory / full", "step / full"] if full else []
-    text = [markdown_row(head), "|---" + "|---:" * (len(head) - 1) + "|"]
+    text = [table_line(head), "|---" + "|---:" * (len(head) - 1) + "|"]
     for line in found:
         spread = "" if line.std is None else f" ± {percent(line.std)}"
         memory, step = line.cost["peak_memory_bytes"], line.cost["step_seconds"]
@@ -259,7 +259,7 @@ def _cost_table(shown: Results) -> str:
         row += [f"{line.ppt:.3f}", _figure(memory, 2**20, 1), _figure(step, 1e-3, 0)]
         if full:
             row += [_figure(memory, full["peak_memory_bytes"], 2), _figure(step, full["step_seconds"], 2)]
-        text.append(markdown_row(row))
+        text.append(table_line(row))
     return "\n".join(text) + "\n"
 
 
