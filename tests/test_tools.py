@@ -192,6 +192,7 @@ model = dict(
         arch=dict(_delete_=True, embed_dims=16, depths=[1, 1], num_heads=[1, 2]),
         out_indices=[1],
         init_cfg=None,
+        base="random",
         method=dict(bottleneck=8),
     ),
     head=dict(in_channels=32),

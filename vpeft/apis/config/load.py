@@ -159,6 +159,7 @@ def plain_config(cfg: Config) -> Config:
             if node.get("type") == "vpeft.PEFT":
                 node["type"] = node.pop("of")
                 node.pop("method")
+                node.pop("base", None)
             for value in node.values():
                 walk(value)
         elif isinstance(node, list):

@@ -6,13 +6,14 @@ An :class:`Adaptation` lives on the backbone as ``backbone.peft_adaptation`` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from vpeft.core.adaptation.base_weights import GIVEN, RANDOM, BaseWeights
 from vpeft.core.adaptation.folding import fold_site
 from vpeft.core.adaptation.wrappers import state_dict
 from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, is_peft_key
@@ -45,6 +46,7 @@ class Adaptation:
         self.originals: dict[str, Tensor] = {}
         self.merged: dict[str, Tensor] = {}
         self.trained: list[str] = []
+        self.base = BaseWeights(self)
         self.frozen_eval = all(method.base_eval for method in methods)
 
     # Attaching ------------------------------------------------------------------------------------------------------
@@ -73,6 +75,7 @@ class Adaptation:
         host.adopt()
         host.backbone.peft_adaptation = self
         self.snapshot()
+        self.base.start(GIVEN)
         self.set_mode(host.backbone.training)
 
     def peft_items(self) -> Iterator[tuple[str, nn.Module]]:
@@ -113,6 +116,7 @@ class Adaptation:
 
     def learn(self, data: TrainingData) -> None:
         """Let every method select from the training data what it has to."""
+        self.base.need("what is selected")
         for key, method in self.methods.items():
             self.host.method_key = key
             method.learn(self.host, data)
@@ -129,18 +133,11 @@ class Adaptation:
         The order matters: initialisers of a model run over all its linears, adapters included, and would undo the
         start that the method is defined by.
         """
-        backbone = self.host.backbone
-        init_cfg = getattr(backbone, "init_cfg", None)
-        if isinstance(init_cfg, dict) and init_cfg.get("type") == "Pretrained":
-            from vpeft.core.backbones.weights import load_pretrained
-
-            load_pretrained(backbone, init_cfg["checkpoint"], prefix=init_cfg.get("prefix"))
-            backbone._is_init = True
-        else:
-            plain(*args, **kwargs)
+        self.base.initialise(plain, *args, **kwargs)
         for module in self.peft_modules():
             module.reset_parameters()
         self.snapshot()
+        self.base.mark_start()
 
     def set_mode(self, mode: bool) -> None:
         """A base that no gradient enters stays in eval mode; the PEFT modules follow ``mode``."""
@@ -154,16 +151,27 @@ class Adaptation:
     # Keys -----------------------------------------------------------------------------------------------------------
 
     def own_keys(self) -> set[str]:
-        """Keys, inside the backbone, of what belongs to the adapter: PEFT modules, trained parameters, its head."""
-        heads = tuple(f"{name}." for name in self.host.heads())
-        keys = {k for k in state_dict(self.host.backbone) if is_peft_key(k) or k.startswith(heads)}
-        return keys | set(self.trained)
+        """Keys, inside the backbone, of what belongs to the adapter: PEFT modules, trained parameters, its head.
 
-    def complete(self, state_dict: dict[str, Tensor], prefix: str) -> None:
+        A random base belongs to it too, since no file could give it back.
+        """
+        heads, keys = tuple(f"{name}." for name in self.host.heads()), set(state_dict(self.host.backbone))
+        if self.base.source == RANDOM:
+            return keys
+        return {k for k in keys if is_peft_key(k) or k.startswith(heads)} | set(self.trained)
+
+    def complete(self, state_dict: dict[str, Tensor], prefix: str, note: Mapping[str, Any] | None = None) -> None:
         """Add to a state dict that is being loaded what it rightly lacks, with the present values.
 
-        A run's checkpoint lacks the frozen base; a plain checkpoint lacks the PEFT parameters.
+        A run's checkpoint lacks the frozen base, which is loaded now where it never was; a plain checkpoint lacks the
+        PEFT parameters.
+
+        Args:
+            state_dict: The state dict, changed in place.
+            prefix: Of the backbone's keys in it.
+            note: What it says of its base.
         """
+        self.base.meet(state_dict, prefix, note)
         own, state = self.own_keys(), self.host.backbone.state_dict()
         base = [key for key in state if key not in own]
         lacking = base if not any(prefix + key in state_dict for key in base) else []
@@ -171,21 +179,6 @@ class Adaptation:
             lacking = [*lacking, *(key for key in state if is_peft_key(key))]
         for key in lacking:
             state_dict[prefix + key] = state[key]
-
-    def base_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The base as it was before training: parameters by key, sorted, and buffers that files hold values of."""
-        for p in sorted(self.host.parameters(), key=lambda p: p.name):
-            yield p.name, self.originals.get(p.name, self.merged.get(p.name, p.param.detach()))
-        kept = self.host.backbone.state_dict()
-        heads = tuple(f"{name}." for name in self.host.heads())
-        for name, buffer in self.host.backbone.named_buffers():
-            if (
-                buffer.is_floating_point()
-                and name in kept
-                and not is_peft_key(name)
-                and not (heads and name.startswith(heads))
-            ):
-                yield name, buffer
 
     # Switching, merging, detaching ----------------------------------------------------------------------------------
 
@@ -271,6 +264,7 @@ class Adaptation:
             self._write({**self.merged, **self.originals})
         for p in self.host.parameters():
             p.param.requires_grad_(self.flags[p.name])
+        self.base.close()
         del self.host.backbone.peft_adaptation
         self.host.release()
         self.host.backbone.train(self.host.backbone.training)

@@ -9,12 +9,15 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
 from vpeft.core.adaptation.attach import attach
+from vpeft.core.adaptation.base_weights import NEVER, RANDOM
 from vpeft.errors import UserError
 from vpeft.registry import MODELS
 
 
 @MODELS.register_module(name="PEFT")
-def build_adapted(of: str, method: str | Mapping[str, Any] | Sequence[Any], **backbone: Any) -> nn.Module:
+def build_adapted(
+    of: str, method: str | Mapping[str, Any] | Sequence[Any], base: str | None = None, **backbone: Any
+) -> nn.Module:
     """Build the backbone ``of`` as without PEFT and attach ``method`` to it.
 
     In a config that has ``backbone=dict(type='VisionTransformer', ...)`` it is enough to add
@@ -24,13 +27,16 @@ def build_adapted(of: str, method: str | Mapping[str, Any] | Sequence[Any], **ba
     Args:
         of: Type of the backbone, in the config's scope.
         method: A method's config, or a list of them.
+        base: ``"random"`` says that a frozen base without pretrained weights is meant, as in tests; otherwise one that
+            gets no weights from anywhere is refused before it is trained, saved or asked.
         **backbone: The backbone's own keys.
 
     Returns:
         The backbone.
 
     Raises:
-        UserError: A file is given as ``pretrained``, or as the methods and the host raise it.
+        UserError: A file is given as ``pretrained``, ``base`` is something else or stands beside a file, or as the
+            methods and the host raise it.
     """
     from vpeft.core.contract.build import build_methods
 
@@ -39,7 +45,14 @@ def build_adapted(of: str, method: str | Mapping[str, Any] | Sequence[Any], **ba
             f"backbone.pretrained={file!r}: give init_cfg=dict(type='Pretrained', checkpoint={file!r}) instead, "
             "whose loader knows the usual formats (docs/weights.md)."
         )
+    if base not in (None, RANDOM):
+        raise UserError(f"base={base!r} of vpeft.PEFT: it is 'random' or left out; a file is named in init_cfg.")
     methods = build_methods(method)
     module = ROOT_MODELS.build({"type": of, **backbone})
-    attach(module, methods)
+    is_loaded = getattr(module, "is_init", False)  # some load their weights as they are built
+    for adaptation in attach(module, methods):
+        if base == RANDOM and (named := adaptation.base.named()):
+            raise UserError(f"base='random' of vpeft.PEFT beside {named['checkpoint']} in init_cfg: leave one out.")
+        if base == RANDOM or not is_loaded:
+            adaptation.base.start(base or NEVER)
     return module

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -29,6 +29,9 @@ class QKV(NamedTuple):
     v: Tensor
     x: Tensor
 
+
+#: What a state dict says of its base: a key in torch's own metadata of the backbone's module.
+BASE_NOTE = "peft_base"
 
 Operation = Callable[[Tensor], Tensor]
 Scores = Callable[[Tensor, Tensor], Tensor]
@@ -125,12 +128,14 @@ class SiteBackbone:
         self.peft_adaptation.set_mode(mode)
         return self
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args, **kwargs) -> None:
-        self.peft_adaptation.complete(state_dict, prefix)
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict[str, Any], *args, **kwargs
+    ) -> None:
+        self.peft_adaptation.complete(state_dict, prefix, local_metadata.get(BASE_NOTE))
         # Some backbones convert old checkpoints only where `self.__class__` is exactly their own class.
         swapped = self.__class__
         self.__class__ = self.plain_class
         try:
-            self._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+            self._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)
         finally:
             self.__class__ = swapped

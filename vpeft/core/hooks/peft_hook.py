@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
+from vpeft.core.adaptation.base_weights import NEVER
 from vpeft.core.adaptation.find import find_adaptations
 from vpeft.core.adaptation.report import parameter_report, render
 from vpeft.core.adaptation.storing.checkpoint import (
@@ -37,14 +38,24 @@ class PEFTHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Load the base in a test run too, where mmengine would leave it random: checkpoints do not hold it."""
-        if not isinstance(runner._train_loop, BaseLoop):  # a config or None as long as nothing trains
-            unwrap(runner.model).init_weights()
+        model = unwrap(runner.model)
+        if isinstance(runner._train_loop, BaseLoop):  # a config or None as long as nothing trains
+            return
+        lacks = any(one.base.source == NEVER for one in find_adaptations(model).values())
+        if lacks and not getattr(model, "is_init", False):
+            model.init_weights()
+
+    def before_test(self, runner: Runner) -> None:
+        """Refuse to test a base that was never loaded."""
+        for adaptation in find_adaptations(unwrap(runner.model)).values():
+            adaptation.base.need("the test")
 
     def before_train(self, runner: Runner) -> None:
         """Report, check that something is trained, and select from the data what a method has to."""
         model = unwrap(runner.model)
         found = find_adaptations(model).values()
         for adaptation in found:
+            adaptation.base.need("training")
             adaptation.check_trained()
         add_losses(model)
         for adaptation in found:
@@ -59,12 +70,12 @@ class PEFTHook(Hook):
             )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen backbone out."""
+        """Leave the frozen backbone out, unless it is random."""
         shrink_checkpoint(unwrap(runner.model), checkpoint)
         seal_checkpoint(checkpoint, run_classes(runner), runner.cfg.get("task"))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other methods or of another base."""
+        """Refuse a checkpoint of other methods or of another base; one of the plain model gives the base."""
         model = unwrap(runner.model)
         file = str(getattr(runner, "_load_from", None) or "the checkpoint")
         if runner._resume:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -23,15 +22,6 @@ from vpeft.errors import UserError
 from vpeft.files import write_atomically
 
 
-def fingerprint(adaptation: Adaptation) -> str:
-    """SHA-256 of the base as it was before training: keys, shapes and values."""
-    digest = hashlib.sha256()
-    for name, tensor in adaptation.base_tensors():
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
-    return digest.hexdigest()
-
-
 def head_keys(model: nn.Module) -> set[str]:
     """Keys, inside the plain ``model``, of what lies outside the adapted backbones."""
     inside = tuple(find_adaptations(model))
@@ -48,11 +38,11 @@ def adapter_state(model: nn.Module, head: bool = True) -> dict[str, Tensor]:
 
 
 def adapter_metadata(adaptation: Adaptation) -> dict[str, Any]:
-    """What identifies an adapter and its base: methods' configs, host, fingerprint."""
+    """What identifies an adapter and its base: methods' configs, host, where the base is from and its digests."""
     return {
         "methods": [method.config() for method in adaptation.methods.values()],
         "host": adaptation.host.description(),
-        "fingerprint": fingerprint(adaptation),
+        "base": adaptation.base.describe(),
     }
 
 
@@ -158,11 +148,7 @@ def check_base(adaptation: Adaptation, metadata: Mapping[str, Any], where: str) 
             raise UserError(
                 f"{where} belongs to another host: its {key} is {_short(theirs)}, this model's {_short(own[key])}."
             )
-    if metadata["fingerprint"] != fingerprint(adaptation):
-        raise UserError(
-            f"{where} was trained on other base weights (fingerprint {metadata['fingerprint'][:12]}..., this model "
-            f"{fingerprint(adaptation)[:12]}...): load the pretrained checkpoint that it was trained on."
-        )
+    adaptation.base.check(metadata.get("base") or metadata["fingerprint"], where)
 
 
 def pairs(model: nn.Module, metadata: Mapping[str, Any], where: str) -> list[tuple[str, Adaptation, Mapping[str, Any]]]:

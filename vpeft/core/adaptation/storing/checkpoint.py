@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmengine.runner.checkpoint import CheckpointLoader, load_from_http, load_from_local
 from torch import nn
 
+from vpeft.core.adaptation.base_weights import LOAD_FROM
 from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.adaptation.fingerprint import require_whole
 from vpeft.core.adaptation.storing.adapter_file import adapter_state, check_base, model_metadata, pairs
 from vpeft.core.adaptation.storing.fit import check_task, check_tensors
 from vpeft.core.adaptation.storing.format import check_finite, check_metadata, check_plain, check_whole, seal
+from vpeft.core.backbones.block_forward import BASE_NOTE
 from vpeft.core.backbones.host import is_peft_key
 from vpeft.errors import UserError
 
@@ -68,7 +72,7 @@ def check_checkpoint(
     classes: Sequence[str] | None = None,
     task: str | None = None,
 ) -> None:
-    """Refuse a checkpoint that does not belong to the adapted ``model``; a plain one (of the base) passes.
+    """Refuse a checkpoint that does not belong to the adapted ``model``; a plain one gives the base.
 
     Args:
         model: The model.
@@ -78,7 +82,7 @@ def check_checkpoint(
         task: Name of the task, likewise.
 
     Raises:
-        UserError: Foreign keys, other methods, another host, other base weights, or another task.
+        UserError: Foreign keys, other methods, another host, other base weights or a part of them, or another task.
     """
     metadata = checkpoint.get("peft")
     state = checkpoint.get("state_dict", checkpoint)
@@ -89,6 +93,9 @@ def check_checkpoint(
         if any(is_peft_key(key) for key in state):
             raise UserError(f"{where} holds PEFT parameters but not which method they belong to: train it again.")
         check_finite(state, where)
+        for prefix, adaptation in find_adaptations(model).items():
+            require_whole(adaptation.host.parameters(), state, prefix, where)
+            note_base(checkpoint, prefix, {"file": where, "by": LOAD_FROM})
         return
     for _, adaptation, theirs in pairs(model, metadata, where):
         own = [method.config() for method in adaptation.methods.values()]
@@ -101,16 +108,32 @@ def check_checkpoint(
 
 def shrink_checkpoint(model: nn.Module, checkpoint: dict[str, Any]) -> None:
     """Leave the frozen backbones of ``model`` out of a checkpoint, and say what it belongs to."""
-    own = {prefix + key for prefix, one in find_adaptations(model).items() for key in one.own_keys()}
-    inside = tuple(find_adaptations(model))
-    for name in ("state_dict", "ema_state_dict"):
-        state = checkpoint.get(name, {})
-        head = "module." if name == "ema_state_dict" else ""
-        for key in list(state):
-            inner = key.removeprefix(head)
-            if inner.startswith(inside) and inner not in own:
-                del state[key]
-    checkpoint["peft"] = model_metadata(model)
+    checkpoint["peft"] = metadata = model_metadata(model)
+    for prefix, adaptation, theirs in pairs(model, metadata, "the checkpoint"):
+        own = adaptation.own_keys()
+        for name, head in {"state_dict": "", "ema_state_dict": "module."}.items():
+            for key in list(checkpoint.get(name, ())):
+                if key.startswith(head + prefix) and key.removeprefix(head + prefix) not in own:
+                    del checkpoint[name][key]
+            if name in checkpoint:
+                note_base(checkpoint, head + prefix, theirs["base"], name)
+
+
+def note_base(checkpoint: dict[str, Any], prefix: str, note: Mapping[str, Any], key: str = "state_dict") -> None:
+    """Write what is known of a base where the loading of a state dict finds it, however it is loaded.
+
+    Args:
+        checkpoint: The checkpoint, or a state dict alone; changed in place.
+        prefix: Of the backbone's keys in the state dict.
+        note: What is known (:meth:`~vpeft.core.adaptation.base_weights.BaseWeights.meet`).
+        key: Which of its state dicts.
+    """
+    state = checkpoint.get(key, checkpoint)
+    if not isinstance(state, OrderedDict):
+        state = checkpoint[key] = OrderedDict(state)
+    metadata = OrderedDict(getattr(state, "_metadata", {}))
+    metadata[prefix.rstrip(".")] = {**metadata.get(prefix.rstrip("."), {}), BASE_NOTE: dict(note)}
+    state._metadata = metadata
 
 
 def check_resumable(checkpoint: Mapping[str, Any], where: str) -> None:

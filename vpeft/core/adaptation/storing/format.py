@@ -29,6 +29,7 @@ from jsonschema.exceptions import best_match
 from mmengine.logging import HistoryBuffer, MMLogger
 from torch import Tensor
 
+from vpeft.core.adaptation.fingerprint import BASE_SCHEMA
 from vpeft.errors import UserError
 
 FORMAT = "vpeft-adapter-2"
@@ -49,7 +50,7 @@ _BACKBONE = {
     "host": {"type": "object", "required": ["name"], "properties": {"name": _TEXT}},
     "prefix": _TEXT,
     "fingerprint": _SUM,
-    "base": {"type": "object", "required": ["fingerprint"], "properties": {"fingerprint": _SUM}},
+    "base": BASE_SCHEMA,
 }
 _ONE = {
     "required": ["methods", "host"],
