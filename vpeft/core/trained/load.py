@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import nn
 
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.adaptation.storing.adapter_file import put_adapter, read_adapter
+from vpeft.core.adaptation.storing.adapter_file import put_adapter, read_adapter, read_metadata
 from vpeft.core.adaptation.storing.checkpoint import check_checkpoint
 from vpeft.core.adaptation.storing.fit import check_task
 from vpeft.core.models.build import build_model
@@ -58,3 +58,14 @@ def load_trained(cfg: Config, checkpoint: str) -> nn.Module:
         check_checkpoint(model, loaded, checkpoint, task=cfg.get("task"))
         load_state_dict(model, loaded["state_dict"], strict=True)
     return model.eval()
+
+
+def stored_metadata(checkpoint: str) -> dict[str, Any]:
+    """What a run's ``epoch_*.pth`` or adapter file says of its adapter; empty where it says nothing.
+
+    Raises:
+        UserError: The file is missing, broken, or of a newer format.
+    """
+    if checkpoint.endswith(".safetensors"):
+        return read_metadata(checkpoint)
+    return CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent").get("peft") or {}

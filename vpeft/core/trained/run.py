@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -21,7 +22,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from vpeft.core.trained.load import ADAPTER, load_trained
+from vpeft.core.adaptation.storing.fit import check_task, stated_classes
+from vpeft.core.trained.load import ADAPTER, load_trained, stored_metadata
 from vpeft.errors import UserError
 
 
@@ -101,9 +103,19 @@ class Run:
             return load_trained(self.cfg, str(self.checkpoint)).to(device)
 
     def dataset(self) -> Dataset:
-        """Its test set, read as in testing."""
+        """Its test set, read as in testing.
+
+        Raises:
+            UserError: Its classes are others than those that the run has learned, or its files are missing or broken.
+        """
         init_default_scope(self.cfg.get("default_scope", "mmengine"))
-        return DATASETS.build(self._test_dataset())
+        data = DATASETS.build(self._test_dataset())
+        check_task(self._said, str(self.checkpoint), classes=stated_classes(data))
+        return data
+
+    @functools.cached_property
+    def _said(self) -> dict[str, Any]:
+        return stored_metadata(str(self.checkpoint))
 
     def batches(self, indices: Sequence[int] | None = None, size: int = 64) -> Iterator[dict[str, list[Any]]]:
         """Batches of test samples, in order, as ``model.test_step`` takes them.

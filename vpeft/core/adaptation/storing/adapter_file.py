@@ -144,9 +144,9 @@ def check_base(adaptation: Adaptation, metadata: Mapping[str, Any], where: str) 
     """
     own = adaptation.host.description()
     for key, theirs in metadata["host"].items():
-        if own[key] != theirs:
+        if own.get(key) != theirs:
             raise UserError(
-                f"{where} belongs to another host: its {key} is {_short(theirs)}, this model's {_short(own[key])}."
+                f"{where} belongs to another host: its {key} is {_short(theirs)}, this model's {_short(own.get(key))}."
             )
     adaptation.base.check(metadata.get("base") or metadata["fingerprint"], where)
 
@@ -172,16 +172,8 @@ def put_adapter(model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mappi
     Raises:
         UserError: Base, keys or shapes differ; nothing is changed then.
     """
+    tensors = fitted(model, tensors, metadata, where)
     own = adapter_state(model, metadata["head"])
-    for prefix, adaptation, theirs in pairs(model, metadata, where):
-        check_base(adaptation, theirs, where)
-        if theirs["prefix"] != prefix:  # the same backbone, bare or inside another model
-            size = len(theirs["prefix"])
-            tensors = {prefix + k[size:]: v for k, v in tensors.items() if k.startswith(theirs["prefix"])}
-            own = {k: v for k, v in own.items() if k.startswith(prefix)}
-    check_tensors(
-        tensors, own, where, f"Attach {metadata['methods']} and build the same head, or save with head=False."
-    )
     kept = {key: own[key].clone() for key in tensors}
     with torch.no_grad():
         try:
@@ -193,6 +185,26 @@ def put_adapter(model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mappi
             raise
 
 
+def fitted(
+    model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], where: str
+) -> dict[str, Tensor]:
+    """An adapter's tensors by their keys inside ``model``, on which its methods are attached.
+
+    Raises:
+        UserError: Base, keys, shapes or kinds of number differ.
+    """
+    tensors, own = dict(tensors), adapter_state(model, metadata["head"])
+    for prefix, adaptation, theirs in pairs(model, metadata, where):
+        check_base(adaptation, theirs, where)
+        if theirs["prefix"] != prefix:  # the same backbone, bare or inside another model
+            size = len(theirs["prefix"])
+            tensors = {prefix + k[size:]: v for k, v in tensors.items() if k.startswith(theirs["prefix"])}
+            own = {k: v for k, v in own.items() if k.startswith(prefix)}
+    remedy = f"Attach {metadata['methods']} and build the same head, or save with head=False."
+    check_tensors(tensors, own, where, remedy)
+    return tensors
+
+
 def _short(value: Any) -> str:
-    text = str(value)
+    text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

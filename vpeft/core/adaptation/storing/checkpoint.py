@@ -14,7 +14,14 @@ from torch import nn
 from vpeft.core.adaptation.base_weights import LOAD_FROM
 from vpeft.core.adaptation.find import find_adaptations
 from vpeft.core.adaptation.fingerprint import require_whole
-from vpeft.core.adaptation.storing.adapter_file import adapter_state, check_base, model_metadata, pairs
+from vpeft.core.adaptation.storing.adapter_file import (
+    adapter_state,
+    check_base,
+    fitted,
+    model_metadata,
+    pairs,
+    read_adapter,
+)
 from vpeft.core.adaptation.storing.fit import check_task, check_tensors
 from vpeft.core.adaptation.storing.format import check_finite, check_metadata, check_plain, check_whole, seal
 from vpeft.core.backbones.block_forward import BASE_NOTE
@@ -54,6 +61,9 @@ def _whole(load: Callable[..., Any]) -> Callable[..., Any]:
     def loader(filename: str, map_location: Any = None, **options: Any) -> Any:
         if load is load_from_local and not os.path.isfile(os.path.expanduser(filename)):
             raise UserError(f"{filename} does not exist: give a run's epoch_*.pth, or its adapter file.")
+        if load is load_from_local and filename.endswith(".safetensors"):
+            tensors, metadata = read_adapter(filename)
+            return {"state_dict": OrderedDict(tensors), "peft": metadata}
         checkpoint = load(filename, map_location, **options)
         check_sum(checkpoint, filename)
         return checkpoint
@@ -76,7 +86,8 @@ def check_checkpoint(
 
     Args:
         model: The model.
-        checkpoint: As mmengine's loader gave it, which looks whether it is whole.
+        checkpoint: As mmengine's loader gave it, which looks whether it is whole; the keys of an adapter file's tensors
+            become the model's.
         where: The file.
         classes: Names of the classes that it is wanted for, None where they are not known.
         task: Name of the task, likewise.
@@ -87,7 +98,7 @@ def check_checkpoint(
     metadata = checkpoint.get("peft")
     state = checkpoint.get("state_dict", checkpoint)
     check_plain(state, where)
-    if not any(key in model.state_dict() for key in state):
+    if not any(key in model.state_dict() for key in state) and "head" not in (metadata or ()):
         raise UserError(f"{where} is a foreign checkpoint: none of its keys {list(state)[:3]} is in this model.")
     if metadata is None:
         if any(is_peft_key(key) for key in state):
@@ -97,13 +108,17 @@ def check_checkpoint(
             require_whole(adaptation.host.parameters(), state, prefix, where)
             note_base(checkpoint, prefix, {"file": where, "by": LOAD_FROM})
         return
+    check_task(metadata, where, task, classes)
     for _, adaptation, theirs in pairs(model, metadata, where):
         own = [method.config() for method in adaptation.methods.values()]
         if theirs["methods"] != own:
             raise UserError(f"{where} was trained with {theirs['methods']}, this config has {own}: use its own config.")
-        check_base(adaptation, theirs, where)
-    check_task(metadata, where, task, classes)
-    check_tensors(state, adapter_state(model), where, "Use the config that it was trained by.")
+        if "head" not in metadata:
+            check_base(adaptation, theirs, where)
+    if "head" in metadata:  # an adapter file, which may be of the backbone alone
+        checkpoint["state_dict"] = OrderedDict(fitted(model, state, metadata, where))
+    else:
+        check_tensors(state, adapter_state(model), where, "Use the config that it was trained by.")
 
 
 def shrink_checkpoint(model: nn.Module, checkpoint: dict[str, Any]) -> None:
