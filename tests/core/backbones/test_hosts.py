@@ -72,8 +72,8 @@ def test_map_size_prefix_and_block_order(host):
         assert block.sites["fc1"].module.out_features == block.hidden
         assert block.dim % block.heads == 0
     vpeft.attach(model, "Full")
-    flow = model.peft_adaptation.host.flow
     model(torch.randn(1, 3, *SIZES[host]))
+    flow = model.peft_adaptation.host.flow
     grids = {"mmaction.VisionTransformer": (2, 2, 2), "mmaction.SwinTransformer3D": (3, 2, 2)}
     grids |= {"mmdet.SwinTransformer": (4, 4), "mmseg.SwinTransformer": (4, 4)}
     assert flow.grid == grids.get(host, (4, 4) if "Vision" in host else (8, 8))

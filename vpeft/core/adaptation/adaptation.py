@@ -188,14 +188,14 @@ class Adaptation:
         base = {**self.merged, **self.originals}
         params = {p.name: p.param for p in self.host.parameters() if p.name in base}
         kept = {name: param.detach().clone() for name, param in params.items()}
-        before = self.host.flow.enabled
+        before = self.host.passes.enabled
         self._write(base)
-        self.host.flow.enabled = False
+        self.host.passes.enabled = False
         try:
             yield
         finally:
             self._write(kept)
-            self.host.flow.enabled = before
+            self.host.passes.enabled = before
 
     def _write(self, values: dict[str, Tensor]) -> None:
         with torch.no_grad():

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.passes import Passes
 from vpeft.core.backbones.sites.site import Site
 
 
@@ -40,7 +41,21 @@ Scores = Callable[[Tensor, Tensor], Tensor]
 @functools.cache
 def site_class(cls: type, mixin: type) -> type:
     """The subclass of ``cls`` whose forward is ``mixin``'s; one class per pair."""
-    return type(cls.__name__, (mixin, cls), {"__module__": cls.__module__, "plain_class": cls})
+    members = {"__module__": cls.__module__, "plain_class": cls, "site_mixin": mixin}
+    return type(cls.__name__, (Rebuilt, mixin, cls), members)
+
+
+class Rebuilt:
+    """Mixin: pickled by the two classes that it is made of, as no module holds the class itself."""
+
+    def __reduce_ex__(self, protocol: int) -> tuple[Any, ...]:
+        state = self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__  # object has it from 3.11 on
+        return _empty, (self.plain_class, self.site_mixin), state
+
+
+def _empty(cls: type, mixin: type) -> nn.Module:
+    made = site_class(cls, mixin)
+    return made.__new__(made)
 
 
 class SiteBlock:
@@ -51,9 +66,14 @@ class SiteBlock:
     """
 
     plain_class: type
-    peft_flow: Flow
+    peft_passes: Passes
     peft_index: int
     peft_sites: dict[str, Site]
+
+    @property
+    def peft_flow(self) -> Flow:
+        """The pass that is inside this block."""
+        return self.peft_passes.at(self.peft_index)
 
     def site_norm1(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} states no norm1")
@@ -92,8 +112,9 @@ class SiteBlock:
             scores: :meth:`site_scores`, with the mask where it takes one.
         """
         qkv = self.peft_sites["core"].before(QKV(q, k, v, x))
-        if self.peft_flow.recorder is not None:
-            self.peft_flow.recorder(self, qkv, scores or self.site_scores)
+        recorder = self.peft_flow.recorder
+        if recorder is not None:
+            recorder(self, qkv, scores or self.site_scores)
         return qkv
 
     def site_unit(self, name: str, norm: Operation, operation: Operation, drop: Operation, x: Tensor) -> Tensor:
@@ -105,12 +126,14 @@ class SiteBlock:
 
     def site_forward(self, x: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
         """The block on a stream ``(B, prefix + H*W, C)``, in video ``(B, prefix + T*H*W, C)``."""
-        self.peft_flow.enter(self.peft_index, grid)
+        mark = self.peft_passes.enter(self.peft_index, grid, x)
         block = self.peft_sites["block"]
         start = x = block.before(x)
         x = self.site_unit("attn", self.site_norm1, self.site_attention, self.site_drop1, x)
         x = self.site_unit("mlp", self.site_norm2, self.site_mlp, self.site_drop2, x)
-        return block.after(start, x)
+        x = block.after(start, x)
+        self.peft_passes.leave(mark, x)
+        return x
 
 
 class SiteBackbone:

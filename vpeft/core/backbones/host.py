@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteBackbone, SiteBlock, site_class
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.passes import CloseHook, OpenHook, Passes
 from vpeft.core.backbones.sites.site import BRANCH_PLACEMENTS, PLACEMENTS, AfterHook, BeforeHook, Placed, Site
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.core.backbones.wrappers import unwrap
@@ -110,7 +112,7 @@ class Host:
 
     def __init__(self, backbone: nn.Module) -> None:
         self.backbone = backbone
-        self.flow = Flow()
+        self.passes = Passes()
         self.blocks: list[Block] = []
         self.modules: dict[str, nn.Module] = {}
         self.identities: dict[str, nn.Module] = {}
@@ -127,12 +129,18 @@ class Host:
         self.hooks: list[Any] = []
         self.describe()
         self.outputs = self.outputs or [len(self.blocks) - 1]
+        self.passes.last = len(self.blocks) - 1
         self._make_sites()
 
     @classmethod
     def registered_name(cls) -> str:
         """Its name in ``HOSTS``."""
         return next(name for name, host in HOSTS.module_dict.items() if host is cls)
+
+    @property
+    def flow(self) -> Flow:
+        """The pass that runs in this thread, or ran last."""
+        return self.passes.current
 
     # What a host states -------------------------------------------------------------------------------------------
 
@@ -179,22 +187,23 @@ class Host:
     # Sites ----------------------------------------------------------------------------------------------------------
 
     def _make_sites(self) -> None:
-        flow = self.flow
+        passes = self.passes
         self.sites = {
-            name: Site(name, flow, channels_first=name in self.channels_first, module=module)
+            name: Site(name, passes, channels_first=name in self.channels_first, module=module)
             for name, module in {**self.modules, **self.identities}.items()
         }
         for block in self.blocks:
             block.host = self
-            block.sites = {name: Site(name, flow, module=module) for name, module in self.block_modules(block).items()}
+            make = partial(Site, passes=passes, index=block.index)
+            block.sites = {name: make(name, module=module) for name, module in self.block_modules(block).items()}
             sites = block.sites
             scale1, scale2 = self.block_scales(block)
-            sites["core"] = sites["qkv"].keys = Site("core", flow, allowed=("before",))
-            sites["block"] = Site("block", flow)
-            sites["attn_branch"] = Site("attn_branch", flow, BRANCH_PLACEMENTS, fold=(sites["proj"], scale1))
-            sites["mlp_branch"] = Site("mlp_branch", flow, BRANCH_PLACEMENTS, fold=(sites["fc2"], scale2))
+            sites["core"] = sites["qkv"].keys = make("core", allowed=("before",))
+            sites["block"] = make("block")
+            sites["attn_branch"] = make("attn_branch", allowed=BRANCH_PLACEMENTS, fold=(sites["proj"], scale1))
+            sites["mlp_branch"] = make("mlp_branch", allowed=BRANCH_PLACEMENTS, fold=(sites["fc2"], scale2))
             for name in ("attn_residual", "mlp_residual"):
-                sites[name] = Site(name, flow, allowed=("parallel", "after", "shortcut"))
+                sites[name] = make(name, allowed=("parallel", "after", "shortcut"))
 
     def place(self, site: str, placement: str, module: nn.Module, name: str, block: Block | None = None) -> None:
         """Put ``module`` at a site of ``block``, or of the backbone where ``block`` is None.
@@ -238,13 +247,15 @@ class Host:
     def adopt(self) -> None:
         """Run the backbone through its sites from now on."""
         for block in self.blocks:
-            block.module.peft_flow = self.flow
+            block.module.peft_passes = self.passes
             block.module.peft_index = block.index
             block.module.peft_sites = block.sites
             block.module.__class__ = site_class(type(block.module), self.block_mixin)
         self.backbone.__class__ = site_class(type(self.backbone), SiteBackbone)
         embedding = self.backbone.patch_embed
         self.hooks = [
+            self.backbone.register_forward_pre_hook(OpenHook(self.passes), prepend=True),
+            self.backbone.register_forward_hook(CloseHook(self.passes), always_call=True),
             embedding.register_forward_pre_hook(_Begin(self)),
             embedding.register_forward_hook(_Embedded(self)),
         ]
@@ -271,7 +282,7 @@ class Host:
                 module.__class__ = module.plain_class
             module._modules.pop(PEFT_KEY, None)
         for block in self.blocks:
-            for name in ("peft_flow", "peft_index", "peft_sites"):
+            for name in ("peft_passes", "peft_index", "peft_sites"):
                 block.module.__dict__.pop(name, None)
         self._make_sites()
 
@@ -336,7 +347,7 @@ class _Begin:
         self.host = host
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.host.flow.begin(self.host.prefix)
+        self.host.passes.begin(self.host.prefix)
 
 
 class _Embedded(_Begin):

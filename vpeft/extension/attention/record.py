@@ -158,10 +158,10 @@ def record_attention(model: nn.Module, blocks: Sequence[int] | None = None) -> I
             if not -count <= index < count:
                 raise UserError(f"no block {index}: {host.registered_name()} has the blocks 0 to {count - 1}.")
         recorder = AttentionRecorder([index % count for index in chosen])
-        host.flow.recorder = recorder
+        host.passes.record(recorder)
         yield recorder.kept
     finally:
-        host.flow.recorder = None
+        host.passes.record(None)
         if plain:
             adaptation.detach()
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 
 class Flow:
-    """What the placed modules may know of the forward pass that runs: one object per host.
+    """What the placed modules may know of the forward pass that runs: one object per pass.
 
     Attributes:
         grid: Extents of the current token map: height and width, in video with the frames before them.
         prefix: Tokens that stand before the map in the stream (class token, registers, prompts).
         index: Index of the current block.
-        enabled: False while the adapter is switched off: every site then is its plain operation.
         state: Tensors that a method hands from one block to a later one, by method key and block index. The block
             index keeps it right when activation checkpointing runs a block a second time.
         recorder: Is shown every block's attention as it is computed (:meth:`SiteBlock.site_core`); None records
             nothing and costs nothing.
+        with_graph: The pass began where autograd runs.
+        ended: Nothing of the pass is to come.
+        left: Storage of the tensor that left the last block.
     """
 
     def __init__(self) -> None:
@@ -29,23 +30,11 @@ class Flow:
         self.own_prefix = 0
         self.prefix = 0
         self.index = -1
-        self.enabled = True
         self.state: dict[str, dict[int, Tensor]] = {}
         self.recorder: Callable[..., None] | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Flow:
-        """A fresh flow with the same switch: tensors of a running graph cannot and need not be copied."""
-        copy = memo[id(self)] = Flow()
-        copy.grid, copy.own_prefix, copy.prefix, copy.enabled = (
-            self.grid,
-            self.own_prefix,
-            self.prefix,
-            self.enabled,
-        )
-        return copy
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "state": {}, "recorder": None}
+        self.with_graph = False
+        self.ended = False
+        self.left: int | None = None
 
     def begin(self, prefix: int) -> None:
         """Start a forward pass of a host whose stream has ``prefix`` tokens before the map."""

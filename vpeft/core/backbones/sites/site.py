@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.passes import Passes
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 
 PLACEMENTS = ("before", "around", "parallel", "after", "beside", "late", "shortcut")
@@ -48,7 +49,8 @@ class Site:
 
     Attributes:
         name: Its name in the vocabulary of sites.
-        flow: The host's flow.
+        passes: The host's passes.
+        index: Index of its block; None at the backbone itself.
         allowed: Placements that the place can take.
         channels_first: The operation's output is ``(B, C, H, W)``; placed modules always see channels last.
         module: The module (or stated linear) whose weights the site's operation is; None between modules.
@@ -59,7 +61,8 @@ class Site:
     """
 
     name: str
-    flow: Flow
+    passes: Passes
+    index: int | None = None
     allowed: tuple[str, ...] = MODULE_PLACEMENTS
     channels_first: bool = False
     module: nn.Module | StatedLinear | None = field(default=None, repr=False)
@@ -69,47 +72,68 @@ class Site:
 
     def placed(self, *placements: str) -> list[Placed]:
         """The entries of ``placements`` that are to run now, in order."""
-        if not self.flow.enabled:
+        if not self.passes.enabled:
             return []
         return [entry for entry in self.entries if entry.active and entry.placement in placements]
 
     def before(self, x: Tensor) -> Tensor:
         """Apply the ``before`` modules to the operation's input."""
         for entry in self.placed("before"):
-            x = entry.module(x, self.flow)
+            x = self._changed(entry, x)
         return x
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Apply the ``shortcut`` modules to the identity path."""
         for entry in self.placed("shortcut"):
-            x = entry.module(x, self.flow)
+            x = self._changed(entry, x)
         return x
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
         """Apply ``parallel`` and ``after`` modules to the operation's output ``y`` of the input ``x``, in order."""
         for entry in self.placed("parallel", "after"):
-            if entry.placement == "after":
-                y = entry.module(y, self.flow)
-            else:
-                add_to = getattr(entry.module, "add_to", None)
-                y = add_to(y, x, self.flow) if add_to else y + entry.module(x, self.flow)
+            y = self._changed(entry, y) if entry.placement == "after" else self._added(entry, x, y)
         return y
 
     def run(self, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """``operation`` with everything placed around it."""
         x = self.before(x)
         for entry in self.placed("around"):
-            operation = partial(entry.module.around, operation, flow=self.flow)
+            operation = partial(self._around, entry, operation)
         return self.after(x, operation(x))
 
     def dropped(self, x: Tensor, y: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         """A branch's output ``y`` of the input ``x`` through DropPath, with the ``beside`` and ``late`` modules."""
         y = drop(y)
         for entry in self.placed("beside"):
-            y = y + drop(entry.module(x, self.flow))
+            y = y + drop(self._changed(entry, x))
         for entry in self.placed("late"):
-            y = entry.module(y, self.flow)
+            y = self._changed(entry, y)
         return y
+
+    # The adapter computes in its own precision; the stream keeps its own.
+
+    def _changed(self, entry: Placed, x: Any) -> Any:
+        flow, dtype = self.passes.at(self.index), self.passes.precision(x)
+        return entry.module(x, flow) if dtype is None else _cast(entry.module(_cast(x, dtype), flow), like=x)
+
+    def _added(self, entry: Placed, x: Tensor, y: Tensor) -> Tensor:
+        flow, dtype = self.passes.at(self.index), self.passes.precision(y)
+        add_to = getattr(entry.module, "add_to", None)
+        if dtype is None:
+            return add_to(y, x, flow) if add_to else y + entry.module(x, flow)
+        x, wide = x.to(dtype), y.to(dtype)
+        return (add_to(wide, x, flow) if add_to else wide + entry.module(x, flow)).to(y.dtype)
+
+    def _around(self, entry: Placed, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        y = entry.module.around(operation, x, self.passes.at(self.index))
+        return y if self.passes.precision(x) is None else y.to(x.dtype)
+
+
+def _cast(x: Any, dtype: torch.dtype | None = None, like: Any = None) -> Any:
+    """A tensor, or a named tuple of tensors, in another precision: ``dtype``, or that of ``like``."""
+    if isinstance(x, Tensor):
+        return x.to(dtype or like.dtype)
+    return type(x)(*(part.to(dtype or old.dtype) for part, old in zip(x, like or x, strict=True)))
 
 
 class BeforeHook:

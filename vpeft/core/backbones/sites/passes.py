@@ -1,0 +1,274 @@
+"""Which forward pass is it that runs here?
+
+Every pass has a :class:`Flow` of its own. It begins with the patch embedding, however the backbone is called, and is
+found again by
+
+* the thread: each thread runs its own passes;
+* the nesting: a pass that is run inside another, in a hook of the user's, leaves the outer one as it was;
+* the tensor: a block that activation checkpointing runs again in ``backward``, maybe in another thread and after other
+  passes, gets the pass in which this tensor entered it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Variable
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from vpeft.core.backbones.sites.flow import Flow
+from vpeft.errors import UserError
+
+#: Passes of one thread that may wait for one another at most; what is more has been left by an early stop.
+WAITING = 4
+#: Entries into blocks under re-entrant checkpointing that are remembered.
+REENTRANT = 4096
+
+
+class Mark:
+    """How a pass entered a block: what a second run of the block must find.
+
+    The state is that from before the block, so that whatever keeps the mark (a node of the graph behind the block)
+    keeps no graph that it belongs to.
+    """
+
+    def __init__(self, flow: Flow, index: int, x: Tensor, storage: StorageWeakRef) -> None:
+        self.grid, self.own_prefix, self.index, self.shape = flow.grid, flow.own_prefix, index, x.shape
+        self.storage = storage
+        #: Under re-entrant checkpointing the tensors would be without a graph: only that there are some is known.
+        self.reentrant = not torch.is_grad_enabled()
+        self.hands_on = sorted(flow.state) if self.reentrant else []
+        self.state = {} if self.reentrant else {key: dict(kept) for key, kept in flow.state.items()}
+
+    def flow(self) -> Flow:
+        """The pass as it was."""
+        if self.hands_on:
+            raise UserError(
+                f"{', '.join(self.hands_on)} hands tensors from block to block, whose gradients re-entrant activation "
+                "checkpointing loses: use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
+            )
+        flow = Flow()
+        flow.grid, flow.own_prefix, flow.state = self.grid, self.own_prefix, self.state
+        flow.state = {key: dict(kept) for key, kept in self.state.items()}
+        return flow
+
+
+class Again(NamedTuple):
+    """A second run of some blocks in ``backward``: which, and with what."""
+
+    run: tuple[Any, ...]
+    flow: Flow
+
+
+class Here(threading.local):
+    """What one thread runs."""
+
+    def __init__(self) -> None:
+        self.flows: list[Flow] = []
+        self.outer: list[list[Flow]] = []
+        self.again: list[Again] = []
+        self.recorder = None
+
+
+class Passes:
+    """The passes of one host.
+
+    Attributes:
+        enabled: False while the adapter is switched off, in all threads: every site then is its plain operation.
+        last: Index of the last block.
+        sample: Module and name of a parameter of the adapter, which shows its precision; None without any.
+    """
+
+    def __init__(self, last: int = 0) -> None:
+        self.enabled = True
+        self.last = last
+        self.sample: tuple[nn.Module, str] | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._here = Here()
+        self._marks: WeakValueDictionary[tuple[int, int], Mark] = WeakValueDictionary()
+        self._kept: deque[Mark] = deque(maxlen=REENTRANT)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: passes that run stay with the original."""
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._clear()
+
+    # The pass of this thread ----------------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> Flow:
+        """The pass that runs in this thread, or ran last; a fresh one where none has."""
+        here = self._here
+        if here.again and here.again[0].run == _run():
+            return here.again[0].flow
+        if not here.flows:
+            here.flows = [Flow()]
+        return here.flows[-1]
+
+    def at(self, index: int | None) -> Flow:
+        """The pass that is inside block ``index``: the current one unless another ran in between."""
+        flow = self.current
+        flows = self._here.flows
+        if index is None or flow.index == index or len(flows) < 2:
+            return flow
+        return self._choose(next((f for f in reversed(flows) if f.index == index and not f.ended), flow))
+
+    def record(self, recorder: Any) -> None:
+        """Show the attention of this thread's coming passes to ``recorder``; None ends it."""
+        self._here.recorder = recorder
+
+    def open(self) -> None:
+        """The backbone is called: what ran here waits."""
+        here = self._here
+        here.outer.append(here.flows if here.outer else [flow for flow in here.flows if self._waits(flow)])
+        here.flows = []
+
+    def close(self) -> None:
+        """The backbone is left, by an error too: what waited goes on. The last pass of all can still be looked at."""
+        here = self._here
+        if not here.outer:
+            return
+        waited = here.outer.pop()
+        for flow in here.flows:
+            flow.ended = True
+        here.flows = waited if here.outer else [*waited, *here.flows[-1:]]
+
+    def begin(self, prefix: int) -> None:
+        """Start a pass of a host whose stream has ``prefix`` tokens before the map."""
+        here, flow = self._here, Flow()
+        flow.begin(prefix)
+        flow.recorder = here.recorder
+        if torch.compiler.is_compiling():
+            here.flows = [flow]
+        elif recomputing():
+            self._repeat(flow)
+        else:
+            flow.with_graph = torch.is_grad_enabled()
+            here.flows = [*[f for f in here.flows if self._waits(f)][1 - WAITING :], flow]
+
+    def enter(self, index: int, grid: tuple[int, ...] | None, x: Tensor) -> Mark | None:
+        """Enter block ``index`` with the stream ``x``; gives what is to be handed to :meth:`leave`."""
+        if torch.compiler.is_compiling():
+            self.current.enter(index, grid)
+            return None
+        if recomputing():
+            self._enter_again(index, grid, x)
+            return None
+        flow = self.current
+        if len(self._here.flows) > 1:
+            before = [f for f in reversed(self._here.flows) if f.index < index and not f.ended]
+            came = _storage(x)
+            flow = self._choose(next((f for f in before if f.left == came), before[0] if before else flow))
+        flow.enter(index, grid)
+        return self._mark(flow, index, x) if flow.with_graph else None
+
+    def leave(self, mark: Mark | None, y: Tensor) -> None:
+        """Leave a block with its output."""
+        if torch.compiler.is_compiling():
+            return
+        self.current.left = _storage(y)
+        if mark is not None and y.grad_fn is not None:
+            y.grad_fn.metadata["vpeft"] = mark  # it lives as long as the graph that could run the block again
+
+    def precision(self, x: Any) -> torch.dtype | None:
+        """What a placed module wants its input cast to; None where nothing is to be cast, as under autocast."""
+        if self.sample is None:
+            return None
+        x = x if isinstance(x, Tensor) else x[0]
+        dtype = getattr(*self.sample).dtype
+        return None if x.dtype is dtype or torch.is_autocast_enabled(x.device.type) else dtype
+
+    def _waits(self, flow: Flow) -> bool:
+        return not flow.ended and flow.index < self.last
+
+    def _choose(self, flow: Flow) -> Flow:
+        flows = self._here.flows
+        self._here.flows = [*(f for f in flows if f is not flow), flow]
+        return flow
+
+    # Second runs ----------------------------------------------------------------------------------------------------
+
+    def _mark(self, flow: Flow, index: int, x: Tensor) -> Mark | None:
+        try:
+            storage = StorageWeakRef(x.untyped_storage())
+        except (RuntimeError, NotImplementedError):  # tensors of torch.func have none
+            return None
+        mark = self._marks[index, storage.cdata] = Mark(flow, index, x, storage)
+        if mark.reentrant:
+            self._kept.append(mark)
+        return mark
+
+    def _enter_again(self, index: int, grid: tuple[int, ...] | None, x: Tensor) -> None:
+        again = self._here.again
+        mark = self._marks.get((index, _storage(x)))
+        if mark is not None:
+            flow = mark.flow()
+        elif again and again[0].run == _run() and again[0].flow.index < index:
+            flow = again[0].flow  # the next block of a group that is run again
+        else:
+            flow = self._only(index, x).flow()
+        self._repeat(flow)
+        flow.enter(index, grid)
+
+    def _only(self, index: int, x: Tensor) -> Mark:
+        marks = [mark for mark in self._marks.values() if mark.index == index and mark.shape == x.shape]
+        alike = {(mark.grid, mark.own_prefix, id(mark) if mark.state else None) for mark in marks}
+        if len(alike) != 1:
+            raise UserError(
+                f"block {index} is run again in backward, and {len(marks)} passes could be the one: checkpoint single "
+                "blocks or the whole backbone, and leave their inputs where they are."
+            )
+        return marks[0]
+
+    def _repeat(self, flow: Flow) -> None:
+        again = self._here.again
+        if not again:
+            Variable._execution_engine.queue_callback(again.clear)
+        again[:] = [Again(_run(), flow)]
+
+
+class OpenHook:
+    """Forward pre-hook of the backbone; an object, so that it survives ``deepcopy`` and pickle."""
+
+    def __init__(self, passes: Passes) -> None:
+        self.passes = passes
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if not torch.compiler.is_compiling():
+            self.passes.open()
+
+
+class CloseHook(OpenHook):
+    """Forward hook of the backbone."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not torch.compiler.is_compiling():
+            self.passes.close()
+
+
+def recomputing() -> bool:
+    """Whether this is a forward pass inside a backward pass: checkpointing runs something again."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def _run() -> tuple[Any, ...]:
+    """Which second run this is: all its blocks are run for one node of one backward pass."""
+    node = torch._C._current_autograd_node()
+    return (torch._C._current_graph_task_id(), None if node is None else (node.name(), node._sequence_nr()))
+
+
+def _storage(x: Tensor) -> int | None:
+    try:
+        return x.untyped_storage()._cdata
+    except (RuntimeError, NotImplementedError):  # tensors of torch.func have none
+        return None
