@@ -49,16 +49,17 @@ class CarryIn(Stateless):
 
 
 class TakeOut(Stateless):
-    """Takes the prompts out of the stream behind a block, and keeps them for whoever comes next."""
+    """Takes the prompts out of the stream behind a block; with ``keep`` for whoever comes next."""
 
-    def __init__(self, key: str, length: int) -> None:
+    def __init__(self, key: str, length: int, keep: bool) -> None:
         super().__init__()
-        self.key, self.length = key, length
+        self.key, self.length, self.keep = key, length, keep
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         last = flow.prefix
         flow.prefix = first = last - self.length
-        flow.state.setdefault(self.key, {})[flow.index] = x[:, first:last]
+        if self.keep:
+            flow.state.setdefault(self.key, {})[flow.index] = x[:, first:last]
         return torch.cat((x[:, :first], x[:, last:]), dim=1) if first else x[:, last:]
 
 
@@ -125,11 +126,16 @@ class VPT(Method):
     def prompts(self, host: Host, block: Block) -> Prompts:
         return Prompts(self.prompt_length, block.dim, self.bound(host), self.drop)
 
-    def place_out(self, host: Host, block: Block) -> None:
-        block.place("block", "after", TakeOut(host.method_key, self.prompt_length), "out")
+    def place_out(self, host: Host, block: Block, keep: bool) -> None:
+        keep = keep or (block is host.blocks[-1] and self.pools(host))
+        block.place("block", "after", TakeOut(host.method_key, self.prompt_length, keep), "out")
+
+    def pools(self, host: Host) -> bool:
+        """Whether the head's mean runs over the prompts too."""
+        return bool(host.pools_map and self.pool_prompts and host.output_norms)
 
     def place_pool(self, host: Host) -> None:
-        if host.pools_map and self.pool_prompts and host.output_norms:
+        if self.pools(host):
             norm = host.output_norms[-1]
             host.place(norm, "before", JoinPool(host.method_key, host.blocks[-1].index), "join")
             host.place(norm, "after", SpreadPool(self.prompt_length, host.flat_stream), "spread")
@@ -152,7 +158,7 @@ class VPTShallow(VPT):
             else:
                 merge = block.stage if block.stage != before.stage else None
                 block.place("block", "before", CarryIn(host.method_key, host, merge), "carry")
-            self.place_out(host, block)
+            self.place_out(host, block, keep=True)
             before = block
         self.place_pool(host)
 
@@ -171,7 +177,7 @@ class VPTDeep(VPT):
     def build(self, host: Host) -> None:
         for block in host.blocks:
             block.place("block", "before", self.prompts(host, block), "prompts")
-            self.place_out(host, block)
+            self.place_out(host, block, keep=False)
         self.place_pool(host)
 
     def count(self, host: Host) -> int:

@@ -22,7 +22,9 @@ class Flow:
             nothing and costs nothing.
         with_graph: The pass began where autograd runs.
         ended: Nothing of the pass is to come.
+        inside: The current block has not been left.
         left: Storage of the tensor that left the last block.
+        number: Counts the passes that wait for one another.
     """
 
     def __init__(self) -> None:
@@ -34,7 +36,9 @@ class Flow:
         self.recorder: Callable[..., None] | None = None
         self.with_graph = False
         self.ended = False
+        self.inside = False
         self.left: int | None = None
+        self.number = 0
 
     def begin(self, prefix: int) -> None:
         """Start a forward pass of a host whose stream has ``prefix`` tokens before the map."""
@@ -43,7 +47,7 @@ class Flow:
 
     def enter(self, index: int, grid: tuple[int, ...] | None = None) -> None:
         """Enter block ``index`` whose map has the extents ``grid`` (left as they are when None)."""
-        self.index = index
+        self.index, self.inside = index, True
         self.prefix = self.own_prefix
         if grid is not None:
             self.grid = tuple(int(size) for size in grid)

@@ -40,22 +40,30 @@ class Mark:
     def __init__(self, flow: Flow, index: int, x: Tensor, storage: StorageWeakRef) -> None:
         self.grid, self.own_prefix, self.index, self.shape = flow.grid, flow.own_prefix, index, x.shape
         self.storage = storage
-        #: Under re-entrant checkpointing the tensors would be without a graph: only that there are some is known.
         self.reentrant = not torch.is_grad_enabled()
-        self.hands_on = sorted(flow.state) if self.reentrant else []
-        self.state = {} if self.reentrant else {key: dict(kept) for key, kept in flow.state.items()}
+        self.state = _copied(flow.state)
 
     def flow(self) -> Flow:
         """The pass as it was."""
-        if self.hands_on:
+        flow = Flow()
+        flow.grid, flow.own_prefix, flow.state = self.grid, self.own_prefix, _copied(self.state)
+        return flow
+
+    def keep(self, flow: Flow, y: Tensor) -> None:
+        """Live as long as the graph of the block does: what it gave out, and what it hands on."""
+        made = [y]
+        for key, kept in flow.state.items():
+            before = self.state.get(key, {})
+            made += [value for index, value in kept.items() if before.get(index) is not value]
+        if self.reentrant and len(made) > 1:
             raise UserError(
-                f"{', '.join(self.hands_on)} hands tensors from block to block, whose gradients re-entrant activation "
+                f"{', '.join(flow.state)} hands tensors from block to block, whose gradients re-entrant activation "
                 "checkpointing loses: use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
             )
-        flow = Flow()
-        flow.grid, flow.own_prefix, flow.state = self.grid, self.own_prefix, self.state
-        flow.state = {key: dict(kept) for key, kept in self.state.items()}
-        return flow
+        for value in made:
+            for tensor in value if isinstance(value, tuple) else (value,):
+                if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
+                    tensor.grad_fn.metadata["vpeft"] = self
 
 
 class Again(NamedTuple):
@@ -115,13 +123,16 @@ class Passes:
             here.flows = [Flow()]
         return here.flows[-1]
 
-    def at(self, index: int | None) -> Flow:
-        """The pass that is inside block ``index``: the current one unless another ran in between."""
+    def at(self, index: int | None, x: Any = None) -> Flow:
+        """The pass that is inside block ``index``, or of which ``x`` comes: the current one unless another ran since."""
         flow = self.current
-        flows = self._here.flows
-        if index is None or flow.index == index or len(flows) < 2:
+        flows = [f for f in reversed(self._here.flows) if not f.ended]
+        if len(flows) < 2 or (flow.index == index and flow.inside):
             return flow
-        return self._choose(next((f for f in reversed(flows) if f.index == index and not f.ended), flow))
+        if index is None:
+            came = _storage(x) if isinstance(x, Tensor) else None
+            return self._choose(next((f for f in flows if f.left == came), flow))
+        return self._choose(next((f for f in flows if f.index == index and f.inside), flow))
 
     def record(self, recorder: Any) -> None:
         """Show the attention of this thread's coming passes to ``recorder``; None ends it."""
@@ -130,7 +141,7 @@ class Passes:
     def open(self) -> None:
         """The backbone is called: what ran here waits."""
         here = self._here
-        here.outer.append(here.flows if here.outer else [flow for flow in here.flows if self._waits(flow)])
+        here.outer.append([flow for flow in here.flows if self._waits(flow)])
         here.flows = []
 
     def close(self) -> None:
@@ -141,7 +152,8 @@ class Passes:
         waited = here.outer.pop()
         for flow in here.flows:
             flow.ended = True
-        here.flows = waited if here.outer else [*waited, *here.flows[-1:]]
+        own = sorted(here.flows, key=lambda flow: flow.number)[:1]
+        here.flows = waited if here.outer else [*waited, *own]
 
     def begin(self, prefix: int) -> None:
         """Start a pass of a host whose stream has ``prefix`` tokens before the map."""
@@ -154,6 +166,7 @@ class Passes:
             self._repeat(flow)
         else:
             flow.with_graph = torch.is_grad_enabled()
+            flow.number = 1 + max((f.number for f in here.flows), default=0)
             here.flows = [*[f for f in here.flows if self._waits(f)][1 - WAITING :], flow]
 
     def enter(self, index: int, grid: tuple[int, ...] | None, x: Tensor) -> Mark | None:
@@ -176,9 +189,10 @@ class Passes:
         """Leave a block with its output."""
         if torch.compiler.is_compiling():
             return
-        self.current.left = _storage(y)
-        if mark is not None and y.grad_fn is not None:
-            y.grad_fn.metadata["vpeft"] = mark  # it lives as long as the graph that could run the block again
+        flow = self.current
+        flow.inside, flow.left = False, _storage(y)
+        if mark is not None:
+            mark.keep(flow, y)
 
     def precision(self, x: Any) -> torch.dtype | None:
         """What a placed module wants its input cast to; None where nothing is to be cast, as under autocast."""
@@ -189,7 +203,8 @@ class Passes:
         return None if x.dtype is dtype or torch.is_autocast_enabled(x.device.type) else dtype
 
     def _waits(self, flow: Flow) -> bool:
-        return not flow.ended and flow.index < self.last
+        # While the backbone is being called, a pass is not over before the call is.
+        return not flow.ended and (flow.index < self.last or bool(self._here.outer))
 
     def _choose(self, flow: Flow) -> Flow:
         flows = self._here.flows
@@ -265,6 +280,10 @@ def _run() -> tuple[Any, ...]:
     """Which second run this is: all its blocks are run for one node of one backward pass."""
     node = torch._C._current_autograd_node()
     return (torch._C._current_graph_task_id(), None if node is None else (node.name(), node._sequence_nr()))
+
+
+def _copied(state: dict[str, dict[int, Any]]) -> dict[str, dict[int, Any]]:
+    return {key: dict(kept) for key, kept in state.items()}
 
 
 def _storage(x: Tensor) -> int | None:

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import Passes
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 
@@ -91,7 +92,8 @@ class Site:
     def after(self, x: Tensor, y: Tensor) -> Tensor:
         """Apply ``parallel`` and ``after`` modules to the operation's output ``y`` of the input ``x``, in order."""
         for entry in self.placed("parallel", "after"):
-            y = self._changed(entry, y) if entry.placement == "after" else self._added(entry, x, y)
+            flow = self.passes.at(self.index, x)
+            y = self._changed(entry, y, flow) if entry.placement == "after" else self._added(entry, x, y, flow)
         return y
 
     def run(self, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -112,12 +114,12 @@ class Site:
 
     # The adapter computes in its own precision; the stream keeps its own.
 
-    def _changed(self, entry: Placed, x: Any) -> Any:
-        flow, dtype = self.passes.at(self.index), self.passes.precision(x)
+    def _changed(self, entry: Placed, x: Any, flow: Flow | None = None) -> Any:
+        flow, dtype = flow or self.passes.at(self.index, x), self.passes.precision(x)
         return entry.module(x, flow) if dtype is None else _cast(entry.module(_cast(x, dtype), flow), like=x)
 
-    def _added(self, entry: Placed, x: Tensor, y: Tensor) -> Tensor:
-        flow, dtype = self.passes.at(self.index), self.passes.precision(y)
+    def _added(self, entry: Placed, x: Tensor, y: Tensor, flow: Flow) -> Tensor:
+        dtype = self.passes.precision(y)
         add_to = getattr(entry.module, "add_to", None)
         if dtype is None:
             return add_to(y, x, flow) if add_to else y + entry.module(x, flow)
