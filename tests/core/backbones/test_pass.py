@@ -117,7 +117,7 @@ def test_reentrant_checkpointing_is_refused_where_tensors_are_handed_on(method):
     model.patch_embed.register_forward_hook(lambda module, args, output: output.requires_grad_())
     for block in blocks(model):
         checkpointed(block, use_reentrant=True)
-    with pytest.raises(UserError, match="hands tensors from block to block.*use_reentrant=False"):
+    with pytest.raises(UserError, match=r"hands tensors from block to block.*use_reentrant=False"):
         tokens(model, images()).square().sum().backward()
 
 

@@ -112,7 +112,7 @@ class SiteBlock:
             scores: :meth:`site_scores`, with the mask where it takes one.
         """
         qkv = self.peft_sites["core"].before(QKV(q, k, v, x))
-        recorder = self.peft_flow.recorder
+        recorder = self.peft_passes.recorder
         if recorder is not None:
             recorder(self, qkv, scores or self.site_scores)
         return qkv

@@ -158,10 +158,10 @@ def record_attention(model: nn.Module, blocks: Sequence[int] | None = None) -> I
             if not -count <= index < count:
                 raise UserError(f"no block {index}: {host.registered_name()} has the blocks 0 to {count - 1}.")
         recorder = AttentionRecorder([index % count for index in chosen])
-        host.passes.record(recorder)
+        host.passes.recorder = recorder
         yield recorder.kept
     finally:
-        host.passes.record(None)
+        host.passes.recorder = None
         if plain:
             adaptation.detach()
 

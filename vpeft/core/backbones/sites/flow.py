@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,8 +17,6 @@ class Flow:
         index: Index of the current block.
         state: Tensors that a method hands from one block to a later one, by method key and block index. The block
             index keeps it right when activation checkpointing runs a block a second time.
-        recorder: Is shown every block's attention as it is computed (:meth:`SiteBlock.site_core`); None records
-            nothing and costs nothing.
         with_graph: The pass began where autograd runs.
         ended: Nothing of the pass is to come.
         inside: The current block has not been left.
@@ -33,7 +30,6 @@ class Flow:
         self.prefix = 0
         self.index = -1
         self.state: dict[str, dict[int, Tensor]] = {}
-        self.recorder: Callable[..., None] | None = None
         self.with_graph = False
         self.ended = False
         self.inside = False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -80,7 +81,7 @@ class Here(threading.local):
         self.flows: list[Flow] = []
         self.outer: list[list[Flow]] = []
         self.again: list[Again] = []
-        self.recorder = None
+        self.recorder: Callable[..., None] | None = None
 
 
 class Passes:
@@ -124,18 +125,23 @@ class Passes:
         return here.flows[-1]
 
     def at(self, index: int | None, x: Any = None) -> Flow:
-        """The pass that is inside block ``index``, or of which ``x`` comes: the current one unless another ran since."""
+        """The pass that is inside block ``index``, or ``x`` comes from: the current one unless others ran since."""
         flow = self.current
-        flows = [f for f in reversed(self._here.flows) if not f.ended]
-        if len(flows) < 2 or (flow.index == index and flow.inside):
+        if len(self._here.flows) < 2 or (flow.index == index and flow.inside):
             return flow
+        flows = [f for f in reversed(self._here.flows) if not f.ended]
         if index is None:
             came = _storage(x) if isinstance(x, Tensor) else None
             return self._choose(next((f for f in flows if f.left == came), flow))
         return self._choose(next((f for f in flows if f.index == index and f.inside), flow))
 
-    def record(self, recorder: Any) -> None:
-        """Show the attention of this thread's coming passes to ``recorder``; None ends it."""
+    @property
+    def recorder(self) -> Callable[..., None] | None:
+        """Is shown every block's attention as it is computed in this thread (:meth:`SiteBlock.site_core`)."""
+        return self._here.recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Callable[..., None] | None) -> None:
         self._here.recorder = recorder
 
     def open(self) -> None:
@@ -159,7 +165,6 @@ class Passes:
         """Start a pass of a host whose stream has ``prefix`` tokens before the map."""
         here, flow = self._here, Flow()
         flow.begin(prefix)
-        flow.recorder = here.recorder
         if torch.compiler.is_compiling():
             here.flows = [flow]
         elif recomputing():
