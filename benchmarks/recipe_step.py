@@ -260,11 +260,11 @@ def run(args: argparse.Namespace, report: Callable[[str], None]) -> dict[str, An
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     cfg = known[name].load()
-    rows, _ = rows_of_table(cfg, folder)
-    methods = args.methods or list(rows)
+    table, _ = rows_of_table(cfg, folder)
+    methods = args.methods or list(table)
     for method in methods:
-        if method not in rows:
-            raise UserError(f"--methods: no method {method!r} in its table: {nearest(method, rows)}")
+        if method not in table:
+            raise UserError(f"--methods: no method {method!r} in its table: {nearest(method, table)}")
 
     def build(composed: Config) -> nn.Module:
         return build_model(composed).to(args.device)

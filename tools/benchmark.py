@@ -9,7 +9,7 @@ from pathlib import Path
 from vpeft.apis.benchmark.plan import load_plan
 from vpeft.apis.benchmark.run_plan import benchmark
 from vpeft.apis.commands.arguments import OptionsAction, Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.jobs.engines.build import ENGINES
 from vpeft.apis.leaderboard.write import write_leaderboard
 from vpeft.apis.results.files import read_results
@@ -44,9 +44,9 @@ def main() -> int:
     failed = benchmark(plan, out, args.engine, engine_options, args.dry_run)
     if not args.dry_run:
         results = read_results(out)
-        print(markdown(results))
+        say(markdown(results))
         if results.honest().runs:
-            print(write_leaderboard(results)[0])
+            say(write_leaderboard(results)[0])
     return int(bool(failed))
 
 

@@ -4,7 +4,7 @@
 """
 
 from vpeft.apis.commands.arguments import Parser, add_config_arguments
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.origin import why
 from vpeft.files import write_atomically
@@ -21,7 +21,7 @@ def main() -> None:
     if args.out:
         write_atomically(args.out, text.encode())
     else:
-        print(text)
+        say(text)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,22 @@ import argparse
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.data.check import LISTED, check_suite
 from vpeft.apis.data.sheets import clip_sheet, contact_sheet, label_map_sheet, object_sheet
 from vpeft.core.datasets.tasks import SPLITS
+from vpeft.errors import printable
+
+#: Pictures of the embedded tasks: who draws them, and what is on them.
+SHEETS = {
+    "sheet": (contact_sheet, "contact sheet of the embedded tasks"),
+    "label-maps": (label_map_sheet, "embedded scenes with their label maps"),
+    "objects": (object_sheet, "embedded scenes with their boxes and masks"),
+    "clips": (clip_sheet, "frames of the moving shapes"),
+}
 
 
 def check(args: argparse.Namespace) -> int:
@@ -18,39 +28,17 @@ def check(args: argparse.Namespace) -> int:
     table = Table("task", *splits, "state")
     for state in states:
         counts = (str(state.counts.get(split, "")) for split in splits)
-        table.add_row(state.task, *counts, state.problem or "ok", style=None if state.present else "dim")
+        table.add_row(
+            state.task, *counts, Text(printable(state.problem or "ok")), style=None if state.present else "dim"
+        )
     Console(soft_wrap=False).print(table)
     present = [state for state in states if state.present]
     whole = [state for state in present if state.problem is None]
-    print(f"{len(whole)} of {len(states)} tasks whole, {len(present) - len(whole)} broken")
+    say(f"{len(whole)} of {len(states)} tasks whole, {len(present) - len(whole)} broken")
     return 0 if whole and len(whole) == len(present) else 1
 
 
-def sheet(args: argparse.Namespace) -> int:
-    """Draw the contact sheet."""
-    print(contact_sheet(args.out))
-    return 0
-
-
-def label_maps(args: argparse.Namespace) -> int:
-    """Draw scenes and their label maps."""
-    print(label_map_sheet(args.out))
-    return 0
-
-
-def objects(args: argparse.Namespace) -> int:
-    """Draw scenes with their boxes and masks."""
-    print(object_sheet(args.out))
-    return 0
-
-
-def clips(args: argparse.Namespace) -> int:
-    """Draw the frames of clips."""
-    print(clip_sheet(args.out))
-    return 0
-
-
-def main() -> int:
+def main() -> int | None:
     parser = Parser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("check", help="what of VTAB-1k, FGVC or whole data sets stands in a folder")
@@ -58,18 +46,10 @@ def main() -> int:
     one.add_argument("--suite", choices=list(LISTED), default="vtab", help="of which suite (vtab)")
     one.add_argument("--decode", action="store_true", help="read every image too")
     one.set_defaults(run=check)
-    two = commands.add_parser("sheet", help="contact sheet of the embedded tasks")
-    two.add_argument("out", help="PNG file")
-    two.set_defaults(run=sheet)
-    three = commands.add_parser("label-maps", help="embedded scenes with their label maps")
-    three.add_argument("out", help="PNG file")
-    three.set_defaults(run=label_maps)
-    four = commands.add_parser("objects", help="embedded scenes with their boxes and masks")
-    four.add_argument("out", help="PNG file")
-    four.set_defaults(run=objects)
-    five = commands.add_parser("clips", help="frames of the moving shapes")
-    five.add_argument("out", help="PNG file")
-    five.set_defaults(run=clips)
+    for name, (draw, about) in SHEETS.items():
+        other = commands.add_parser(name, help=about)
+        other.add_argument("out", help="PNG file")
+        other.set_defaults(run=lambda args, draw=draw: say(draw(args.out)))
     args = parser.parse_args()
     return args.run(args)
 

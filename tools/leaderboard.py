@@ -1,9 +1,7 @@
 """The leaderboard of a folder of results: a page, Markdown and CSV: ``tools/leaderboard.py RESULTS``."""
 
-import sys
-
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.leaderboard.write import write_leaderboard
 from vpeft.apis.results.files import read_results
 from vpeft.apis.results.published.columns import TABLES
@@ -25,10 +23,10 @@ def main() -> int:
     args = parser.parse_args()
     results = read_results(args.results)
     for fault in results.broken:
-        print(f"left out: {fault}", file=sys.stderr)
+        say(f"left out: {fault}", to_error=True)
     results = results.filtered(**{name: getattr(args, name) for name in ("method", "backbone", "task")})
     for path in write_leaderboard(results, args.out, args.against, args.all, args.title, args.alone):
-        print(path)
+        say(path)
     return 0
 
 

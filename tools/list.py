@@ -4,10 +4,12 @@ import json
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from vpeft.apis.catalogue import catalogue
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
+from vpeft.errors import printable
 
 #: Fields that only ``--json`` shows.
 DETAILS = ("hyper_parameters", "unverified", "identity_at_start", "merges_with")
@@ -20,13 +22,13 @@ def main() -> None:
     args = parser.parse_args()
     rows = catalogue(args.what)
     if args.json:
-        print(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
         return
     columns = [key for key in rows[0] if key not in DETAILS] if rows else ["name"]
     # Names are typed again, so they are never cut off, however narrow the terminal is.
     table = Table(*(Column(name, overflow="fold", no_wrap=not i) for i, name in enumerate(columns)))
     for row in rows:
-        table.add_row(*(str(row[column]) for column in columns))
+        table.add_row(*(Text(printable(row[column])) for column in columns))
     Console().print(table)
 
 

@@ -1,7 +1,7 @@
 """Merge a trained adapter into a plain checkpoint that the plain config loads; verified before it is written."""
 
 from vpeft.apis.commands.arguments import Parser, add_config_arguments
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.config.load import load_config
 from vpeft.apis.export.merged import export_merged
 
@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("out", help="the plain checkpoint to write, .pth or .safetensors")
     args = parser.parse_args()
     done = export_merged(load_config(args.config, args.task, args.cfg_options), args.checkpoint, args.out)
-    print(
+    say(
         f"{args.out}: {done['tensors']} tensors; outputs differ by {done['merged']:.1e} merged and "
         f"{done['written']:.1e} as written (relative, random input)"
     )

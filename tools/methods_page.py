@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.pages.families import PAGES, with_matrix
 from vpeft.apis.pages.methods import methods_page
 from vpeft.files import write_atomically
@@ -13,10 +13,10 @@ def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="the folder of the pages")
     args = parser.parse_args()
-    print(write_atomically(args.docs / "methods.md", methods_page().encode()))
+    say(write_atomically(args.docs / "methods.md", methods_page().encode()))
     for family in PAGES:
         page = args.docs / f"{family}.md"
-        print(write_atomically(page, with_matrix(page.read_text(), family).encode()))
+        say(write_atomically(page, with_matrix(page.read_text(), family).encode()))
 
 
 if __name__ == "__main__":

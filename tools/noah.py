@@ -1,7 +1,7 @@
 """NOAH: train a supernet, search a subnet, train and test it; run again, it goes on where it was left."""
 
 from vpeft.apis.commands.arguments import Parser, add_config_arguments
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.tune.noah import noah
 from vpeft.core.trained.result import result_summary
 
@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of all stages")
     args = parser.parse_args()
     result = noah(args.config, args.task, args.work_dir, args.seed, args.cfg_options)
-    print(result_summary(result, f"{args.work_dir}/subnet"))
+    say(result_summary(result, f"{args.work_dir}/subnet"))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.commands.arguments import Parser, add_config_arguments
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.config.load import load_config
 from vpeft.core.adaptation.report import render
 
@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable")
     args = parser.parse_args()
     report = config_parameters(load_config(args.config, args.task, args.cfg_options))
-    print(json.dumps(report.as_dict(), indent=2) if args.json else render(report))
+    say(json.dumps(report.as_dict(), indent=2) if args.json else render(report))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.run.pretrain import PretrainSettings, pretrain
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     args = vars(parse_args())
     out, host = args.pop("out"), args.pop("host")
     accuracy = pretrain(PretrainSettings(host=f"nano_{host}", **args), out)
-    print(f"held-out accuracy: {accuracy['both']:.1f} % shape and texture together; weights in {out}")
+    say(f"held-out accuracy: {accuracy['both']:.1f} % shape and texture together; weights in {out}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """Results of a benchmark: ``tools/results.py RESULTS``; what a cell is made of: ``--cell LoRA digits``."""
 
-import sys
-
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.results.files import read_results
 from vpeft.apis.results.tables import SHAPES, cell_runs
 
@@ -26,19 +24,19 @@ def main() -> int:
     args = parser.parse_args()
     results = read_results(args.results)
     for fault in results.broken:
-        print(f"left out: {fault}", file=sys.stderr)
+        say(f"left out: {fault}", to_error=True)
     fields = {name: getattr(args, name) for name in ("method", "backbone", "task", "seed", "status")}
     results = results.filtered(**fields)
     if args.plots:
         from vpeft.apis.results.plots import draw_all
 
         for path in draw_all(results if args.all else results.honest(), args.plots):
-            print(path)
+            say(path)
     elif args.cell:
-        print(cell_runs(results, *args.cell))
+        say(cell_runs(results, *args.cell))
     else:
         shape = SHAPES["compare"] if args.compare else SHAPES[args.shape]
-        print(shape(results, args.all, *(args.compare or ())))
+        say(shape(results, args.all, *(args.compare or ())))
     return 0
 
 

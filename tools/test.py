@@ -3,7 +3,7 @@
 import os
 
 from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.config.load import default_work_dir, load_config
 from vpeft.apis.run.prepare import prepare
 from vpeft.apis.run.test import test
@@ -23,7 +23,7 @@ def main() -> None:
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "vpeft.LogitsHook"}]
     result = test(prepare(cfg, work_dir, args.launcher, args.seed), args.checkpoint)
     if int(os.environ.get("RANK", 0)) == 0:
-        print(result_summary(result, work_dir))
+        say(result_summary(result, work_dir))
 
 
 if __name__ == "__main__":

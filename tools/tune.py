@@ -7,7 +7,7 @@ import argparse
 import json
 
 from vpeft.apis.commands.arguments import OptionsAction, Parser, add_config_arguments
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.config.load import load_config
 from vpeft.apis.jobs.engines.build import ENGINES, build_engine
 
@@ -44,8 +44,8 @@ def main() -> None:
     options = {"workers": args.workers, "address": args.address, **args.engine_options}
     with build_engine(args.engine, **options) as engine:
         (best,) = tune([study], engine)
-    print(json.dumps(best, indent=2))
-    print(f"a config that trains alone: {study.folder / 'best.py'}")
+    say(json.dumps(best, indent=2))
+    say(f"a config that trains alone: {study.folder / 'best.py'}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a method does inside its host: sizes of its updates, CKA with the frozen host, what it selected."""
 
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.core.trained.run import open_runs
 from vpeft.extension.changes.report import write_inside
 
@@ -14,15 +14,15 @@ def main() -> None:
     args = parser.parse_args()
     for one in write_inside(open_runs(args.runs), args.out, args.samples):
         diagonal = [row[i] for i, row in enumerate(one["cka"])]
-        print(one["run"])
-        print(f"  CKA with the frozen host, block by block   {' '.join(f'{value:.2f}' for value in diagonal)}")
+        say(one["run"])
+        say(f"  CKA with the frozen host, block by block   {' '.join(f'{value:.2f}' for value in diagonal)}")
         for key, what in (("contributions", "largest contribution"), ("weights", "largest change of a weight")):
             if one[key]:
                 top = max(one[key], key=lambda size: size["value"])
-                print(f"  {what:<42} {top['value']:.3f} at {top['where']}, block {top['block']}")
+                say(f"  {what:<42} {top['value']:.3f} at {top['where']}, block {top['block']}")
         if one["selected"]:
-            print(f"  selected                                   {sum(s['count'] for s in one['selected']):,} in all")
-    print(f"written to {args.out}")
+            say(f"  selected                                   {sum(s['count'] for s in one['selected']):,} in all")
+    say(f"written to {args.out}")
 
 
 if __name__ == "__main__":

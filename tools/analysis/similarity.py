@@ -1,7 +1,7 @@
 """Do runs make the same mistakes? ``tools/analysis/similarity.py RUN RUN ...`` (docs/analysis.md)."""
 
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.extension.agreement.report import agreement_summary, read_runs, write_report
 
 
@@ -11,8 +11,8 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=100, help="most confident predictions that are compared (100)")
     parser.add_argument("--out", default="work_dirs/similarity", help="folder for numbers and pictures")
     args = parser.parse_args()
-    print(agreement_summary(write_report(read_runs(args.runs), args.out, args.k)))
-    print(f"written to {args.out}")
+    say(agreement_summary(write_report(read_runs(args.runs), args.out, args.k)))
+    say(f"written to {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Accuracy between the frozen start and the tuned model, in distribution and shifted (docs/analysis.md)."""
 
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.core.trained.run import open_runs
 from vpeft.extension.interpolation.curve import default_shifts, wise_curve, write_curves
 from vpeft.extension.interpolation.wise import ALPHAS
@@ -17,13 +17,13 @@ def main() -> None:
     args = parser.parse_args()
     reports = []
     for run in open_runs(args.runs):
-        print(run.label)
+        say(run.label)
         shifts = default_shifts(run) if args.shifts is None else args.shifts
-        reports.append(wise_curve(run, shifts, args.alphas, args.head, lambda line: print(f"  {line}", flush=True)))
+        reports.append(wise_curve(run, shifts, args.alphas, args.head, lambda line: say(f"  {line}")))
         for way, words in reports[-1]["how"].items():
-            print(f"  {way}: {words}")
+            say(f"  {way}: {words}")
     write_curves(reports, args.out)
-    print(f"written to {args.out}")
+    say(f"written to {args.out}")
 
 
 if __name__ == "__main__":

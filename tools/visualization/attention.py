@@ -1,7 +1,7 @@
 """What runs look at: attention maps, rollout and Grad-CAM side by side, with input and prediction."""
 
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.extension.attention.figure import looked_at, write_attention
 from vpeft.extension.attention.maps import KINDS
 
@@ -33,7 +33,7 @@ def main() -> None:
         place=args.token,
         target=args.target,
     )
-    print(*write_attention(found, args.out, title=args.title), sep="\n")
+    say(*write_attention(found, args.out, title=args.title))
 
 
 if __name__ == "__main__":

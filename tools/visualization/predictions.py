@@ -1,7 +1,7 @@
 """What runs of detection and segmentation predict, drawn on the images side by side with the truth."""
 
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.extension.predictions.draw import drawn, write_predictions
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--title", default="", help="a line above")
     args = parser.parse_args()
     grid, legend = drawn(args.runs, args.images, args.samples, args.count, args.seed, args.threshold)
-    print(write_predictions(grid, legend, args.out, args.title))
+    say(write_predictions(grid, legend, args.out, args.title))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Features of runs side by side in the plane: PNG, SVG and an interactive page."""
 
 from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.extension.features.tsne import EMBEDDINGS, panels, write_tsne
 
 
@@ -21,8 +21,8 @@ def main() -> None:
         args.runs, args.method, args.count, args.classes, args.seed, args.perplexity, cache=not args.no_cache
     )
     for panel in made:
-        print(panel.title.replace("\n", ": "))
-    print(*write_tsne(made, names, args.out, args.title), sep="\n")
+        say(panel.title.replace("\n", ": "))
+    say(*write_tsne(made, names, args.out, args.title))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import errno
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from mmengine.registry import MODELS, DefaultScope, build_from_cfg
 from torch.utils.data import DataLoader
 
 from vpeft.apis.commands import ending, explain
-from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.ending import run_main, say
 from vpeft.errors import TRACEBACK, UserError, one_line, printable
 
 ROOT = Path(__file__).parents[3]
@@ -260,6 +261,20 @@ def test_no_temporary_folder_ends_before_anything_is_imported(tmp_path):
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: vpeft cannot be imported ([Errno 2] No usable temporary directory found)")
     assert "TMPDIR" in line
+
+
+def test_what_tools_say(capsys):
+    say("a\x1b[31m\nb", 3, Path("c\r"))
+    say("d\x07", to_error=True)
+    assert capsys.readouterr() == ("a\nb\n3\nc \n", "d\n")
+
+
+def test_tools_print_through_the_wrapper():
+    """A bare print would show what stands in a file or a name as it is."""
+    for tool in (ROOT / "tools").rglob("*.py"):
+        assert not re.search(r"(?<![.\w])print\(", tool.read_text()), tool
+        assert "run_main(main)" in tool.read_text(), tool
+        assert "ArgumentParser" not in tool.read_text(), tool
 
 
 def test_printable():

@@ -13,7 +13,7 @@ from vpeft.apis.benchmark.run_job import RunJob
 from vpeft.apis.jobs.engines.build import build_engine
 from vpeft.apis.jobs.scheduler import clock, run_jobs
 from vpeft.core.trained.result import git_hash
-from vpeft.errors import UserError
+from vpeft.errors import UserError, printable
 
 
 def benchmark(
@@ -69,31 +69,35 @@ def _tune(plan: Plan, root: str, engine: str, options: Mapping[str, Any]) -> dic
 def show(plan: Plan, jobs: Sequence[RunJob], estimate: Estimate | None, slots: int | None) -> None:
     """Print what will be run, and how long it is likely to take."""
     console = Console(stderr=True, highlight=False)
+
+    def line(text: str) -> None:
+        console.print(printable(text), markup=False, soft_wrap=True)
+
     results = [job.result() for job in jobs]
     done = [result for result in results if result is not None and result["status"] == "ok"]
     todo = [job for job, result in zip(jobs, results, strict=True) if result is None or result["status"] != "ok"]
     rows = {(job.method, job.backbone, repr(job.variant)) for job in jobs}
-    line = f"{len(rows)} rows x {len({j.task for j in jobs})} tasks x {len(plan.seeds)} seeds"
-    console.print(f"{line}: {len(jobs)} runs, {len(done)} done, {len(todo)} to do")
+    size = f"{len(rows)} rows x {len({j.task for j in jobs})} tasks x {len(plan.seeds)} seeds"
+    line(f"{size}: {len(jobs)} runs, {len(done)} done, {len(todo)} to do")
     for name in ("method", "backbone", "task", "seed"):
         values = dict.fromkeys(str(getattr(job, name)) for job in jobs)
-        console.print(f"  {name + 's':<10} {', '.join(values)}", soft_wrap=True)
+        line(f"  {name + 's':<10} {', '.join(values)}")
     changed: dict[str, dict[str, None]] = {}
     for job in jobs:
         for key, value in job.variant.items():
             changed.setdefault(key, {})[str(value)] = None
     for key, values in changed.items():
-        console.print(f"  with       {key} = {', '.join(values)}", soft_wrap=True)
+        line(f"  with       {key} = {', '.join(values)}")
     faults = {}
     for job in {(j.config, j.task, repr(j.variant)): j for j in todo}.values():
         for fault in job.protocol()["faults"]:
             faults.setdefault(fault, []).append(job)
     for fault, of in faults.items():
-        console.print(f"  off the protocol, left out of leaderboards: {len(of)} cells: {fault}", soft_wrap=True)
+        line(f"  off the protocol, left out of leaderboards: {len(of)} cells: {fault}")
     other = sum(result["git"] != git_hash() for result in done)
     if other:
-        console.print(f"  {other} of the done runs are of another commit; use another folder to run them again")
+        line(f"  {other} of the done runs are of another commit; use another folder to run them again")
     if estimate is not None and todo:
         left = estimate.total(todo, slots)
         workers = f"{slots} at a time" if slots else "as the cluster has room"
-        console.print(f"  estimate   {clock(left)}, {workers}; {estimate.source}")
+        line(f"  estimate   {clock(left)}, {workers}; {estimate.source}")

@@ -24,7 +24,7 @@ from collections.abc import Callable
 import torch
 
 from vpeft.apis.commands.explain import explain
-from vpeft.errors import TRACEBACK, one_line
+from vpeft.errors import TRACEBACK, one_line, printable
 
 GONE, STOPPED, FAULT = 141, 130, 2
 
@@ -50,6 +50,17 @@ def run_main(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt as error:
         status = end(error)
     sys.exit(status)
+
+
+def say(*texts: object, to_error: bool = False) -> None:
+    """Print texts, each on a line of its own, without escape sequences and control characters of what they name.
+
+    Args:
+        texts: Anything; line breaks stay.
+        to_error: To the standard error.
+    """
+    for text in texts:
+        print(printable(text, lines=True), file=sys.stderr if to_error else sys.stdout, flush=True)
 
 
 def end(error: BaseException) -> int:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vpeft.apis.jobs.engines.engine import Engine, started
 from vpeft.apis.jobs.job import STARTED, WORK, Job
+from vpeft.errors import printable
 
 #: Seconds between two looks at what runs.
 INTERVAL = 1.0
@@ -109,7 +110,7 @@ class _View(AbstractContextManager):
         self.progress.stop()
 
     def line(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def ended(self, job: Job, error: str | None) -> None:
         self.done += error is None
