@@ -13,6 +13,20 @@ from types import TracebackType
 #: Set (``1``), it shows where an error comes from, as the tools' ``--traceback`` does.
 TRACEBACK = "VPEFT_TRACEBACK"
 
+#: Which extra of this package brings a package that is imported under this name.
+EXTRAS = {
+    "mmdet": "dense",
+    "mmseg": "dense",
+    "mmaction": "video",
+    "decord": "video",
+    "av": "video",
+    "optuna": "tune",
+    "ray": "ray",
+    "submitit": "slurm",
+    "peft": "optional",
+    "transformers": "optional",
+}
+
 #: Escape sequences of terminals: colours and movements, titles and links, and those of one sign.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-OQ-WYZ\\`-~]")
 #: Signs that turn the direction of the text around them.
@@ -48,6 +62,21 @@ def one_line(error: BaseException | str, limit: int = 4000) -> str:
     """An error's message as one printable line."""
     text = " ".join(printable(error).split())
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def missing_package(error: BaseException) -> str | None:
+    """What to install where a package is missing, None for an error of another kind or about a package of the core."""
+    if not isinstance(error, ImportError):
+        return None
+    inner = error.__cause__ or error.__context__
+    if isinstance(inner, ImportError) and (found := missing_package(inner)) is not None:
+        return found
+    name = (error.name or "").split(".")[0]
+    if name in EXTRAS:
+        return f"{name} is not installed, or cannot be imported ({error}): pip install 'vpeft[{EXTRAS[name]}]'."
+    if isinstance(error, ModuleNotFoundError) and name and name != "vpeft":
+        return f"the package {name} is not installed: pip install {name}, or leave out what asks for it."
+    return None
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from vpeft.apis.commands import ending, explain
 from vpeft.apis.commands.ending import run_main, say
-from vpeft.errors import TRACEBACK, UserError, one_line, printable
+from vpeft.apis.config.load import load_config
+from vpeft.errors import EXTRAS, TRACEBACK, UserError, one_line, printable
 
 ROOT = Path(__file__).parents[3]
 
@@ -294,8 +295,18 @@ def test_every_extra_is_known():
         for line in (ROOT / f"requirements/{extra}.txt").read_text().splitlines():
             if package := line.split("#")[0].strip():
                 brought[names.get(package, package)] = extra
-    assert brought == explain.EXTRAS
+    assert brought == EXTRAS
 
 
 def test_the_statuses_are_those_of_the_docs():
     assert (ending.GONE, ending.STOPPED, explain.INPUT, explain.OURS) == (141, 130, 2, 1)
+
+
+def test_a_config_whose_package_is_missing(tmp_path, monkeypatch):
+    config = tmp_path / "a.py"
+    config.write_text("custom_imports = dict(imports=['mmdet.nowhere'])\nmodel = dict(type='A')\n")
+    monkeypatch.setitem(sys.modules, "mmdet.nowhere", None)  # as where it is not installed
+    with pytest.raises(
+        UserError, match=rf"config {config} cannot be read: mmdet is not .* pip install 'vpeft\[dense\]'"
+    ):
+        load_config(config)

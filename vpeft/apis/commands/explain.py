@@ -18,24 +18,10 @@ import mmengine.registry
 import torch
 from mmengine.registry import DefaultScope, Registry
 
-from vpeft.errors import TRACEBACK, UserError
+from vpeft.errors import EXTRAS, TRACEBACK, UserError, missing_package
 from vpeft.registry import closest
 
 INPUT, OURS = 2, 1
-
-#: Which extra of this package brings a package that is imported under this name.
-EXTRAS = {
-    "mmdet": "dense",
-    "mmseg": "dense",
-    "mmaction": "video",
-    "decord": "video",
-    "av": "video",
-    "optuna": "tune",
-    "ray": "ray",
-    "submitit": "slurm",
-    "peft": "optional",
-    "transformers": "optional",
-}
 
 #: Libraries that write files by themselves and raise errors of their own.
 WRITERS = ("sqlite3", "sqlalchemy", "safetensors", "safetensors_rust", "optuna")
@@ -91,7 +77,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         The words, and 2 where the input, its use or the machine is to blame, 1 where this package is.
     """
     sent = _sent(error)
-    for reason in (_user, _package, _machine, _config):
+    for reason in (_user, missing_package, _machine, _config):
         if (words := reason(sent)) is not None:
             return words, INPUT
     said = str(sent) or "no message"
@@ -120,17 +106,6 @@ def _sent(error: BaseException) -> BaseException:
 
 def _user(error: BaseException) -> str | None:
     return str(error) if isinstance(error, UserError) else None
-
-
-def _package(error: BaseException) -> str | None:
-    if not isinstance(error, ImportError):
-        return None
-    name = (error.name or "").split(".")[0]
-    if name in EXTRAS:
-        return f"{name} is not installed, or cannot be imported ({error}): pip install 'vpeft[{EXTRAS[name]}]'"
-    if isinstance(error, ModuleNotFoundError) and name and name != "vpeft":
-        return f"the package {name} is not installed: pip install {name}, or leave out what asks for it"
-    return None
 
 
 def _machine(error: BaseException) -> str | None:

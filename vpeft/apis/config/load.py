@@ -16,7 +16,7 @@ from vpeft.apis.config.origin import Origin, flatten, give_origin, is_inside, or
 from vpeft.apis.config.recipes import compose, composed_files
 from vpeft.apis.config.task import VALIDATION, chosen_by_hand, follows, task_settings
 from vpeft.core.models.build import build_model as build_model
-from vpeft.errors import UserError
+from vpeft.errors import UserError, missing_package
 from vpeft.registry import closest
 
 
@@ -101,6 +101,8 @@ def _read(path: Path) -> Config:
             origin.record(str(path), cfg, file=None if origin.steps else str(path))
     except UserError:
         raise
+    except ImportError as error:
+        raise UserError(f"config {path} cannot be read: {missing_package(error) or error}") from error
     except Exception as error:  # a config is the user's code, which can raise anything
         raise UserError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
     if cfg is None:

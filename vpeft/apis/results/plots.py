@@ -81,7 +81,7 @@ def pareto_plot(found: Sequence[Line], cost: str, path: Path) -> Path:
     axes.scatter([of(line) for line in shown], [100 * line.mean for line in shown], s=18, color="#7a8594")
     axes.plot([of(line) for line in best], [100 * line.mean for line in best], "o-", color="#c0392b", ms=5, lw=1.2)
     for line in best:
-        name = printable(row_name(line.row, [other.row for other in found]))
+        name = _label(row_name(line.row, [other.row for other in found]))
         axes.annotate(name, (of(line), 100 * line.mean), xytext=(4, 4), textcoords="offset points", fontsize=7)
     if shown and max(map(of, shown)) > 0:
         axes.set_xscale("symlog", linthresh=min(of(line) for line in shown if of(line) > 0))
@@ -116,8 +116,8 @@ def curve_plot(curves: dict[str, list[tuple[float, float, float]]], axis: str, t
 
 
 def _label(name: str) -> str:
-    """A name in a legend, which leaves out those that begin with an underscore."""
-    name = printable(name)
+    """A name in a figure: a dollar is no formula, and a legend leaves out what begins with an underscore."""
+    name = printable(name).replace("$", r"\$")
     return f" {name}" if name.startswith("_") else name
 
 
@@ -127,7 +127,6 @@ def _pyplot() -> Any:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    pyplot.rcParams["text.parse_math"] = False  # a `$` in a name is a dollar
     return pyplot
 
 

@@ -7,6 +7,7 @@ also where the search was killed in between. The first trial is the config as it
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -370,5 +371,7 @@ def plots(found: optuna.Study, folder: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             figure = plot(found).figure
-        figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
+        write_atomically(folder / f"{name}.png", buffer.getvalue())
         pyplot.close(figure)

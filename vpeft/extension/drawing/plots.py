@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from vpeft.errors import UserError
+from vpeft.errors import UserError, printable
 from vpeft.files import write_atomically
 
 #: Okabe and Ito's palette, told apart by colour-blind readers too; yellow, too light for lines, is left out.
@@ -33,6 +34,9 @@ def save_figure(fig: Figure, path: str | os.PathLike[str], dpi: int = 110) -> Pa
     kind = Path(path).suffix.lstrip(".")
     if kind not in ("png", "svg"):
         raise UserError(f"{path}: give a name that ends in .png or .svg.")
+    for text in fig.findobj(Text):
+        text.set_parse_math(False)  # a `$` in a name is a dollar
+        text.set_text(printable(text.get_text(), lines=True))
     buffer = io.BytesIO()
     fig.savefig(buffer, format=kind, dpi=dpi)
     return write_atomically(path, buffer.getvalue())
