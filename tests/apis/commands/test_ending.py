@@ -306,7 +306,5 @@ def test_a_config_whose_package_is_missing(tmp_path, monkeypatch):
     config = tmp_path / "a.py"
     config.write_text("custom_imports = dict(imports=['mmdet.nowhere'])\nmodel = dict(type='A')\n")
     monkeypatch.setitem(sys.modules, "mmdet.nowhere", None)  # as where it is not installed
-    with pytest.raises(
-        UserError, match=rf"config {config} cannot be read: mmdet is not .* pip install 'vpeft\[dense\]'"
-    ):
+    with pytest.raises(UserError, match=rf"config {config} cannot be read: mmdet .* pip install 'vpeft\[dense\]'"):
         load_config(config)
