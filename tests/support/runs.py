@@ -8,7 +8,7 @@ import vpeft
 from support.hosts import perturb
 from vpeft.apis.config.load import load_config
 from vpeft.core.models.build import build_model
-from vpeft.core.trained.load import ADAPTER
+from vpeft.core.trained.folder import ADAPTER
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -17,6 +17,7 @@ from mmengine import Config
 from vpeft.apis.benchmark.run_job import RunJob
 from vpeft.apis.config.load import config_names, load_config
 from vpeft.apis.config.recipes import split
+from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.contract.build import build_methods
 from vpeft.core.datasets.tasks import GROUPS, SUITES, get_task
 from vpeft.errors import UserError
@@ -98,7 +99,7 @@ class Plan:
             if key == "shots" or "." in key:
                 keys[key] = values
             elif key in fields:
-                keys[f"model.backbone.method.{key}"] = values
+                keys[f"{find_peft(_load(entry.path))[0]}.method.{key}"] = values
         combinations = [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
         return [{k: v for k, v in {**self.options, **c}.items() if (k, v) != ("shots", None)} for c in combinations]
 
@@ -159,10 +160,10 @@ def _load(path: str) -> Config:
 
 
 def _method(path: str) -> Any:
-    backbone = _load(path).get("model", {}).get("backbone", {})
-    if "method" not in backbone:
+    place, backbone = find_peft(_load(path))
+    if not place:
         raise UserError(f"plan: {path} has no method on its backbone: a plan compares methods.")
-    return backbone.method
+    return backbone["method"]
 
 
 def _types(path: str) -> str:

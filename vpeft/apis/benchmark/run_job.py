@@ -16,12 +16,13 @@ from mmengine.device import get_device
 
 from vpeft.apis.benchmark import cost
 from vpeft.apis.config.setting import NOT_CONTENT, QuickConfig, _setting, effective_config
-from vpeft.apis.jobs.job import WORK, locked
+from vpeft.apis.jobs.job import WORK
 from vpeft.apis.results.files import RUNS, digest, read_result, write_result
 from vpeft.apis.run.prepare import prepare
-from vpeft.apis.run.train import ADAPTER, train
+from vpeft.apis.run.train import train
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.datasets.tasks import get_task
+from vpeft.core.trained.folder import ADAPTER, hold
 from vpeft.core.trained.result import run_result
 from vpeft.errors import UserError
 
@@ -103,7 +104,7 @@ class RunJob:
     def run(self) -> None:
         self.work_dir.mkdir(parents=True, exist_ok=True)
         # A worker that outlived its killed benchmark for a moment, or another benchmark on the same folder.
-        with locked(self.work_dir / ".lock"):
+        with hold(self.work_dir, wait=True):
             if not self.done():
                 write_result(self.file, self._run())
                 self._clean()

@@ -12,9 +12,10 @@ from mmengine import Config
 
 from vpeft.apis.config.authors_values import authors_settings
 from vpeft.apis.config.options import OPTIONS, check_options
-from vpeft.apis.config.origin import Origin, flatten, give_origin, is_inside, origin_of, stored_origin
+from vpeft.apis.config.origin import ABSENT, RESUME, Origin, flatten, give_origin, is_inside, origin_of, stored_origin
 from vpeft.apis.config.recipes import compose, composed_files
 from vpeft.apis.config.task import VALIDATION, chosen_by_hand, follows, task_settings
+from vpeft.core.adaptation.peft_backbone import peft_places
 from vpeft.core.models.build import build_model as build_model
 from vpeft.errors import UserError, missing_package
 from vpeft.registry import closest
@@ -94,11 +95,11 @@ def _read(path: Path) -> Config:
             cfg = compose(path)
         else:
             cfg = Config.fromfile(str(path))
-            origin = stored_origin(path) or Origin()
-            give_origin(cfg, origin)
-            if origin.steps:
-                origin._last = {key: step.keys[key][1] for step in origin.steps for key in step.keys}
-            origin.record(str(path), cfg, file=None if origin.steps else str(path))
+            origin = stored_origin(path)
+            give_origin(cfg, origin or Origin())
+            if origin is not None:
+                _forget_start(cfg, origin)
+            origin_of(cfg).record(str(path), cfg, file=str(path) if origin is None else None)
     except UserError:
         raise
     except ImportError as error:
@@ -110,6 +111,17 @@ def _read(path: Path) -> Config:
         question = "" if close is None else f"did you mean {close!r}? "
         raise UserError(f"config {path} does not exist: {question}tools/list.py configs names all of this folder.")
     return cfg
+
+
+def _forget_start(cfg: Config, origin: Origin) -> None:
+    """From where a run was resumed is no part of the config that it has written."""
+    origin._last = {key: step.keys[key][1] for step in origin.steps for key in step.keys}
+    for step in origin.steps:
+        if step.name == RESUME:
+            for key in ("resume", "load_from"):
+                before = step.keys.get(key, (None,))[0]
+                cfg[key] = None if before == ABSENT else before
+            return
 
 
 def _merge(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -155,20 +167,11 @@ def default_work_dir(path: str | os.PathLike[str], cfg: Config, seed: int | None
 def plain_config(cfg: Config) -> Config:
     """The config without PEFT: every ``vpeft.PEFT`` becomes the backbone that it is of."""
     plain = Config(cfg._cfg_dict.to_dict())
-
-    def walk(node: Any) -> None:
-        if isinstance(node, dict):
-            if node.get("type") == "vpeft.PEFT":
-                node["type"] = node.pop("of")
-                node.pop("method")
-                node.pop("base", None)
-            for value in node.values():
-                walk(value)
-        elif isinstance(node, list):
-            for value in node:
-                walk(value)
-
-    walk(plain._cfg_dict)
+    for field in plain.keys() & {"model", "tta_model"}:
+        for backbone in peft_places({"model": plain[field]}).values():
+            backbone["type"] = backbone.pop("of")
+            backbone.pop("method")
+            backbone.pop("base", None)
     ours = ("vpeft.PEFTHook",)
     plain.custom_hooks = [hook for hook in plain.get("custom_hooks", []) if hook["type"] not in ours]
     return plain

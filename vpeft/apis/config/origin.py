@@ -12,12 +12,14 @@ from typing import Any
 
 from mmengine import Config
 
-from vpeft.core.trained.folder import ORIGIN
+from vpeft.core.trained.folder import ORIGIN, read_origin
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
 #: In the place of a value that was not there.
 ABSENT = "(not set)"
+#: The step in which a run was told to go on.
+RESUME = "--resume"
 
 
 def flatten(node: Any, into_lists: bool = True) -> dict[str, Any]:
@@ -89,10 +91,10 @@ class Origin:
             self.steps.append(OriginStep(name, keys, file))
         self._last = now
 
-    def as_json(self) -> dict[str, Any]:
-        """What a run's folder keeps."""
+    def as_json(self, config: str) -> dict[str, Any]:
+        """What a run's folder keeps of its config, which is of that name."""
         steps = [{"step": s.name, "file": s.file, "set": {k: list(v) for k, v in s.keys.items()}} for s in self.steps]
-        return json.loads(json.dumps({"steps": steps, "options": self.options}, default=repr))
+        return json.loads(json.dumps({"config": config, "steps": steps, "options": self.options}, default=repr))
 
 
 def is_inside(key: str, other: str) -> bool:
@@ -143,16 +145,23 @@ def is_given(cfg: Config, key: str) -> bool:
 
 
 def stored_origin(file: Path) -> Origin | None:
-    """The record beside a config that a run has written, None where there is none."""
-    record = file.parent / ORIGIN
-    if not record.is_file():
+    """The record beside a config that a run has written, None where there is none.
+
+    Raises:
+        UserError: It is broken.
+    """
+    stored = read_origin(file.parent)
+    if stored is None or stored.get("config") != file.name:
         return None
     try:
-        stored = json.loads(record.read_text())
-        steps = [OriginStep(s["step"], {k: tuple(v) for k, v in s["set"].items()}, s["file"]) for s in stored["steps"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{record} is no record of a config ({error}): delete it.") from error
-    return Origin(steps=steps)
+        return Origin(
+            steps=[
+                OriginStep(s["step"], {k: (v[0], v[1]) for k, v in s["set"].items()}, s["file"])
+                for s in stored["steps"]
+            ]
+        )
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"{file.parent / ORIGIN} is no record of a config ({error!r}): delete it.") from error
 
 
 def why(cfg: Config, key: str) -> str:

@@ -16,6 +16,7 @@ from vpeft.apis.config.load import config_files, load_config
 from vpeft.apis.config.recipes import method_rows
 from vpeft.apis.results.published.tables import FOLDER
 from vpeft.core.adaptation.attach import attach
+from vpeft.core.adaptation.peft_backbone import methods_of
 from vpeft.core.contract.build import build_method
 from vpeft.core.contract.method import Method
 from vpeft.core.models.build import meta_build
@@ -80,7 +81,7 @@ def shipped_options(root: str = "configs") -> dict[tuple[str, str], dict[str, An
     """Settings of every method by its name and the kind of backbone (see ``BACKBONES``)."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for path in config_files(Path(root) / "vtab"):
-        method = dict(load_config(path).model.backbone.method)
+        (method,) = methods_of(load_config(path))
         if "supernet" not in path:
             found[(method.pop("type"), Path(path).stem.rsplit("_", 1)[1])] = method
     for kind in ("dense", "video", "video_swin"):

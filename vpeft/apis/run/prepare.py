@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import torch
 from mmengine import Config
-from mmengine.runner import find_latest_checkpoint
 
 from vpeft.apis.config.origin import is_given, set_by_command
+from vpeft.apis.run.resume import go_on
 from vpeft.errors import UserError
 
 
@@ -29,12 +28,13 @@ def prepare(
         work_dir: Where everything is written.
         launcher: ``none | pytorch | slurm | mpi``.
         seed: Seed of the run.
-        resume: True resumes from the last checkpoint in ``work_dir`` where there is one, a path from that file.
+        resume: True resumes from the last readable checkpoint in ``work_dir`` where there is one, a path from that
+            file (:func:`vpeft.apis.run.resume.go_on`).
         amp: Mixed precision.
 
     Raises:
-        UserError: The file to resume from is missing, mixed precision is asked for without an accelerator, or the
-            user's ``--cfg-options`` say otherwise than a flag.
+        UserError: The file to resume from is missing, broken or of another run, mixed precision is asked for without an
+            accelerator, or the user's ``--cfg-options`` say otherwise than a flag.
     """
     set_by_command(cfg, {"work_dir": work_dir}, "--work-dir")
     if launcher != "none" or not is_given(cfg, "launcher"):
@@ -44,13 +44,6 @@ def prepare(
         cfg.experiment_name = f"{Path(work_dir).name}_{time.time_ns()}"
     if seed is not None:
         set_by_command(cfg, {"randomness.seed": seed}, "--seed")
-    if isinstance(resume, str):
-        if not os.path.isfile(resume):
-            raise UserError(f"--resume {resume}: no such checkpoint.")
-        set_by_command(cfg, {"resume": True, "load_from": resume}, "--resume")
-    elif resume:
-        found = find_latest_checkpoint(work_dir) if os.path.isdir(work_dir) else None
-        set_by_command(cfg, {"resume": True, "load_from": found}, "--resume")
     if cfg.launcher != "none" and not torch.cuda.is_available():
         # The Runner's own wrapper names a device by its number, which a CPU has not.
         wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
@@ -61,4 +54,6 @@ def prepare(
             raise UserError("--amp needs an accelerator, and torch finds none: leave it out.")
         set_by_command(cfg, {"optim_wrapper.type": "AmpOptimWrapper"}, "--amp")
         cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    if resume:
+        go_on(cfg, work_dir, resume if isinstance(resume, str) else None)
     return cfg

@@ -12,7 +12,8 @@ from mmengine.runner import Runner
 from vpeft.core.adaptation.storing.adapter_file import put_adapter, read_adapter
 from vpeft.core.adaptation.storing.fit import check_task, stated_classes
 from vpeft.core.adaptation.wrappers import unwrap
-from vpeft.core.trained.load import ADAPTER, check_methods
+from vpeft.core.trained.folder import ADAPTER, RESULT
+from vpeft.core.trained.load import check_methods
 from vpeft.core.trained.result import run_result
 from vpeft.errors import UserError
 from vpeft.files import write_json
@@ -42,5 +43,5 @@ def test(cfg: Config, checkpoint: str) -> dict[str, Any]:
     metrics = runner.test()
     result = run_result(cfg, model, metrics, checkpoint)
     if runner.rank == 0:
-        write_json(Path(runner.work_dir) / "result.json", result)
+        write_json(Path(runner.work_dir) / RESULT, result)
     return result

@@ -1,29 +1,73 @@
-"""Training and testing through mmengine's Runner."""
+"""Training through mmengine's Runner."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 from mmengine import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from vpeft.apis.adapters import save_adapter
-from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.adaptation.wrappers import unwrap
-from vpeft.core.hooks.peft_hook import run_classes
-from vpeft.core.trained.load import ADAPTER
+from vpeft.apis.config.origin import origin_of
+from vpeft.apis.run.adapters import write_adapters
+from vpeft.apis.run.moved import MovedRunHook
+from vpeft.apis.run.resume import go_on
+from vpeft.apis.run.stop import Stopped
+from vpeft.core.trained.folder import ORIGIN, checkpoints, clear_remains, hold, set_aside
+from vpeft.files import write_json
 
 
 def train(cfg: Config) -> Runner:
-    """Train, and write the adapter file beside the last checkpoint.
+    """Train, and write the adapter file beside the last checkpoint, and that of the best one beside it.
+
+    The work directory is held while the run lasts. What an earlier run has left in it is set aside, unless this one
+    goes on with it.
 
     Returns:
         The runner, with the trained model.
+
+    Raises:
+        UserError: Another process trains in the work directory.
+        Stopped: A signal has ended the run.
     """
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    model = unwrap(runner.model)
-    if get_adaptation(model) is not None and runner.rank == 0:
-        path = save_adapter(model, Path(runner.work_dir) / ADAPTER, classes=run_classes(runner), task=cfg.get("task"))
-        runner.logger.info(f"adapter written to {path}")
+    first = _is_first(cfg)
+    with hold(Path(cfg.work_dir)) if first else contextlib.nullcontext():
+        if cfg.get("resume") and not cfg.get("load_from"):
+            go_on(cfg, cfg.work_dir)
+        if first:
+            _make_room(cfg, Path(cfg.work_dir))
+        runner = Runner.from_cfg(cfg)
+        if first:
+            # mmengine writes the config under its file's name, or else under that of the logs
+            name = Path(cfg.filename).name if cfg.filename else f"{runner.timestamp}.py"
+            write_json(Path(cfg.work_dir) / ORIGIN, origin_of(cfg).as_json(name))
+        runner.register_hook(MovedRunHook())
+        try:
+            runner.train()
+        except KeyboardInterrupt as error:
+            raise Stopped.of(error, next(iter(checkpoints(Path(cfg.work_dir))), None)) from error
+        if runner.rank == 0:
+            write_adapters(runner)
     return runner
+
+
+def _is_first(cfg: Config) -> bool:
+    """Whether this is the process that writes; asked before the processes know each other."""
+    if cfg.get("launcher", "none") == "none":
+        return True
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
+
+
+def _make_room(cfg: Config, folder: Path) -> None:
+    clear_remains(folder)
+    if cfg.get("resume"):
+        return
+    start = Path(cfg.load_from) if cfg.get("load_from") else None
+    aside = set_aside(folder)
+    if aside is None:
+        return
+    print_log(f"{folder} held an earlier run, which now stands in {aside}; --resume would go on with it.", "current")
+    if start is not None and start.parent.resolve() == folder.resolve() and not start.exists():
+        cfg.load_from = str(aside / start.name)

@@ -21,8 +21,9 @@ from vpeft.apis.config.load import load_config
 from vpeft.apis.export.merged import load_trained
 from vpeft.apis.run.prepare import prepare
 from vpeft.apis.run.test import test
-from vpeft.apis.run.train import ADAPTER, train
+from vpeft.apis.run.train import train
 from vpeft.core.adaptation.find import find_adaptation
+from vpeft.core.trained.folder import ADAPTER
 from vpeft.errors import UserError
 from vpeft.files import write_atomically, write_json
 

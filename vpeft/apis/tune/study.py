@@ -26,6 +26,7 @@ from vpeft.apis.config.setting import setting_hash
 from vpeft.apis.jobs.engines.engine import Engine
 from vpeft.apis.jobs.scheduler import run_jobs
 from vpeft.apis.tune.trial import TrialJob, open_trial, pruner, trial_splits
+from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.contract.build import build_methods
 from vpeft.core.contract.search_space import COMMON, Range, Values
 from vpeft.errors import UserError
@@ -38,9 +39,9 @@ OPTIMISER = {name: f"optim_wrapper.optimizer.{name}" for name in ("lr", "weight_
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def dotted(name: str) -> str:
-    """The config's key of a name in a space."""
-    return name if "." in name else OPTIMISER.get(name, f"model.backbone.method.{name}")
+def dotted(name: str, place: str = "model.backbone") -> str:
+    """The config's key of a name in a space; ``place`` is where the adapted backbone stands."""
+    return name if "." in name else OPTIMISER.get(name, f"{place}.method.{name}")
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Study:
         fixed: Settings by dotted key, the same in all trials.
         grid: Go through all combinations of the choices instead of searching.
         start: The config's own values of what is searched.
+        place: Where the adapted backbone stands in the config.
     """
 
     root: str
@@ -72,6 +74,7 @@ class Study:
     fixed: dict[str, Any] = field(default_factory=dict)
     grid: bool = False
     start: dict[str, Any] = field(default_factory=dict)
+    place: str = "model.backbone"
 
     @classmethod
     def of(
@@ -106,22 +109,25 @@ class Study:
             UserError: Unknown hyper-parameter, nothing to search, or no value of one that the host takes.
         """
         given, cfg = dict(space or {}), load_config(config, task, options)
-        methods = build_methods(cfg.model.backbone.method)
+        place, backbone = find_peft(cfg)
+        if not place:
+            raise UserError(f"{config} has no method on its backbone: there is none to tune.")
+        methods = build_methods(backbone["method"])
         known = {f.name for method in methods for f in dataclasses.fields(method)} | set(OPTIMISER)
         for name in given:
             if "." not in name and name not in known:
                 raise UserError(f"space: {config} has no hyper-parameter {name!r}: {nearest(name, known)}")
         declared = {} if grid else methods[0].search_space() if len(methods) == 1 else dict(COMMON)
         lists = {name: values for name, values in given.items() if isinstance(values, list)}
-        fixed = {dotted(name): value for name, value in given.items() if name not in lists}
-        searched = {name: values for name, values in {**declared, **lists}.items() if dotted(name) not in fixed}
+        fixed = {dotted(name, place): value for name, value in given.items() if name not in lists}
+        searched = {name: values for name, values in {**declared, **lists}.items() if dotted(name, place) not in fixed}
         cfg = load_config(config, task, {**(options or {}), **fixed})
-        start = {name: _value(cfg, dotted(name)) for name in searched}
+        start = {name: _value(cfg, dotted(name, place)) for name in searched}
         if not grid:
             searched = {name: _within(values, start[name]) for name, values in searched.items()}
         for name, values in searched.items():
             if isinstance(values, list):
-                searched[name] = _possible(config, {**(options or {}), **fixed}, name, values)
+                searched[name] = _possible(config, {**(options or {}), **fixed}, dotted(name, place), values)
         if not searched:
             raise UserError(f"{config}: nothing to search: give lists, such as --space lr=[0.001,0.01].")
         if grid:
@@ -131,7 +137,7 @@ class Study:
         fixed = {**(options or {}), **fixed}
         task = cfg.get("task") or task or Path(config).stem
         root = str(Path(root).absolute())
-        return cls(root, str(config), task, suite, trials, seed, batch, searched, fixed, grid, start)
+        return cls(root, str(config), task, suite, trials, seed, batch, searched, fixed, grid, start, place)
 
     @property
     def folder(self) -> Path:
@@ -145,7 +151,7 @@ class Study:
 
     def options(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Settings by dotted key of a trial with these values."""
-        return {**self.fixed, **{dotted(name): value for name, value in values.items()}}
+        return {**self.fixed, **{dotted(name, self.place): value for name, value in values.items()}}
 
     def description(self) -> dict[str, Any]:
         """What decides its trials, for JSON."""
@@ -198,8 +204,9 @@ def _value(cfg: Config, key: str) -> Any:
     node: Any = cfg
     for part in key.split("."):
         node = node[int(part)] if isinstance(node, list) else node.get(part)
-    if node is None and key.startswith("model.backbone.method."):
-        node = getattr(build_methods(cfg.model.backbone.method)[0], key.rsplit(".", 1)[1])
+    place, backbone = find_peft(cfg)
+    if node is None and key.startswith(f"{place}.method."):
+        node = getattr(build_methods(backbone["method"])[0], key.rsplit(".", 1)[1])
     return list(node) if isinstance(node, tuple) else node
 
 
@@ -210,12 +217,12 @@ def _within(values: Values, start: Any) -> Values:
     return values if start in values else [start, *values]
 
 
-def _possible(config: str, options: Mapping[str, Any], name: str, values: list[Any]) -> list[Any]:
-    """The values that the host takes."""
-    refusals = [_refusal(config, json.dumps({**options, dotted(name): value})) for value in values]
+def _possible(config: str, options: Mapping[str, Any], key: str, values: list[Any]) -> list[Any]:
+    """The values of a key that the host takes."""
+    refusals = [_refusal(config, json.dumps({**options, key: value})) for value in values]
     found = [value for value, refusal in zip(values, refusals, strict=True) if refusal is None]
     if not found:
-        raise UserError(f"space: no value of {name} fits: {refusals[-1]}")
+        raise UserError(f"space: no value of {key} fits: {refusals[-1]}")
     return found
 
 

@@ -21,11 +21,12 @@ from vpeft.apis.config.load import load_config
 from vpeft.apis.config.origin import is_given, set_by_command
 from vpeft.apis.config.protocol import one_look
 from vpeft.apis.config.setting import QuickConfig
-from vpeft.apis.jobs.job import WORK, locked
+from vpeft.apis.jobs.job import WORK
 from vpeft.apis.run.prepare import prepare
 from vpeft.apis.run.train import train
 from vpeft.core.datasets.tasks import SPLITS
 from vpeft.core.families.metrics import main_metric
+from vpeft.core.trained.folder import hold
 from vpeft.errors import UserError
 from vpeft.files import write_json
 from vpeft.registry import HOOKS
@@ -108,7 +109,7 @@ class TrialJob:
     def run(self) -> None:
         work = Path(self.root) / WORK / self.name
         work.mkdir(parents=True, exist_ok=True)
-        with locked(work / ".lock"):
+        with hold(work, wait=True):
             if self.done():
                 return
             torch.set_num_threads(self.threads)

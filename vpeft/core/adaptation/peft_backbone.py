@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -12,6 +12,9 @@ from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.base_weights import NEVER, RANDOM
 from vpeft.errors import UserError
 from vpeft.registry import MODELS
+
+#: The type of an adapted backbone in a config.
+TYPES = ("vpeft.PEFT", "PEFT")
 
 
 @MODELS.register_module(name="PEFT")
@@ -56,3 +59,33 @@ def build_adapted(
         if base == RANDOM or not is_loaded:
             adaptation.base.start(base or NEVER)
     return module
+
+
+def peft_places(cfg: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The adapted backbones of a config: their settings by dotted key, such as ``model.backbone``."""
+
+    def walk(key: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        if isinstance(node, Mapping) and node.get("type") in TYPES:
+            yield key, node
+        inner = (
+            node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+        )
+        for name, value in inner:
+            yield from walk(f"{key}.{name}", value)
+
+    return dict(walk("model", cfg.get("model") or {}))
+
+
+def find_peft(cfg: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Where the methods stand in a config: dotted key and settings (``of``, ``method``, ...) of its backbone.
+
+    Both are empty where a config adapts nothing; of several towers it is the first (:func:`peft_places` has all).
+    """
+    return next(iter(peft_places(cfg).items()), ("", {}))
+
+
+def methods_of(cfg: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The methods' settings of a config; empty where there is none."""
+    methods = find_peft(cfg)[1].get("method", [])
+    methods = methods if isinstance(methods, (list, tuple)) else [methods]
+    return [{"type": method} if isinstance(method, str) else dict(method) for method in methods]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.wrappers import unwrap
-from vpeft.core.trained.logits import LOGITS, Logits, write_logits
+from vpeft.core.trained.folder import LOGITS
+from vpeft.core.trained.logits import Logits, write_logits
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 

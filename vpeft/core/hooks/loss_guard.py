@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce_dict, is_distributed
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
+from vpeft.core.trained.folder import checkpoints
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 
@@ -35,7 +36,7 @@ class LossGuardHook(Hook):
             outputs.update(tensors)
         for key, value in tensors.items():
             if not torch.isfinite(value).all():
-                last = find_latest_checkpoint(runner.work_dir) if Path(runner.work_dir).is_dir() else None
+                last = next(iter(checkpoints(Path(runner.work_dir))), None)
                 raise UserError(
                     f"{key} became {float(value.float().mean())} at iteration {runner.iter + 1} (epoch "
                     f"{runner.epoch + 1}): training stopped. The last good checkpoint is {last or 'not written yet'}; "

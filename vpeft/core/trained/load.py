@@ -16,9 +16,6 @@ from vpeft.core.adaptation.storing.fit import check_task
 from vpeft.core.models.build import build_model
 from vpeft.errors import UserError
 
-#: The file in a run's folder that holds what was learned.
-ADAPTER = "adapter.safetensors"
-
 
 def check_methods(model: nn.Module, metadata: dict[str, Any], where: str) -> None:
     """Refuse an adapter of other methods than the config's.

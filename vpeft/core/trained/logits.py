@@ -13,11 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from vpeft.core.trained.folder import LOGITS
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
 
-#: The file in a run's folder, beside ``result.json``.
-LOGITS = "logits.safetensors"
 FORMAT = "vpeft-logits-1"
 
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,8 +21,10 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from vpeft.core.adaptation.peft_backbone import find_peft, methods_of
 from vpeft.core.adaptation.storing.fit import check_task, stated_classes
-from vpeft.core.trained.load import ADAPTER, load_trained, stored_metadata
+from vpeft.core.trained.folder import ADAPTER, RESULT, checkpoints
+from vpeft.core.trained.load import load_trained, stored_metadata
 from vpeft.errors import UserError
 
 
@@ -68,7 +69,7 @@ class Run:
     @property
     def host(self) -> str:
         """Class name of its backbone."""
-        return adapted_backbone(self.cfg).get("of", "")
+        return find_peft(self.cfg)[1].get("of", "")
 
     @property
     def task(self) -> str:
@@ -146,7 +147,7 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give a run's --work-dir, such as work_dirs/lora_nano_vit_digits.")
-    path = folder / "result.json"
+    path = folder / RESULT
     try:
         result = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
@@ -170,11 +171,10 @@ def _config_file(folder: Path, result: Mapping[str, Any]) -> Path:
 def _weights(folder: Path) -> Path:
     if (folder / ADAPTER).is_file():
         return folder / ADAPTER
-    steps = {path: re.fullmatch(r"(?:epoch|iter)_(\d+)\.pth", path.name) for path in folder.glob("*.pth")}
-    saved = {path: int(match[1]) for path, match in steps.items() if match}
+    saved = checkpoints(folder)
     if not saved:
         raise UserError(f"{folder} holds neither {ADAPTER} nor a checkpoint: the run has not come to its end.")
-    return max(saved, key=saved.get)
+    return saved[0]
 
 
 def open_runs(folders: Sequence[str | os.PathLike[str]], same_data: bool = True) -> list[Run]:
@@ -217,29 +217,6 @@ def label_runs(runs: Sequence[Run]) -> None:
     labels = next(names for form in forms if len(set(names := [form(run) for run in runs])) == len(runs))
     for run, label in zip(runs, labels, strict=True):
         run.label = label
-
-
-def adapted_backbone(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the backbone ``vpeft.PEFT`` inside a config; empty where there is none."""
-
-    def walk(node: Any) -> Iterator[dict[str, Any]]:
-        if isinstance(node, Mapping):
-            if node.get("type") in ("vpeft.PEFT", "PEFT"):
-                yield node
-            for value in node.values():
-                yield from walk(value)
-        elif isinstance(node, (list, tuple)):
-            for value in node:
-                yield from walk(value)
-
-    return next(walk(cfg.get("model", {})), {})
-
-
-def methods_of(cfg: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The methods' settings of a config; empty where there is none."""
-    methods = adapted_backbone(cfg).get("method", [])
-    methods = methods if isinstance(methods, (list, tuple)) else [methods]
-    return [{"type": method} if isinstance(method, str) else dict(method) for method in methods]
 
 
 def class_names(dataset: Dataset, labels: Sequence[int]) -> list[str]:

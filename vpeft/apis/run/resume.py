@@ -1,0 +1,161 @@
+"""Going on with a run: from which checkpoint, and with which settings."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine import Config
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from vpeft.apis.config.origin import RESUME, flatten, set_by_command
+from vpeft.apis.config.setting import NOT_CONTENT, WATCHERS
+from vpeft.core.adaptation.peft_backbone import find_peft
+from vpeft.core.trained.folder import checkpoints
+from vpeft.errors import UserError
+
+#: Settings that a resumed run takes from its checkpoint, whatever the config says.
+KEPT = ("optim_wrapper.optimizer", "optim_wrapper.paramwise_cfg", "param_scheduler", "randomness.seed")
+#: Settings that make it another run.
+OTHER_RUN = ("suite", "task", "optim_wrapper.optimizer.type", "train_cfg.by_epoch", "train_cfg.type")
+#: Settings of how it runs, not of what it learns.
+_ASIDE = ("resume", "load_from", "tuned", "env_cfg", "test_", "model_wrapper_cfg", "sync_bn", "published")
+_READING = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
+
+
+def go_on(cfg: Config, work_dir: str, checkpoint: str | None = None) -> None:
+    """Let a config go on, in place, from a checkpoint, and say which of its settings are not those of the run.
+
+    Args:
+        cfg: The config.
+        work_dir: The run's folder: its newest readable checkpoint is taken, wherever the folder has stood before. Where
+            there is none the run starts anew, which is said.
+        checkpoint: This file instead.
+
+    Raises:
+        UserError: The file is missing or broken, all of the folder's are, or they are of another task, method or number
+            of classes.
+    """
+    if checkpoint is not None:
+        if not Path(checkpoint).is_file():
+            raise UserError(f"--resume {checkpoint}: no such checkpoint.")
+        found = Path(checkpoint), _load(Path(checkpoint))
+    else:
+        found = _newest(_place(cfg, work_dir))
+    if found is None:
+        print_log(f"--resume: {work_dir} holds no checkpoint yet: the run starts anew.", "current")
+        set_by_command(cfg, {"resume": False, "load_from": cfg.get("load_from")}, RESUME)
+        return
+    path, loaded = found
+    compare(loaded, cfg, str(path))
+    set_by_command(cfg, {"resume": True, "load_from": str(path)}, RESUME)
+
+
+def _place(cfg: Config, work_dir: str) -> Path:
+    """Where ``CheckpointHook`` writes."""
+    out = ((cfg.get("default_hooks") or {}).get("checkpoint") or {}).get("out_dir")
+    return Path(work_dir) if out is None else Path(out) / Path(work_dir).name
+
+
+def _load(path: Path) -> dict[str, Any]:
+    loaded = CheckpointLoader.load_checkpoint(str(path), map_location="cpu")
+    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
+    if not isinstance(meta, Mapping) or not {"epoch", "iter"} <= meta.keys() or "optimizer" not in loaded:
+        raise UserError(f"{path} is no checkpoint to go on from: it holds no optimiser's state (optimizer, meta).")
+    return loaded
+
+
+def _newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The last checkpoint that can be read, with what it holds."""
+    faults = []
+    for path in checkpoints(folder):
+        try:
+            loaded = _load(path)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        for fault in faults:
+            print_log(f"--resume goes on from {path.name}, since {fault}", "current", level=30)
+        return path, loaded
+    if faults:
+        raise UserError(f"{folder}: no checkpoint can be read: {faults[0]}")
+    return None
+
+
+def compare(loaded: Mapping[str, Any], cfg: Config, where: str) -> None:
+    """Name, a line each, the settings in which a config differs from those that a checkpoint was trained with.
+
+    Raises:
+        UserError: Task, method or number of classes differ.
+    """
+    own = loaded["meta"].get("cfg")
+    old = settings_of(own) if isinstance(own, str) else {}
+    if not old:
+        return
+    new = _plain(cfg._cfg_dict.to_dict())
+    if (mine := find_peft(new)[1].get("method")) != (its := find_peft(old)[1].get("method")):
+        raise UserError(f"{where} was trained with {its}, this config has {mine}: use its own config to resume it.")
+    before, now = _content(old), _content(new)
+    for key in sorted(before.keys() | now.keys()):
+        its, mine = before.get(key), now.get(key)
+        if its == mine:
+            continue
+        if key in OTHER_RUN or key.rpartition(".")[2] == "num_classes":
+            raise UserError(
+                f"{where} is of another run: its {key} is {its!r}, this config's {mine!r}: resume with its own, or "
+                "train anew in another --work-dir."
+            )
+        if any(key.startswith(one) for one in KEPT):
+            line = f"{key}={mine!r} is not followed: the run goes on with its own {its!r}"
+        else:
+            line = f"{key}={mine!r} is followed from here on: before it was {its!r}"
+        print_log(f"--resume: {line}", "current", level=30)
+
+
+def _content(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of settings decides the training, by dotted key."""
+    flat = flatten(settings)
+    watched = tuple(f"default_hooks.{name}." for name in WATCHERS)
+    return {
+        key: value
+        for key, value in flat.items()
+        if key.split(".")[0] not in NOT_CONTENT
+        and not key.startswith((*_ASIDE, *watched))
+        and key.rpartition(".")[2] not in (*_READING, "data_root")
+        and value is not None
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As it is read from text: tuples become lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def settings_of(text: str) -> dict[str, Any]:
+    """The settings in a config's text, without running it: it comes with a file; empty where it cannot be read."""
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    assigned = [node for node in body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    return {node.targets[0].id: _value(node.value) for node in assigned}
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        return {str(one.arg): _value(one.value) for one in node.keywords}
+    if isinstance(node, ast.Dict):
+        return {str(_value(key)): _value(value) for key, value in zip(node.keys, node.values, strict=True) if key}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(one) for one in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)
