@@ -50,7 +50,7 @@ def go_on(cfg: Config, work_dir: str, checkpoint: str | None = None) -> None:
         set_by_command(cfg, {"resume": False, "load_from": cfg.get("load_from")}, RESUME)
         return
     path, loaded = found
-    compare(loaded, cfg, str(path))
+    name_differences(loaded, cfg, str(path))
     set_by_command(cfg, {"resume": True, "load_from": str(path)}, RESUME)
 
 
@@ -85,7 +85,7 @@ def _newest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def compare(loaded: Mapping[str, Any], cfg: Config, where: str) -> None:
+def name_differences(loaded: Mapping[str, Any], cfg: Config, where: str) -> None:
     """Name, a line each, the settings in which a config differs from those that a checkpoint was trained with.
 
     Raises:

@@ -10,11 +10,11 @@ from mmengine import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from vpeft.apis.commands.stopping import Stopped
 from vpeft.apis.config.origin import origin_of
 from vpeft.apis.run.adapters import write_adapters
 from vpeft.apis.run.moved import MovedRunHook
 from vpeft.apis.run.resume import go_on
-from vpeft.apis.run.stop import Stopped
 from vpeft.core.trained.folder import ORIGIN, checkpoints, clear_remains, hold, set_aside
 from vpeft.files import write_json
 

@@ -109,9 +109,7 @@ class Study:
             UserError: Unknown hyper-parameter, nothing to search, or no value of one that the host takes.
         """
         given, cfg = dict(space or {}), load_config(config, task, options)
-        place, backbone = find_peft(cfg)
-        if not place:
-            raise UserError(f"{config} has no method on its backbone: there is none to tune.")
+        place, backbone = _adapted(cfg)
         methods = build_methods(backbone["method"])
         known = {f.name for method in methods for f in dataclasses.fields(method)} | set(OPTIMISER)
         for name in given:
@@ -195,6 +193,13 @@ class Study:
         return values
 
 
+def _adapted(cfg: Config) -> tuple[str, dict[str, Any]]:
+    place, backbone = find_peft(cfg)
+    if not place:
+        raise UserError(f"{cfg.filename} has no method on its backbone: there is none to tune.")
+    return place, backbone
+
+
 def _code(value: Any) -> Any:
     """A choice as the storage takes it."""
     return json.dumps(value) if isinstance(value, (list, dict)) else value
@@ -222,7 +227,7 @@ def _possible(config: str, options: Mapping[str, Any], key: str, values: list[An
     refusals = [_refusal(config, json.dumps({**options, key: value})) for value in values]
     found = [value for value, refusal in zip(values, refusals, strict=True) if refusal is None]
     if not found:
-        raise UserError(f"space: no value of {key} fits: {refusals[-1]}")
+        raise UserError(f"space: no value of {key.rpartition('.')[2]} fits: {refusals[-1]}")
     return found
 
 
