@@ -14,7 +14,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from vpeft.apis.adapters import save_adapter
-from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.adaptation.find import adaptations
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.hooks.peft_hook import run_classes
 from vpeft.core.trained.folder import ADAPTER, BEST_ADAPTER
@@ -27,7 +27,7 @@ def write_adapters(runner: Runner) -> None:
     values there than those of the model, such as ``EMAHook``'s averages, it is these.
     """
     model = unwrap(runner.model)
-    if get_adaptation(model) is None:
+    if not adaptations(model):
         return
     checkpoint: dict[str, Any] = {"state_dict": dict(model.state_dict()), "meta": {}, "message_hub": {}}
     runner.call_hook("before_save_checkpoint", checkpoint=checkpoint)

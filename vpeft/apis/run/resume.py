@@ -14,6 +14,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from vpeft.apis.config.origin import RESUME, flatten, set_by_command
 from vpeft.apis.config.setting import NOT_CONTENT, WATCHERS
 from vpeft.core.adaptation.peft_backbone import find_peft
+from vpeft.core.adaptation.storing.checkpoint import check_resumable
 from vpeft.core.trained.folder import checkpoints
 from vpeft.errors import UserError
 
@@ -62,9 +63,7 @@ def _place(cfg: Config, work_dir: str) -> Path:
 
 def _load(path: Path) -> dict[str, Any]:
     loaded = CheckpointLoader.load_checkpoint(str(path), map_location="cpu")
-    meta = loaded.get("meta") if isinstance(loaded, Mapping) else None
-    if not isinstance(meta, Mapping) or not {"epoch", "iter"} <= meta.keys() or "optimizer" not in loaded:
-        raise UserError(f"{path} is no checkpoint to go on from: it holds no optimiser's state (optimizer, meta).")
+    check_resumable(loaded if isinstance(loaded, Mapping) else {}, str(path))
     return loaded
 
 
