@@ -94,7 +94,7 @@ def test_flags_and_options_that_contradict_each_other_are_refused(tmp_path):
     for options, kwargs, message in (
         ({"randomness.seed": 5}, {"seed": 3}, r"randomness\.seed=5 contradicts --seed, which sets .*=3"),
         ({"work_dir": "there"}, {}, "work_dir='there' contradicts --work-dir"),
-        ({"load_from": "x.pth"}, {"resume": True}, "load_from='x.pth' contradicts --resume"),
+        ({"launcher": "slurm"}, {"launcher": "pytorch"}, "launcher='slurm' contradicts --launcher"),
     ):
         with pytest.raises(UserError, match=message):
             prepare(load_config(NANO, "digits", options), str(tmp_path), **kwargs)

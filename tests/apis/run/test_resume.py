@@ -79,6 +79,12 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_taken(whole, tmp_pat
         config(tmp_path / "copy", resume=True)
 
 
+def test_from_where_the_run_was_started_gives_way_to_where_it_is(whole, lines):
+    cfg = config(whole, resume=True, load_from="pretrained.pth")  # as a requeued job asks for it each time
+    assert cfg.load_from == f"{whole}/epoch_2.pth"
+    assert lines == [f"--resume: load_from='pretrained.pth' was for the start: the run goes on from {cfg.load_from}."]
+
+
 def test_nothing_to_resume_is_said(tmp_path, lines):
     cfg = config(tmp_path / "new", resume=True)
     assert not cfg.resume

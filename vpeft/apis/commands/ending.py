@@ -8,6 +8,7 @@ Exit status:
 2     wrong use, bad input, or a machine that cannot (disk, memory, a package that is missing)
 130   stopped by Ctrl-C
 141   whoever read the output has gone
+143   stopped by SIGTERM
 ====  ===============================================================================================================
 """
 
@@ -24,6 +25,7 @@ from collections.abc import Callable
 import torch
 
 from vpeft.apis.commands.explain import explain
+from vpeft.apis.commands.stopping import RESUMABLE, ending_by_sigterm
 from vpeft.errors import TRACEBACK, one_line, printable
 
 GONE, STOPPED, FAULT = 141, 130, 2
@@ -40,7 +42,8 @@ def run_main(main: Callable[[], int | None]) -> None:
         os.environ[TRACEBACK] = "1"  # processes that the tool starts show it too
     logging.Handler.handleError = _log_is_lost
     try:
-        status = main() or 0
+        with ending_by_sigterm():
+            status = main() or 0
         sys.stdout.flush()  # a full disk or a reader that has gone shows here, not at the interpreter's end
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # Left to the interpreter's end, gloo's threads now and then abort a process that has done its work.
@@ -75,10 +78,10 @@ def end(error: BaseException) -> int:
         if os.environ.get(TRACEBACK):
             traceback.print_exception(error)
         if isinstance(error, KeyboardInterrupt):
-            print("stopped; --resume goes on from the last checkpoint.", file=sys.stderr)
+            print(one_line(error) if str(error) else RESUMABLE, file=sys.stderr)
         else:
             print(f"error: {one_line(explain(error)[0])}", file=sys.stderr)
-    return STOPPED if isinstance(error, KeyboardInterrupt) else explain(error)[1]
+    return getattr(error, "status", STOPPED) if isinstance(error, KeyboardInterrupt) else explain(error)[1]
 
 
 def _reader_has_gone() -> bool:

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+RESUMABLE = "stopped; --resume goes on from the last checkpoint."
+
 
 class Stopped(KeyboardInterrupt):
     """A signal has ended the work: its text is the line to be said.
@@ -43,7 +45,7 @@ def ending_by_sigterm() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> Any:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # who asks twice does not want to wait
-        raise Stopped("stopped by SIGTERM; --resume goes on from the last checkpoint.", 128 + number)
+        raise Stopped(RESUMABLE.replace("stopped", "stopped by SIGTERM", 1), 128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

@@ -11,7 +11,7 @@ from mmengine import Config
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from vpeft.apis.config.origin import RESUME, flatten, set_by_command
+from vpeft.apis.config.origin import RESUME, flatten, is_given, origin_of, set_by_command
 from vpeft.apis.config.setting import NOT_CONTENT, WATCHERS
 from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.adaptation.storing.checkpoint import check_resumable
@@ -48,11 +48,15 @@ def go_on(cfg: Config, work_dir: str, checkpoint: str | None = None) -> None:
         found = _newest(_place(cfg, work_dir))
     if found is None:
         print_log(f"--resume: {work_dir} holds no checkpoint yet: the run starts anew.", "current")
-        set_by_command(cfg, {"resume": False, "load_from": cfg.get("load_from")}, RESUME)
+        set_by_command(cfg, {"resume": False}, RESUME)
         return
     path, loaded = found
     name_differences(loaded, cfg, str(path))
-    set_by_command(cfg, {"resume": True, "load_from": str(path)}, RESUME)
+    if is_given(cfg, "load_from") and cfg.load_from != str(path):
+        print_log(f"--resume: load_from={cfg.load_from!r} was for the start: the run goes on from {path}.", "current")
+    set_by_command(cfg, {"resume": True}, RESUME)
+    cfg.load_from = str(path)
+    origin_of(cfg).record(RESUME, cfg, ["load_from"])
 
 
 def _place(cfg: Config, work_dir: str) -> Path:
