@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.adaptation.base_weights import GIVEN, RANDOM, BaseWeights
+from vpeft.core.adaptation import identity
 from vpeft.core.adaptation.folding import fold_site
+from vpeft.core.adaptation.identity import Identity, check_count, refuse_frozen_stages
 from vpeft.core.adaptation.wrappers import state_dict
 from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, is_peft_key
 from vpeft.core.contract.training import TrainingData
@@ -54,6 +56,10 @@ class Adaptation:
     def place(self) -> None:
         """Build and place the methods, freeze the base, start training what is to be trained."""
         host = self.host
+        if self.methods:
+            refuse_frozen_stages(host)
+        params = list(host.parameters())
+        self.identity = Identity(host, params)
         try:
             for key, method in self.methods.items():
                 host.method_key = key
@@ -61,17 +67,17 @@ class Adaptation:
                 method.build(host)
                 if (width := method.out_width(host)) is not None:
                     host.resize_head(width)
+            self.trained = [p.name for p in params if any(m.trains(p) for m in self.methods.values())]
+            check_count(self, params)
         except Exception:
             host.release()  # a method that cannot be attached leaves the model as it was
             raise
         reference = next(host.backbone.parameters())
         for module in self.peft_modules():
             module.to(device=reference.device, dtype=reference.dtype).train(host.backbone.training)
-        for p in host.parameters():
-            train = any(method.trains(p) for method in self.methods.values())
-            p.param.requires_grad_(train)
-            if train:
-                self.trained.append(p.name)
+        trained = set(self.trained)
+        for p in params:
+            p.param.requires_grad_(p.name in trained)
         host.adopt()
         host.backbone.peft_adaptation = self
         self.snapshot()
@@ -92,6 +98,14 @@ class Adaptation:
         """The existing parameters of the base that the methods train."""
         names = set(self.trained)
         return (p for p in self.host.parameters() if p.name in names)
+
+    def check(self) -> None:
+        """Make sure that everything still is what it was when the methods were attached (:mod:`.identity`).
+
+        Raises:
+            UserError: Something was replaced, wrapped, quantised, tied, resized or freed since.
+        """
+        identity.check(self)
 
     def check_trained(self) -> None:
         """Make sure that what the methods train still asks for a gradient, and nothing else of the base does.
@@ -116,6 +130,7 @@ class Adaptation:
 
     def learn(self, data: TrainingData) -> None:
         """Let every method select from the training data what it has to."""
+        self.check()
         self.base.need("what is selected")
         for key, method in self.methods.items():
             self.host.method_key = key
@@ -185,6 +200,7 @@ class Adaptation:
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Within the context the backbone is the plain one with its own weights."""
+        self.check()
         base = {**self.merged, **self.originals}
         params = {p.name: p.param for p in self.host.parameters() if p.name in base}
         kept = {name: param.detach().clone() for name, param in params.items()}
@@ -198,10 +214,18 @@ class Adaptation:
             self.host.passes.enabled = before
 
     def _write(self, values: dict[str, Tensor]) -> None:
+        """Write values to the base; before anything is written, make sure that each still has its place."""
+        places = {p.name: p.param for p in self.host.parameters()}
+        for name, value in values.items():
+            if name not in places or places[name].shape != value.shape:
+                now = f"has the shape {tuple(places[name].shape)}" if name in places else "is gone"
+                raise UserError(
+                    f"{name} {now} and had {tuple(value.shape)} when the method was attached: its own values cannot be "
+                    "given back. Resize the backbone before attaching, or vpeft.detach(model, restore=False)."
+                )
         with torch.no_grad():
-            for p in self.host.parameters():
-                if p.name in values:
-                    p.param.copy_(values[p.name])
+            for name, value in values.items():
+                places[name].copy_(value)
 
     def merge(self) -> list[str]:
         """Fold every affine module into the weights of its site.
@@ -217,6 +241,7 @@ class Adaptation:
                 raise UserError("the adapter is merged already: unmerge it first.")
             if all(method.mergeable for method in self.methods.values()):
                 return []
+        self.check()
         if not any(method.mergeable or method.partly_mergeable for method in self.methods.values()):
             names = ", ".join(type(method).__name__ for method in self.methods.values())
             raise UserError(f"{names} cannot be merged into the weights: its function is not affine in its input.")
@@ -261,9 +286,11 @@ class Adaptation:
             restore: Give the base its own values back, bit-equal. False keeps what was merged and trained.
         """
         if restore:
+            self.check()
             self._write({**self.merged, **self.originals})
         for p in self.host.parameters():
-            p.param.requires_grad_(self.flags[p.name])
+            if p.param.is_floating_point():  # quantised since attaching: it cannot ask for a gradient
+                p.param.requires_grad_(self.flags.get(p.name, p.param.requires_grad))
         self.base.close()
         del self.host.backbone.peft_adaptation
         self.host.release()

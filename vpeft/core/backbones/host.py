@@ -91,6 +91,7 @@ class Host:
         target: Full name of the backbone class that it reads.
         block_target: Full name of its block class.
         block_mixin: The re-stated forward of the block.
+        backbone_mixin: What is added to the backbone itself.
         prefix: Tokens before the map in the stream.
         patch_size: Height and width of a patch in pixels.
         in_channels: Channels of what one patch sees: of the image, in video times the frames of a tubelet.
@@ -107,6 +108,7 @@ class Host:
     target: ClassVar[str]
     block_target: ClassVar[str]
     block_mixin: ClassVar[type[SiteBlock]]
+    backbone_mixin: ClassVar[type[SiteBackbone]] = SiteBackbone
     #: Types whose only parameter is a per-channel scale of a branch.
     scale_types: ClassVar[tuple[str, ...]] = ("LayerScale",)
 
@@ -240,6 +242,9 @@ class Host:
         methods = getattr(owner, PEFT_KEY)
         if self.method_key not in methods:
             methods[self.method_key] = nn.ModuleDict()
+        if name in methods[self.method_key]:
+            where = f"block {block.index}" if block else "the backbone"
+            raise UserError(f"{self.method_key}: the name {name!r} is taken at {where}: a fault of the method.")
         methods[self.method_key][name] = module
 
     # Taking over and giving back ------------------------------------------------------------------------------------
@@ -251,7 +256,7 @@ class Host:
             block.module.peft_index = block.index
             block.module.peft_sites = block.sites
             block.module.__class__ = site_class(type(block.module), self.block_mixin)
-        self.backbone.__class__ = site_class(type(self.backbone), SiteBackbone)
+        self.backbone.__class__ = site_class(type(self.backbone), self.backbone_mixin)
         embedding = self.backbone.patch_embed
         self.hooks = [
             self.backbone.register_forward_pre_hook(OpenHook(self.passes), prepend=True),

@@ -55,6 +55,7 @@ class PEFTHook(Hook):
         model = unwrap(runner.model)
         found = find_adaptations(model).values()
         for adaptation in found:
+            adaptation.check()
             adaptation.base.need("training")
             adaptation.check_trained()
         add_losses(model)

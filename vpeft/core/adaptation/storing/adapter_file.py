@@ -80,6 +80,8 @@ def save_adapter(
     Raises:
         UserError: Nothing is attached, the adapter is merged, or it holds NaN or infinity.
     """
+    for adaptation in find_adaptations(model).values():
+        adaptation.check()
     if any(adaptation.merged for adaptation in find_adaptations(model).values()):
         raise UserError("the adapter is merged into the weights: unmerge it before saving (vpeft.unmerge(model)).")
     tensors = {key: value.detach().cpu().contiguous() for key, value in adapter_state(model, head).items()}
@@ -172,6 +174,8 @@ def put_adapter(model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mappi
     Raises:
         UserError: Base, keys or shapes differ; nothing is changed then.
     """
+    for adaptation in find_adaptations(model).values():
+        adaptation.check()
     tensors = fitted(model, tensors, metadata, where)
     own = adapter_state(model, metadata["head"])
     kept = {key: own[key].clone() for key in tensors}

@@ -123,6 +123,8 @@ def check_checkpoint(
 
 def shrink_checkpoint(model: nn.Module, checkpoint: dict[str, Any]) -> None:
     """Leave the frozen backbones of ``model`` out of a checkpoint, and say what it belongs to."""
+    for adaptation in find_adaptations(model).values():
+        adaptation.check()
     checkpoint["peft"] = metadata = model_metadata(model)
     for prefix, adaptation, theirs in pairs(model, metadata, "the checkpoint"):
         own = adaptation.own_keys()

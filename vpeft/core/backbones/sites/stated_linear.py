@@ -21,6 +21,11 @@ class StatedLinear:
         self.out_features, self.in_features = self.weight.shape
 
     @property
+    def holders(self) -> list[nn.Module]:
+        """The modules that hold its weight and the parts of its bias."""
+        return [module for module, _ in (self._weight, *filter(None, self._biases))]
+
+    @property
     def weight(self) -> nn.Parameter:
         """``(out, in)``, as the module holds it now."""
         return getattr(*self._weight)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vpeft.core.backbones.block_forward import SiteBlock
 from vpeft.core.backbones.find import require_plain
 from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.hosts.timm.resizing import TimmBackbone
 from vpeft.core.backbones.windows import gather, pad_bias, spread
 from vpeft.registry import HOSTS
 
@@ -117,6 +118,7 @@ class TimmSwin(Host):
     target = "timm.models.swin_transformer.SwinTransformer"
     block_target = "timm.models.swin_transformer.SwinTransformerBlock"
     block_mixin = TimmSwinBlock
+    backbone_mixin = TimmBackbone
 
     def describe(self) -> None:
         backbone = self.backbone

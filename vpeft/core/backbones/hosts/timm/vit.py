@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vpeft.core.backbones.block_forward import SiteBlock
 from vpeft.core.backbones.find import require_plain
 from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.hosts.timm.resizing import TimmBackbone
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS
 
@@ -64,6 +65,7 @@ class TimmViT(Host):
     target = "timm.models.vision_transformer.VisionTransformer"
     block_target = "timm.models.vision_transformer.Block"
     block_mixin = TimmViTBlock
+    backbone_mixin = TimmBackbone
 
     def describe(self) -> None:
         backbone = self.backbone

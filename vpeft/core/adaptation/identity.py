@@ -1,0 +1,188 @@
+"""Is everything still what it was when methods were attached?
+
+An adaptation stands on modules of the backbone that it found at attaching. Whoever stores, loads, merges, detaches or
+trains asks first whether they are still there: a module that was quantised, pruned, tied, replaced or wrapped by
+another library would else be merged into, restored or stored without effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from vpeft.core.backbones.find import full_name
+from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.backbones.sites.stated_linear import StatedLinear
+from vpeft.core.backbones.wrappers import named_modules
+from vpeft.errors import UserError
+
+if TYPE_CHECKING:
+    from vpeft.core.adaptation.adaptation import Adaptation
+
+
+class Identity:
+    """What an adaptation found in the backbone: the modules of its blocks and sites.
+
+    Attributes:
+        places: By the name in the backbone: the module, its class, and the names of its own parameters.
+
+    Raises:
+        UserError: The backbone is one that methods cannot be attached to: a module or parameter is used twice, weights
+            are quantised, or something stands between a weight and its use.
+    """
+
+    def __init__(self, host: Host, params: list[HostParam]) -> None:
+        names = {id(module): name for name, module in named_modules(host.backbone)}
+        self.places: dict[str, tuple[nn.Module, str, tuple[str, ...]]] = {}
+        blocks, sites = [block.module for block in host.blocks], list(_site_modules(host))
+        for module in (*blocks, *sites):
+            name = names[id(module)]
+            if name in self.places:
+                raise UserError(
+                    f"{name} is used at several places of this {type(host.backbone).__name__}: a method could not tell "
+                    "them apart. Give each place a module of its own (copy.deepcopy)."
+                )
+            self.places[name] = (module, full_name(type(module)), tuple(module._parameters))
+        for module in _holders(host):
+            self.places[names[id(module)]] = (module, full_name(type(module)), tuple(module._parameters))
+        _require_weights(self.places)
+        _require_untied(params)
+
+    def check(self, host: Host, params: list[HostParam]) -> None:
+        """Compare with what is there now.
+
+        Raises:
+            UserError: Something was replaced, wrapped, quantised, tied, added or taken away.
+        """
+        now = dict(named_modules(host.backbone))
+        for name, (module, kind, parameters) in self.places.items():
+            here = now.get(name)
+            if here is not module:
+                found = "is gone" if here is None else f"was replaced (by a {full_name(type(here))})"
+            elif full_name(type(module)) != kind:
+                found = f"became a {full_name(type(module))}"
+            elif tuple(module._parameters) != parameters:
+                found = f"holds the parameters {', '.join(module._parameters)} in the place of {', '.join(parameters)}"
+            else:
+                continue
+            raise UserError(
+                f"{name} {found} after the method was attached: what is placed there is not known to act. Quantise, "
+                "prune, resize or replace parts of the backbone before attaching, or merge first."
+            )
+        blocks = {id(block.module) for block in host.blocks}
+        for name, module in now.items():
+            if hasattr(module, "plain_class") or id(module) in blocks or not host.blocks:
+                continue
+            if type(module) is type(host.blocks[0].module).plain_class:
+                raise UserError(f"{name} was added after the method was attached and is not adapted: detach first.")
+        _require_weights(self.places)
+        _require_untied(params)
+
+
+def check(adaptation: Adaptation) -> None:
+    """Make sure that an adaptation still is what it was when its methods were attached.
+
+    Raises:
+        UserError: It is not; the message names what has changed and what to do.
+    """
+    host = adaptation.host
+    refuse_frozen_stages(host)
+    params = list(host.parameters())
+    adaptation.identity.check(host, params)
+    registered = {id(module) for own in adaptation.peft_modules() for module in own.modules()}
+    for sites in (host.sites, *(block.sites for block in host.blocks)):
+        for site in sites.values():
+            for entry in site.entries:
+                if id(entry.module) not in registered:
+                    raise UserError(
+                        f"what {entry.key} placed at {site.name} is no longer among the backbone's modules: it was "
+                        "replaced after attaching. Detach and attach again."
+                    )
+    parameters = {p.name: p.param for p in params}
+    trained = set(adaptation.trained)
+    if lost := sorted(trained - parameters.keys()):
+        raise UserError(f"{_listed(lost)} of the backbone is trained by the method and is gone: detach first.")
+    if freed := [name for name, param in parameters.items() if param.requires_grad and name not in trained]:
+        raise UserError(
+            f"{_listed(freed)} of the backbone was freed by hand after attaching and belongs to no method, so that it "
+            "would be neither stored nor given back: freeze it again (requires_grad_(False)) if it was not trained, or "
+            "attach a method that trains it beside the others (tools/list.py methods)."
+        )
+
+
+def check_count(adaptation: Adaptation, params: list[HostParam]) -> None:
+    """Compare the parameters that each method counts by its formula with those that it has made and trains.
+
+    Raises:
+        UserError: They differ.
+    """
+    host = adaptation.host
+    for key, method in adaptation.methods.items():
+        own = {id(p): p for one, module in adaptation.peft_items() if one == key for p in module.parameters()}
+        own |= {id(p.param): p.param for p in params if method.trains(p)}
+        truth, formula = sum(p.numel() for p in own.values()), method.count(host)
+        if truth != formula:
+            raise UserError(
+                f"{type(method).__name__} trains {truth:,} parameters of this {host.registered_name()}, and its "
+                f"count() says {formula:,}: a fault of the method; mend its formula or what it builds."
+            )
+
+
+def refuse_frozen_stages(host: Host) -> None:
+    """Refuse a backbone that freezes some of its blocks by itself: in train mode that takes the methods' modules too.
+
+    Raises:
+        UserError: Its ``frozen_stages`` is 0 or more.
+    """
+    stages = getattr(host.backbone, "frozen_stages", -1)
+    if isinstance(stages, int) and stages >= 0:
+        raise UserError(
+            f"frozen_stages={stages} of the backbone would freeze the method's own parameters of these stages in train "
+            "mode: leave it at its default, -1. A method freezes the base by itself."
+        )
+
+
+def _site_modules(host: Host) -> Iterator[nn.Module]:
+    for sites in (host.sites, *(block.sites for block in host.blocks)):
+        yield from (site.module for site in sites.values() if isinstance(site.module, nn.Module))
+
+
+def _holders(host: Host) -> Iterator[nn.Module]:
+    """The modules that hold the weights of stated linears."""
+    for block in host.blocks:
+        for site in block.sites.values():
+            if isinstance(site.module, StatedLinear):
+                yield from site.module.holders
+
+
+def _require_weights(places: dict[str, tuple[nn.Module, str, tuple[str, ...]]]) -> None:
+    for name, (module, kind, parameters) in places.items():
+        if "weight" not in parameters and hasattr(module, "weight"):
+            raise UserError(
+                f"{name} ({kind}) computes its weight from {', '.join(parameters) or 'something else'}, which a method "
+                "would neither see nor keep: take the quantisation, pruning or weight normalisation off first."
+            )
+        for key, param in module._parameters.items():
+            if param is not None and not param.is_floating_point():
+                raise UserError(
+                    f"{name}.{key} holds {str(param.dtype).removeprefix('torch.')}: quantised weights cannot be "
+                    "adapted. Attach to the model in floating point."
+                )
+
+
+def _require_untied(params: list[HostParam]) -> None:
+    seen: dict[int, str] = {}
+    for p in params:
+        if (first := seen.setdefault(id(p.param), p.name)) != p.name:
+            raise UserError(
+                f"{first} and {p.name} of the backbone are one parameter: what a method does at one place would be "
+                "done at the other. Give each place a parameter of its own."
+            )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
