@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.adaptation.base_weights import GIVEN, RANDOM, BaseWeights
-from vpeft.core.adaptation import identity
 from vpeft.core.adaptation.folding import fold_site
 from vpeft.core.adaptation.identity import Identity, check_count, refuse_frozen_stages
 from vpeft.core.adaptation.wrappers import state_dict
@@ -68,7 +67,7 @@ class Adaptation:
                 if (width := method.out_width(host)) is not None:
                     host.resize_head(width)
             self.trained = [p.name for p in params if any(m.trains(p) for m in self.methods.values())]
-            check_count(self, params)
+            check_count(host, self.methods, self.peft_items(), params)
         except Exception:
             host.release()  # a method that cannot be attached leaves the model as it was
             raise
@@ -105,7 +104,7 @@ class Adaptation:
         Raises:
             UserError: Something was replaced, wrapped, quantised, tied, resized or freed since.
         """
-        identity.check(self)
+        self.identity.check(self.trained, self.peft_modules())
 
     def check_trained(self) -> None:
         """Make sure that what the methods train still asks for a gradient, and nothing else of the base does.

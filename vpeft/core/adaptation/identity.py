@@ -7,8 +7,7 @@ another library would else be merged into, restored or stored without effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from torch import nn
 
@@ -16,16 +15,15 @@ from vpeft.core.backbones.find import full_name
 from vpeft.core.backbones.host import Host, HostParam
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.core.backbones.wrappers import named_modules
+from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
-
-if TYPE_CHECKING:
-    from vpeft.core.adaptation.adaptation import Adaptation
 
 
 class Identity:
     """What an adaptation found in the backbone: the modules of its blocks and sites.
 
     Attributes:
+        host: The host.
         places: By the name in the backbone: the module, its class, and the names of its own parameters.
 
     Raises:
@@ -34,6 +32,7 @@ class Identity:
     """
 
     def __init__(self, host: Host, params: list[HostParam]) -> None:
+        self.host = host
         names = {id(module): name for name, module in named_modules(host.backbone)}
         self.places: dict[str, tuple[nn.Module, str, tuple[str, ...]]] = {}
         blocks, sites = [block.module for block in host.blocks], list(_site_modules(host))
@@ -50,13 +49,27 @@ class Identity:
         _require_weights(self.places)
         _require_untied(params)
 
-    def check(self, host: Host, params: list[HostParam]) -> None:
+    def check(self, trained: Collection[str], placed: Iterable[nn.Module]) -> None:
         """Compare with what is there now.
 
+        Args:
+            trained: Names of the parameters of the base that the methods train.
+            placed: The modules that they have registered.
+
         Raises:
-            UserError: Something was replaced, wrapped, quantised, tied, added or taken away.
+            UserError: Something was replaced, wrapped, quantised, tied, freed, added or taken away; the message names
+                it and says what to do.
         """
-        now = dict(named_modules(host.backbone))
+        params = list(self.host.parameters())
+        refuse_frozen_stages(self.host)
+        self._check_places()
+        _require_weights(self.places)
+        _require_untied(params)
+        self._check_placed(placed)
+        self._check_trained(params, trained)
+
+    def _check_places(self) -> None:
+        now = dict(named_modules(self.host.backbone))
         for name, (module, kind, parameters) in self.places.items():
             here = now.get(name)
             if here is not module:
@@ -71,56 +84,52 @@ class Identity:
                 f"{name} {found} after the method was attached: what is placed there is not known to act. Quantise, "
                 "prune, resize or replace parts of the backbone before attaching, or merge first."
             )
-        blocks = {id(block.module) for block in host.blocks}
+        blocks = [block.module for block in self.host.blocks]
+        kinds = {getattr(type(block), "plain_class", type(block)) for block in blocks}
         for name, module in now.items():
-            if hasattr(module, "plain_class") or id(module) in blocks or not host.blocks:
-                continue
-            if type(module) is type(host.blocks[0].module).plain_class:
+            if type(module) in kinds and not any(module is block for block in blocks):
                 raise UserError(f"{name} was added after the method was attached and is not adapted: detach first.")
-        _require_weights(self.places)
-        _require_untied(params)
+
+    def _check_placed(self, placed: Iterable[nn.Module]) -> None:
+        registered = {id(module) for own in placed for module in own.modules()}
+        for sites in (self.host.sites, *(block.sites for block in self.host.blocks)):
+            for site in sites.values():
+                for entry in site.entries:
+                    if id(entry.module) not in registered:
+                        raise UserError(
+                            f"what {entry.key} placed at {site.name} is no longer among the backbone's modules: it was "
+                            "replaced after attaching. Detach and attach again."
+                        )
+
+    def _check_trained(self, params: list[HostParam], trained: Collection[str]) -> None:
+        if lost := sorted(set(trained) - {p.name for p in params}):
+            raise UserError(f"{_listed(lost)} of the backbone is trained by the method and is gone: detach first.")
+        own = set(trained)
+        if freed := [p.name for p in params if p.param.requires_grad and p.name not in own]:
+            raise UserError(
+                f"{_listed(freed)} of the backbone was freed by hand after attaching and belongs to no method, so that "
+                "it would be neither stored nor given back: freeze it again (requires_grad_(False)) if it was not "
+                "trained, or attach a method that trains it beside the others (tools/list.py methods)."
+            )
 
 
-def check(adaptation: Adaptation) -> None:
-    """Make sure that an adaptation still is what it was when its methods were attached.
-
-    Raises:
-        UserError: It is not; the message names what has changed and what to do.
-    """
-    host = adaptation.host
-    refuse_frozen_stages(host)
-    params = list(host.parameters())
-    adaptation.identity.check(host, params)
-    registered = {id(module) for own in adaptation.peft_modules() for module in own.modules()}
-    for sites in (host.sites, *(block.sites for block in host.blocks)):
-        for site in sites.values():
-            for entry in site.entries:
-                if id(entry.module) not in registered:
-                    raise UserError(
-                        f"what {entry.key} placed at {site.name} is no longer among the backbone's modules: it was "
-                        "replaced after attaching. Detach and attach again."
-                    )
-    parameters = {p.name: p.param for p in params}
-    trained = set(adaptation.trained)
-    if lost := sorted(trained - parameters.keys()):
-        raise UserError(f"{_listed(lost)} of the backbone is trained by the method and is gone: detach first.")
-    if freed := [name for name, param in parameters.items() if param.requires_grad and name not in trained]:
-        raise UserError(
-            f"{_listed(freed)} of the backbone was freed by hand after attaching and belongs to no method, so that it "
-            "would be neither stored nor given back: freeze it again (requires_grad_(False)) if it was not trained, or "
-            "attach a method that trains it beside the others (tools/list.py methods)."
-        )
-
-
-def check_count(adaptation: Adaptation, params: list[HostParam]) -> None:
+def check_count(
+    host: Host, methods: Mapping[str, Method], placed: Iterable[tuple[str, nn.Module]], params: list[HostParam]
+) -> None:
     """Compare the parameters that each method counts by its formula with those that it has made and trains.
+
+    Args:
+        host: The host.
+        methods: The methods by their keys.
+        placed: Key and module of everything that they have registered.
+        params: The parameters of the base.
 
     Raises:
         UserError: They differ.
     """
-    host = adaptation.host
-    for key, method in adaptation.methods.items():
-        own = {id(p): p for one, module in adaptation.peft_items() if one == key for p in module.parameters()}
+    placed = list(placed)
+    for key, method in methods.items():
+        own = {id(p): p for one, module in placed if one == key for p in module.parameters()}
         own |= {id(p.param): p.param for p in params if method.trains(p)}
         truth, formula = sum(p.numel() for p in own.values()), method.count(host)
         if truth != formula:
