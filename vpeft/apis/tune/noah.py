@@ -25,7 +25,7 @@ from vpeft.apis.run.train import train
 from vpeft.core.adaptation.find import find_adaptation
 from vpeft.core.trained.folder import ADAPTER
 from vpeft.errors import UserError
-from vpeft.files import write_atomically, write_json
+from vpeft.files import read_json, write_atomically, write_json
 
 SEARCH = "search.json"
 
@@ -130,10 +130,12 @@ class Fitness:
         self.space, self.measure, self.file = space, measure, file
         self.search = {"task": cfg.task, "seed": seed, "noah": cfg.noah.to_dict()}
         self.values: dict[str, float] = {}
-        if file.is_file():
-            stored = json.loads(file.read_text())
-            if stored["search"] != self.search:
-                raise UserError(f"{file} is of another search, {stored['search']}: use another --work-dir.")
+        if file.exists() or file.is_symlink():
+            stored = read_json(file, "search", broken="delete it, and all is measured again")
+            if not isinstance(stored, dict) or not _are_accuracies(stored.get("accuracy")):
+                raise UserError(f"{file} holds no search: delete it, and all is measured again.")
+            if stored.get("search") != self.search:
+                raise UserError(f"{file} is of another search, {stored.get('search')}: use another --work-dir.")
             self.values = stored["accuracy"]
 
     def __call__(self, subnet: Subnet) -> float:
@@ -143,6 +145,10 @@ class Fitness:
             self.values[key] = self.measure()
             write_json(self.file, {"search": self.search, "accuracy": self.values})
         return self.values[key]
+
+
+def _are_accuracies(values: Any) -> bool:
+    return isinstance(values, dict) and all(type(value) is float and 0 <= value <= 100 for value in values.values())
 
 
 @torch.no_grad()

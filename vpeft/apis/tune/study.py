@@ -25,12 +25,13 @@ from vpeft.apis.config.load import load_config
 from vpeft.apis.config.setting import setting_hash
 from vpeft.apis.jobs.engines.engine import Engine
 from vpeft.apis.jobs.scheduler import run_jobs
+from vpeft.apis.tune.storage import readable
 from vpeft.apis.tune.trial import TrialJob, open_trial, pruner, trial_splits
 from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.contract.build import build_methods
 from vpeft.core.contract.search_space import COMMON, Range, Values
 from vpeft.errors import UserError
-from vpeft.files import write_atomically, write_json
+from vpeft.files import read_json, write_atomically, write_json
 from vpeft.registry import nearest
 
 TUNING = "tuning"
@@ -161,9 +162,13 @@ class Study:
         """Its study, made where there is none, or read again.
 
         Raises:
-            UserError: The folder holds another search.
+            UserError: The folder holds another search, or its file is damaged.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        with readable(self.folder / "study.db"):
+            return self._open()
+
+    def _open(self) -> optuna.Study:
         study = optuna.create_study(
             storage=self.storage, study_name="study", direction="maximize", pruner=pruner(), load_if_exists=True
         )
@@ -338,7 +343,7 @@ def write_best(study: Study, found: optuna.Study) -> dict[str, Any]:
         errors = [f"trial {t.number}" for t in found.trials]
         raise UserError(f"{study.folder}: no trial was completed ({', '.join(errors)} failed): see trial*.json there.")
     best = max(complete, key=lambda t: (t.value, -t.number))
-    options = json.loads((study.folder / f"trial{best.number:04d}.json").read_text())["options"]
+    options = read_json(study.folder / f"trial{best.number:04d}.json", "outcome of a trial")["options"]
     states = {
         state: sum(t.state.name.lower() == state for t in found.trials) for state in ("complete", "pruned", "fail")
     }

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,7 +27,7 @@ from vpeft.core.datasets.tasks import SPLITS
 from vpeft.core.families.metrics import main_metric
 from vpeft.core.trained.folder import hold
 from vpeft.errors import UserError
-from vpeft.files import write_json
+from vpeft.files import read_json, write_json
 from vpeft.registry import HOOKS
 
 #: Looks at the validation images, the last one included, at which a trial may be given up.
@@ -104,7 +103,10 @@ class TrialJob:
 
     def outcome(self) -> dict[str, Any]:
         """What it ended with."""
-        return json.loads(self.file.read_text())
+        found = read_json(self.file, "outcome of a trial", broken="delete it, and the trial is run again")
+        if not isinstance(found, dict) or found.get("state") not in ("complete", "pruned", "fail"):
+            raise UserError(f"{self.file} holds no outcome of a trial: delete it, and the trial is run again.")
+        return found
 
     def run(self) -> None:
         work = Path(self.root) / WORK / self.name

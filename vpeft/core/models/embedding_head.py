@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.heads import ClsHead
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from vpeft.core.backbones.weights.read import read_weights
 from vpeft.errors import UserError
 from vpeft.registry import MODELS
 
@@ -95,14 +93,9 @@ def read_embeddings(file: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"embeddings of the classes {path} do not exist: docs/analysis.md says how the file is made.")
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files if arrays[key].dtype.kind == "f"}
-        else:
-            with safe_open(path, framework="pt") as stored:
-                tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError, ValueError, json.JSONDecodeError, EOFError) as error:
-        raise UserError(f"{path} is truncated, or neither safetensors nor npz ({error}): write it anew.") from error
+        tensors = {key: value for key, value in read_weights(str(path))[0].items() if value.is_floating_point()}
+    except UserError as error:
+        raise UserError(f"embeddings of the classes {path}: {error}") from error
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise UserError(f"{path} holds NaN or infinite values: write it anew.")
     return tensors

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import torch
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
@@ -143,6 +144,7 @@ def _load(
     report.resized = fit_positions(weights, backbone, of_clips=FORMATS[name].holds.startswith(VIDEO))
     report.left_out = left_out | weights.left_out
     _check_shapes(weights, own)
+    _check_values(weights, own)
     backbone.load_state_dict(weights.state, strict=False)
     report.loaded = sorted(weights.state)
     return report
@@ -173,6 +175,17 @@ def _check_shapes(weights: Converted, own: dict[str, Tensor]) -> None:
             f"the file's gives {tuple(weights.state[key].shape)}, the backbone's {key} is {tuple(own[key].shape)}. "
             "Set the backbone's arch, patch_size, in_channels and frames to the file's."
         )
+
+
+def _check_values(weights: Converted, own: dict[str, Tensor]) -> None:
+    for key, tensor in weights.state.items():
+        if own[key].is_floating_point() and not tensor.is_floating_point():
+            raise UserError(
+                f"{weights.source[key]} holds {str(tensor.dtype).removeprefix('torch.')} values, and the backbone's "
+                f"{key} floating-point ones: give weights that are neither quantised nor rounded."
+            )
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{weights.source[key]} holds NaN or infinity: fetch the file again, or take another one.")
 
 
 def _mismatch(report: LoadReport, weights: Converted, backbone: nn.Module) -> str:

@@ -165,7 +165,20 @@ def convert(state: Mapping[str, Tensor], name: str, backbone: nn.Module) -> Conv
 
     Returns:
         The renamed weights.
+
+    Raises:
+        UserError: Tensors that belong together differ in shape.
     """
+    try:
+        return _convert(state, name, backbone)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        said = str(error).splitlines()[0]
+        raise UserError(f"read as {name}, its tensors do not fit together ({said}): fetch the file again.") from error
+
+
+def _convert(state: Mapping[str, Tensor], name: str, backbone: nn.Module) -> Converted:
     layout = layout_of(backbone)
     weights = google_npz.npz_to_timm(state) if name == "google_npz" else Converted.of(state)
     weights = weights.without(_LEFT_OUT)

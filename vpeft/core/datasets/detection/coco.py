@@ -119,6 +119,22 @@ def _check_annotation(one: dict[str, Any], names: dict[int, str], images: dict[i
         raise UserError(
             f"{where} needs an area and a bbox of four numbers, it has {cut(area)} and {cut(box)}: mend the file."
         )
+    if not _is_outline(outline := one.get("segmentation", [])):
+        raise UserError(
+            f"{where} has the segmentation {cut(outline)}, which is neither polygons nor a run-length code: mend it."
+        )
+
+
+def _is_outline(value: Any) -> bool:
+    """Whether a value is a list of polygons, a run-length code, or none at all."""
+    if isinstance(value, dict):
+        size = value.get("size")
+        sized = isinstance(size, list) and len(size) == 2 and all(type(length) is int for length in size)
+        return sized and isinstance(value.get("counts"), (str, list))
+    return value is None or (
+        isinstance(value, list)
+        and all(isinstance(polygon, list) and all(map(_is_number, polygon)) for polygon in value)
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -60,6 +60,8 @@ class CheckedVOC(VOCDataset):
                 sample = super().parse_data_info(img_info)
             except Exception as error:  # readers of XML raise whatever a broken file makes them stumble over
                 raise UserError(f"annotation {path} is broken ({error}): unpack the archive again.") from error
+            if root.find("size") is None and root.find("object") is None:
+                raise UserError(f"annotation {path} holds neither a size nor an object: unpack the archive again.")
             found = Counter(thing.findtext("name") for thing in root.iter("object"))
             self.unknown.update({name: count for name, count in found.items() if name not in self.metainfo["classes"]})
         else:
