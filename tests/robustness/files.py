@@ -35,7 +35,8 @@ from vpeft.apis.tune.noah import Fitness
 from vpeft.apis.tune.study import Study
 from vpeft.core.backbones.weights.load import load_pretrained
 from vpeft.core.models.embedding_head import read_embeddings
-from vpeft.core.trained.load import ADAPTER, load_trained
+from vpeft.core.trained.folder import ADAPTER
+from vpeft.core.trained.load import load_trained
 from vpeft.core.trained.logits import Logits, read_logits, write_logits
 from vpeft.core.trained.run import open_run
 from vpeft.errors import UserError
