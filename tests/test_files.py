@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vpeft import UserError
-from vpeft.files import read_json, read_text, write_atomically
+from vpeft.files import read_config, read_json, read_text, write_atomically
 
 
 def dead_process() -> int:
@@ -98,3 +98,26 @@ def test_text_may_begin_with_a_mark(tmp_path):
     assert read_json(tmp_path / "x.json", "list") == {"ä": [1, None]}
     with pytest.raises(UserError, match=r"plan .*no does not exist: write it"):
         read_text(tmp_path / "no", "plan", "write it")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.py", b"x = 1\ny = undefined\n", r"config .*a\.py cannot be read: NameError: .* \(.*a\.py, line 2\)"),
+        ("a.py", b"x = [1,\n", r"config .*a\.py cannot be read: SyntaxError"),
+        ("a.py", b"x = 1\n\n# \xe4\n", r"config .*a\.py:3: byte 0xe4 is not UTF-8"),
+        ("a.py", b"x = 1\ny = '\0'\n", r"config .*a\.py:2: it holds a NUL byte"),
+        ("a.py", b"_base_ = 'no.py'\n", r"config .*a\.py cannot be read: FileNotFoundError: .*no\.py"),
+        ("a.py", b"_base_ = 'a.py'\n", r"config .*a\.py cannot be read: RecursionError"),
+        ("a.py", b"x = 1 / 0\n", r"config .*a\.py cannot be read: ZeroDivisionError: .*line 1\)"),
+        ("base.py", b"x = 1\n# \xe4\n", r"config .*a\.py: its base .*base\.py:2: byte 0xe4 is not UTF-8"),
+        ("base.py", b"x = 1\ny = undefined\n", r"config .*a\.py cannot be read: NameError.*base\.py, line 2\)"),
+        ("a.txt", b"x = 1\n", r"config .*a\.txt cannot be read: OSError"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_named(name, content, message, tmp_path):
+    (tmp_path / "a.py").write_text("_base_ = 'base.py'\n")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_config(tmp_path / name.replace("base", "a"))
+    assert "\n" not in str(caught.value)

@@ -8,10 +8,14 @@ import json
 import os
 import stat
 import time
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vpeft.errors import UserError
+from vpeft.errors import UserError, missing_package
+
+if TYPE_CHECKING:
+    from mmengine import Config
 
 #: Bytes that a file's name may have on the usual file systems, less what the temporary one has besides.
 LONGEST = 255 - len(f"..{2**31}.tmp")
@@ -171,6 +175,44 @@ def read_json(
         return json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{what} {path} is truncated or no JSON ({error}): {broken}.") from error
+
+
+def read_config(path: str | os.PathLike[str], what: str = "config") -> Config:
+    """A config of mmengine, as Python, JSON or YAML.
+
+    Args:
+        path: The file.
+        what: What it is, for messages.
+
+    Raises:
+        UserError: The file or one of its bases is missing, no text in UTF-8, or raises; the message says where.
+    """
+    from mmengine import Config
+
+    read_text(path, what)
+    try:
+        return Config.fromfile(str(path))
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"{what} {path} cannot be read: {missing_package(error) or error}") from error
+    except Exception as error:  # a config is code: it raises whatever its author's mistake does
+        file, place = _raised_in(error, str(path))
+        if isinstance(error, UnicodeDecodeError):
+            read_text(file, f"{what} {path}: its base")
+        said = " ".join(str(error).split())
+        raise UserError(f"{what} {path} cannot be read: {type(error).__name__}: {said} ({place})") from error
+
+
+def _raised_in(error: Exception, path: str) -> tuple[str, str]:
+    """The config, or base of it, that was read when an error was raised, and the line of it where that is known."""
+    file = path
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_file2dict":  # mmengine's, once for every base inside another
+            file = str(frame.f_locals.get("filename", file))
+        if frame.f_code.co_name == "<module>":
+            return file, f"{frame.f_code.co_filename}, line {line}"
+    return file, file
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -97,10 +97,12 @@ def test_broken_plan_files(tmp_path):
     file = tmp_path / "plan.yaml"
     for text, message in (
         ("method: [lora]", "did you mean 'methods'"),
-        ("a: [", "cannot be read"),
+        ("methods: [lora]\na: [", r"plan\.yaml:2 cannot be read"),
+        ("methods: [lora]\n# ä", r"plan\.yaml:2: byte 0xe4 is not UTF-8"),
+        ("methods: [lora]\nseeds: 2026-99-99", r"plan\.yaml cannot be read"),
         ("- a", "must hold"),
     ):
-        file.write_text(text)
+        file.write_text(text, encoding="latin-1")
         with pytest.raises(UserError, match=message):
             load_plan(str(file))
     with pytest.raises(UserError, match="does not exist"):

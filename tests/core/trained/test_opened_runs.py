@@ -62,7 +62,7 @@ def test_what_is_no_run_is_refused(folder, tmp_path):
     (other / "result.json").write_text(json.dumps({"config": "more.py"}))
     assert open_run(other).cfg.filename.endswith("more.py")
     (other / "result.json").write_text("{")
-    with pytest.raises(vpeft.UserError, match=r"result\.json is no JSON"):
+    with pytest.raises(vpeft.UserError, match=r"result\.json is truncated or no JSON"):
         open_run(other)
 
 

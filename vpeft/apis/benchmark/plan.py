@@ -21,6 +21,7 @@ from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.contract.build import build_methods
 from vpeft.core.datasets.tasks import GROUPS, SUITES, get_task
 from vpeft.errors import UserError
+from vpeft.files import read_config, read_text
 from vpeft.registry import nearest
 
 
@@ -226,15 +227,7 @@ def load_plan(path: str | None = None, **flags) -> Plan:
     fields = {f.name for f in dataclasses.fields(Plan)}
     values: dict[str, Any] = {}
     if path is not None:
-        if not Path(path).is_file():
-            raise UserError(f"plan {path} does not exist.")
-        try:
-            if Path(path).suffix == ".py":
-                values = Config.fromfile(path).to_dict()
-            else:
-                values = yaml.safe_load(Path(path).read_text())
-        except (yaml.YAMLError, SyntaxError, NameError) as error:
-            raise UserError(f"plan {path} cannot be read: {str(error).splitlines()[0]}") from error
+        values = read_config(path, "plan").to_dict() if Path(path).suffix == ".py" else _yaml(path)
         if not isinstance(values, dict):
             raise UserError(f"plan {path} must hold fields such as `methods: [lora]`.")
         for key in values:
@@ -244,3 +237,13 @@ def load_plan(path: str | None = None, **flags) -> Plan:
     if "tune" in given:
         given["tune"] = {**(values.get("tune") or {}), **given["tune"]}
     return Plan(**{**values, **given})
+
+
+def _yaml(path: str) -> Any:
+    text = read_text(path, "plan")
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"plan {path}{place} cannot be read: {' '.join(str(error).split())}") from error

@@ -17,7 +17,8 @@ from vpeft.apis.config.recipes import compose, composed_files
 from vpeft.apis.config.task import VALIDATION, chosen_by_hand, follows, task_settings
 from vpeft.core.adaptation.peft_backbone import peft_places
 from vpeft.core.models.build import build_model as build_model
-from vpeft.errors import UserError, missing_package
+from vpeft.errors import UserError
+from vpeft.files import read_config
 from vpeft.registry import closest
 
 
@@ -90,22 +91,15 @@ def load_config(
 
 def _read(path: Path) -> Config:
     """The file with its bases, or the recipe with the method's row, and the record of it."""
-    try:
-        if not path.is_file():
-            cfg = compose(path)
-        else:
-            cfg = Config.fromfile(str(path))
-            origin = stored_origin(path)
-            give_origin(cfg, origin or Origin())
-            if origin is not None:
-                _forget_start(cfg, origin)
-            origin_of(cfg).record(str(path), cfg, file=str(path) if origin is None else None)
-    except UserError:
-        raise
-    except ImportError as error:
-        raise UserError(f"config {path} cannot be read: {missing_package(error) or error}") from error
-    except Exception as error:  # a config is the user's code, which can raise anything
-        raise UserError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
+    if not os.path.isfile(path):
+        cfg = compose(path)
+    else:
+        cfg = read_config(path)
+        origin = stored_origin(path)
+        give_origin(cfg, origin or Origin())
+        if origin is not None:
+            _forget_start(cfg, origin)
+        origin_of(cfg).record(str(path), cfg, file=str(path) if origin is None else None)
     if cfg is None:
         close = closest(path.name, {Path(name).name for name in config_names()})
         question = "" if close is None else f"did you mean {close!r}? "

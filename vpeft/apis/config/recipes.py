@@ -22,6 +22,7 @@ from mmengine import Config
 
 from vpeft.apis.config.origin import Origin, give_origin, origin_of
 from vpeft.errors import UserError
+from vpeft.files import read_config
 from vpeft.registry import nearest
 
 #: Where tables of methods lie, seen from a recipe's folder.
@@ -58,10 +59,7 @@ def _read(file: Path) -> Config:
 
 @cache
 def _parsed(file: Path, changed: int) -> Config:
-    try:
-        return Config.fromfile(str(file))
-    except (SyntaxError, KeyError, FileNotFoundError, NameError) as error:
-        raise UserError(f"recipe {file} cannot be read: {type(error).__name__}: {error}") from error
+    return read_config(file, "recipe")
 
 
 def recipes(folder: str | os.PathLike[str]) -> dict[str, Recipe]:
@@ -76,7 +74,7 @@ def recipes(folder: str | os.PathLike[str]) -> dict[str, Recipe]:
 @cache
 def method_rows(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A table's methods' configs, and further settings of a run by dotted key, both by the name of the row."""
-    cfg = Config.fromfile(str(file)).to_dict()
+    cfg = read_config(file, "table of methods").to_dict()
     return cfg["methods"], cfg.get("options", {})
 
 

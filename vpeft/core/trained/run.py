@@ -26,6 +26,7 @@ from vpeft.core.adaptation.storing.fit import check_task, stated_classes
 from vpeft.core.trained.folder import ADAPTER, RESULT, checkpoints
 from vpeft.core.trained.load import load_trained, stored_metadata
 from vpeft.errors import UserError
+from vpeft.files import read_config, read_json
 
 
 @contextmanager
@@ -148,11 +149,10 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: give a run's --work-dir, such as work_dirs/lora_nano_vit_digits.")
     path = folder / RESULT
-    try:
-        result = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}): test the run again with tools/test.py.") from error
-    cfg = Config.fromfile(str(_config_file(folder, result)))
+    result = read_json(path, "result", broken="test the run again with tools/test.py") if path.exists() else {}
+    if not isinstance(result, dict):
+        raise UserError(f"{path} is no result: test the run again with tools/test.py.")
+    cfg = read_config(_config_file(folder, result), "config of a run")
     if "model" not in cfg:
         raise UserError(f"{cfg.filename} has no `model`: {folder} is no run.")
     return Run(folder, cfg, _weights(folder), result)
