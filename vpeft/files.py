@@ -58,9 +58,13 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON atomically.
 
     Raises:
-        UserError: The file cannot be written.
+        UserError: The file cannot be written, or the value holds NaN or infinity, which JSON has not.
     """
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise UserError(f"{path} is not written: it would be no JSON ({error}).") from error
+    write_atomically(path, (text + "\n").encode())
 
 
 def _stem(path: Path) -> str:

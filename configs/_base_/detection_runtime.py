@@ -2,7 +2,6 @@
 _base_ = ["default_runtime.py"]
 default_scope = "mmdet"
 custom_imports = dict(imports=["vpeft", "vpeft.core.datasets.detection.coco"])
-custom_hooks = [*_base_.custom_hooks, dict(type="vpeft.ClassCountHook")]
 visualizer = dict(_delete_=True, type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 val_cfg = dict()
 test_cfg = dict()

@@ -2,7 +2,6 @@
 _base_ = ["default_runtime.py"]
 default_scope = "mmseg"
 custom_imports = dict(imports=["vpeft", "vpeft.core.datasets.segmentation.label_maps"])
-custom_hooks = [*_base_.custom_hooks, dict(type="vpeft.SegmentationCheckHook")]
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False),

@@ -205,7 +205,7 @@ def _metric(column: Column, board: Board, entry: BoardRow) -> list[float] | str:
     if column.what not in entry.cells:
         return f"no run of {column.what}"
     runs = [board.results.runs[path]["metrics"] for path in entry.cells[column.what].runs.values()]
-    if any(name not in run for run in runs):
+    if any(not isinstance(run.get(name), (int, float)) for run in runs):
         return f"the runs have no metric {name}"
     return [run[name] / MAIN_METRICS[name] for run in runs]
 

@@ -78,7 +78,7 @@ _NAMES = {
     "written": _TEXT,
 }
 _SHOWN = {
-    "metrics": {"type": "object", "additionalProperties": _NUMBER},
+    "metrics": {"type": "object", "additionalProperties": {"type": ["number", "null", "string", "array", "object"]}},
     "main_metric": _object({"name": _NAME, "value": {"type": "number", "minimum": 0, "maximum": 1}}),
     "ppt": _NUMBER,
     "parameters": _object({"trainable_without_head": _COUNT, "head": _COUNT, "total": _COUNT, "frozen": _COUNT}),

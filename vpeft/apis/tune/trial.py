@@ -172,6 +172,8 @@ class TrialHook(Hook):
         metric = main_metric(metrics or {}, runner.cfg.get("main_metric"))
         if metric is None:
             raise UserError(f"none of the metrics {sorted(metrics or {})} is known: set main_metric.")
+        if metric["value"] is None:
+            raise UserError(f"{metric['name']} is {metrics[metric['name']]}: a search compares finite numbers.")
         last = runner.epoch == runner.max_epochs if runner.max_epochs else runner.iter >= runner.max_iters
         self.trial.report(metric["value"], runner.epoch or runner.iter)
         if not last and self.trial.should_prune():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from vpeft.errors import UserError
@@ -22,8 +24,8 @@ MAIN_METRICS = {
 }
 
 
-def main_metric(metrics: dict[str, float], name: str | None = None) -> dict[str, Any] | None:
-    """The metric that counts: ``name`` and ``value`` in [0, 1]; None where there is none.
+def main_metric(metrics: Mapping[str, Any], name: str | None = None) -> dict[str, Any] | None:
+    """The metric that counts: ``name`` and ``value`` in [0, 1], None for NaN or infinity; None where there is none.
 
     Args:
         metrics: What the evaluator gave.
@@ -39,4 +41,14 @@ def main_metric(metrics: dict[str, float], name: str | None = None) -> dict[str,
         raise UserError(f"main_metric={name!r}: the evaluator gave none of that name: {nearest(name, metrics)}")
     if name not in MAIN_METRICS:
         raise UserError(f"main_metric={name!r}: its scale is not known: {nearest(name, MAIN_METRICS)}")
-    return {"name": name, "value": float(metrics[name]) / MAIN_METRICS[name]}
+    value = _number(metrics[name])
+    return {"name": name, "value": None if value is None else value / MAIN_METRICS[name]}
+
+
+def _number(value: Any) -> float | None:
+    """A single finite number, None where it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return number if math.isfinite(number) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,24 @@ def label_of(sample: Any) -> int | None:
     """The class of a data sample of mmpretrain or mmaction, None where it has none."""
     label = _field(sample, "gt_label")
     return None if label is None or label.numel() != 1 else int(label)
+
+
+def labels_of_info(info: Mapping[str, Any]) -> Any:
+    """The class, or the list of classes, that a data set's information on a sample states; None where there is none.
+
+    mmpretrain's ``gt_label``, mmaction's ``label``, or those of mmdet's boxes that are not to be ignored.
+    """
+    if "instances" in info:
+        boxes = [one for one in info["instances"] if "bbox_label" in one and not one.get("ignore_flag")]
+        return [one["bbox_label"] for one in boxes]
+    labels = info.get("gt_label", info.get("label"))
+    return None if isinstance(labels, Mapping) else labels  # several tasks at once
+
+
+def name_of_info(info: Mapping[str, Any], index: int) -> str:
+    """What a sample is called in messages: its file, or its place."""
+    path = next((info[key] for key in ("img_path", "filename", "frame_dir", "video_path") if info.get(key)), None)
+    return f"sample {index}" if path is None else f"sample {index} ({path})"
 
 
 def _field(sample: Any, name: str) -> Tensor | None:

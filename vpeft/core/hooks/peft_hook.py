@@ -20,24 +20,34 @@ from vpeft.core.adaptation.storing.fit import stated_classes
 from vpeft.core.adaptation.training.losses import add_losses
 from vpeft.core.adaptation.training.selection_data import selection_batches, training_data
 from vpeft.core.adaptation.wrappers import unwrap
+from vpeft.core.hooks.class_count import check_data
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 
 
 @HOOKS.register_module()
 class PEFTHook(Hook):
-    """Small checkpoints that know their base, and an opening report.
+    """Small checkpoints that know their base, data that fit the heads, and an opening report.
 
+    * Before anything is read it compares the data with the heads: numbers of classes, labels, values of label maps.
     * Before training it prints which method sits at which sites and what is trained, and stops if nothing is.
     * Checkpoints hold PEFT parameters, head and what resume needs, not the frozen backbone; they carry the methods'
       configs, the host's description and a fingerprint of the base. The backbone's own pretrained file is needed to
       load one, and a checkpoint of another base is refused.
+
+    Args:
+        check_labels: Look at all labels and label maps of the run's data before it starts; of label maps, which are
+            files, this takes some milliseconds each.
     """
 
     priority = "VERY_LOW"  # behind hooks that put weights into the checkpoint, such as EMAHook
 
+    def __init__(self, check_labels: bool = True) -> None:
+        self.check_labels = check_labels
+
     def before_run(self, runner: Runner) -> None:
-        """Load the base in a test run too, where mmengine would leave it random: checkpoints do not hold it."""
+        """Check the data, and load the base in a test run too, where mmengine would leave it random."""
+        check_data(runner, self.check_labels)
         model = unwrap(runner.model)
         if isinstance(runner._train_loop, BaseLoop):  # a config or None as long as nothing trains
             return
@@ -62,7 +72,9 @@ class PEFTHook(Hook):
         for adaptation in found:
             if adaptation.waits_for_selection:
                 runner.logger.info("selecting from the training data, one pass without augmentation")
-                adaptation.learn(training_data(model, selection_batches(runner.cfg, model)))
+                adaptation.learn(
+                    training_data(model, selection_batches(runner.cfg, model, runner.train_dataloader.dataset))
+                )
         report = parameter_report(model)
         runner.logger.info("\n" + render(report))
         if report.total == 0:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine import Config
-from torch import nn
+from torch import Tensor, nn
 
 from vpeft.core.adaptation.report import parameter_report, ppt
 from vpeft.core.families.metrics import FAMILY_PACKAGES, main_metric
@@ -42,9 +45,11 @@ def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpo
         "augmentation": cfg.get("augmentation"),
         "seed": cfg.get("randomness", {}).get("seed"),
         "epochs": cfg.get("train_cfg", {}).get("max_epochs"),
-        "metrics": {k: float(v) for k, v in metrics.items()},
+        "metrics": {name: plain(value) for name, value in metrics.items()},
         "main_metric": metric,
-        "ppt": None if metric is None else ppt(metric["value"], report["trainable_without_head"]),
+        "ppt": None
+        if metric is None or metric["value"] is None
+        else ppt(metric["value"], report["trainable_without_head"]),
         "parameters": {k: report[k] for k in ("trainable_without_head", "head", "total", "frozen", "rel_pos_tables")},
         "methods": report["methods"],
         "host": report["host"],
@@ -54,6 +59,23 @@ def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpo
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "full_config": cfg.pretty_text,
     }
+
+
+def plain(value: Any) -> Any:
+    """A metric's value as JSON holds it: numbers, nested lists, texts; NaN and infinity, which JSON has not, are None.
+
+    Args:
+        value: A number, a text, a tensor or an array of any shape, or lists, tuples and dictionaries of such.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(one) for one in value]
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, (bool, int, float)):
+        return float(value) if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str) else str(value)
 
 
 def _version(package: str) -> str | None:
@@ -78,7 +100,8 @@ def result_summary(result: dict[str, Any], work_dir: str) -> str:
     metric = result["main_metric"]
     lines = [f"{', '.join(m['type'] for m in result['methods'])} on {result['task'] or result['config']}"]
     if metric is not None:
-        lines.append(f"  {metric['name']:<27} {100 * metric['value']:.2f} %")
+        value = "no finite number" if metric["value"] is None else f"{100 * metric['value']:.2f} %"
+        lines.append(f"  {metric['name']:<27} {value}")
     lines.append(f"  trainable without head      {result['parameters']['trainable_without_head']:,}")
     if result["ppt"] is not None:
         lines.append(f"  PPT                         {result['ppt']:.3f}")

@@ -72,6 +72,11 @@ class MiniVTAB(BaseDataset):
         # Given as an argument, a text would be looked for as a file.
         self._metainfo.update(task=self.task.name, split=split)
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the task."""
+        return self.task.num_classes
+
     def load_data_list(self) -> list[dict[str, Any]]:
         """The split's samples; ``img`` is BGR, as the pipelines expect."""
         images, labels = mini_split(self.task.name, self.split, self.seed)

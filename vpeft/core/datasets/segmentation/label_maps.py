@@ -6,8 +6,17 @@ Importing this module needs mmsegmentation; configs name it in ``custom_imports`
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
+from rich.console import Console
+from rich.progress import track
+
+from vpeft.core.datasets.load.label_map import LoadLabelMap, count_classes, map_header
 from vpeft.errors import UserError
 
 
@@ -40,3 +49,44 @@ class CheckedMaps:
         for row in rows:
             row["num_classes"] = len(self.metainfo["classes"])
         return rows
+
+
+def count_values(dataset: BaseSegDataset, classes: int, ignored: Collection[int], where: str) -> np.ndarray | None:
+    """Pixels of each class in all label maps of a data set, as its pipeline reads them; several are read at a time.
+
+    Args:
+        dataset: Any of mmseg's.
+        classes: Classes of the head.
+        ignored: Values that the head and its losses leave out.
+        where: The field of the config that it is of, for messages.
+
+    Returns:
+        ``(classes,)``; None where the pipeline does not read label maps by mmseg's ``LoadAnnotations``.
+
+    Raises:
+        UserError: A map is missing or broken, has several bytes a pixel, which mmseg would cut to one, or holds a
+            value that is none of the classes and not ignored; the message names the file.
+    """
+    reader = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadAnnotations)), None)
+    if reader is None:
+        return None
+    known = type(reader)._load_seg_map in (LoadAnnotations._load_seg_map, LoadLabelMap._load_seg_map)
+
+    def count(index: int) -> np.ndarray:
+        info = dataset.get_data_info(index)
+        path = info["seg_map_path"]
+        if known and reader.backend_args is None:
+            info["ori_shape"] = map_header(path)
+        try:
+            label_map = reader.transform(info)["gt_seg_map"]
+        except UserError:
+            raise
+        except Exception as error:  # as above: whatever a broken file makes decoders stumble over
+            raise UserError(f"{where}: label map {path} cannot be read ({error}): unpack it again.") from error
+        return count_classes(label_map, classes, ignored, bool(reader.reduce_zero_label), path)
+
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        counts = threads.map(count, range(len(dataset)))
+        text = f"label maps of {where}"
+        return sum(track(counts, text, len(dataset), console=console, disable=not console.is_terminal))
