@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vpeft.core.families.metrics import main_metric
-from vpeft.core.trained.result import plain, result_summary
+from vpeft.core.trained.result import metric_json, result_summary
 from vpeft.errors import UserError
 from vpeft.files import write_json
 
@@ -38,7 +38,7 @@ PLAIN = {
 
 
 def test_metrics_are_written_as_they_are(tmp_path):
-    write_json(tmp_path / "result.json", plain(METRICS))
+    write_json(tmp_path / "result.json", metric_json(METRICS))
     assert json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail) == PLAIN
 
 

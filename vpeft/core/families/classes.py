@@ -48,7 +48,7 @@ def parts(dataset: Dataset) -> Iterator[Dataset]:
         yield dataset
 
 
-def class_names(dataset: Dataset) -> tuple[str, ...]:
+def named_classes(dataset: Dataset) -> tuple[str, ...]:
     """Names of a data set's classes; empty where it states none.
 
     Raises:
@@ -68,7 +68,7 @@ def class_counts(dataset: Dataset) -> set[int]:
 
     Of a panoptic data set a head may predict all classes, or the things among them.
     """
-    names, things = class_names(dataset), _metainfo(dataset).get("thing_classes")
+    names, things = named_classes(dataset), _metainfo(dataset).get("thing_classes")
     number = getattr(dataset, "num_classes", None)
     if names:
         return {len(names), *([len(things)] if things else [])}

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from vpeft.core.adaptation.find import adaptations
 from vpeft.core.adaptation.wrappers import unwrap
-from vpeft.core.families.classes import class_counts, class_names, head_counts, labels_of, parts
+from vpeft.core.families.classes import class_counts, named_classes, head_counts, labels_of, parts
 from vpeft.errors import UserError
 
 #: So many names are written out in a message.
@@ -65,7 +65,7 @@ def check_class_count(heads: Mapping[str, int], dataset: Dataset, where: str) ->
             raise UserError(f"{kind} has no samples: look at its files, its filter_cfg and its indices.")
         for name, count in heads.items():
             if counts and count not in counts:
-                names = class_names(part)
+                names = named_classes(part)
                 raise UserError(
                     f"model.{name} has num_classes={count}, {kind} has {max(counts)} classes"
                     f"{f' ({_some(names)})' if names else ''}: set num_classes of every head to the number of classes."
@@ -81,7 +81,7 @@ def compare_names(runner: Runner, used: Mapping[str, Dataset]) -> None:
     first: tuple[str, tuple[str, ...]] | None = None
     for where, dataset in used.items():
         for part in parts(dataset):
-            names = class_names(part)
+            names = named_classes(part)
             first = first or ((where, names) if names else None)
             if first is None or not names or names == first[1]:
                 continue
@@ -153,7 +153,7 @@ def warn_of_unseen(runner: Runner, seen: np.ndarray, dataset: Dataset) -> None:
     if len(missing) == len(seen):
         raise UserError("train_dataloader: no sample has a label of any class: there is nothing to learn.")
     if len(missing):
-        names = class_names(next(parts(dataset)))
+        names = named_classes(next(parts(dataset)))
         shown = [names[i] if i < len(names) else f"class {i}" for i in missing]
         runner.logger.warning(
             f"train_dataloader: {len(missing)} of {len(seen)} classes never occur in the training data, so nothing is "

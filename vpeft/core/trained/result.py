@@ -45,7 +45,7 @@ def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpo
         "augmentation": cfg.get("augmentation"),
         "seed": cfg.get("randomness", {}).get("seed"),
         "epochs": cfg.get("train_cfg", {}).get("max_epochs"),
-        "metrics": {name: plain(value) for name, value in metrics.items()},
+        "metrics": {name: metric_json(value) for name, value in metrics.items()},
         "main_metric": metric,
         "ppt": None
         if metric is None or metric["value"] is None
@@ -61,18 +61,18 @@ def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpo
     }
 
 
-def plain(value: Any) -> Any:
+def metric_json(value: Any) -> Any:
     """A metric's value as JSON holds it: numbers, nested lists, texts; NaN and infinity, which JSON has not, are None.
 
     Args:
         value: A number, a text, a tensor or an array of any shape, or lists, tuples and dictionaries of such.
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): metric_json(one) for key, one in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [plain(one) for one in value]
+        return [metric_json(one) for one in value]
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
-        return plain(value.tolist())
+        return metric_json(value.tolist())
     if isinstance(value, (bool, int, float)):
         return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, str) else str(value)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vpeft.core.families.classes import named_classes
 from vpeft.errors import UserError
 
 
@@ -42,8 +43,7 @@ def check_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], wher
 
 def stated_classes(dataset: Any) -> list[str] | None:
     """Names of a data set's classes, None where it does not state them."""
-    names = (getattr(dataset, "metainfo", None) or {}).get("classes")
-    return [str(name) for name in names] if isinstance(names, (list, tuple)) and names else None
+    return list(named_classes(dataset)) or None
 
 
 def check_task(
