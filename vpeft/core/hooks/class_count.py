@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from vpeft.core.adaptation.find import adaptations
 from vpeft.core.adaptation.wrappers import unwrap
-from vpeft.core.families.classes import class_counts, named_classes, head_counts, labels_of, parts
+from vpeft.core.families.classes import class_counts, head_counts, labels_of, named_classes, parts
 from vpeft.errors import UserError
 
 #: So many names are written out in a message.
