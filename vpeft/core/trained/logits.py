@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -18,6 +20,15 @@ from vpeft.errors import UserError
 from vpeft.files import write_atomically
 
 FORMAT = "vpeft-logits-1"
+_SCHEMA = {
+    "required": ["samples", "data", "name", "kind"],
+    "properties": {
+        "samples": {"type": "array", "items": {"type": "string"}},
+        "data": {"type": "object"},
+        "name": {"type": "string"},
+        "kind": {"enum": ["logits", "log_probabilities"]},
+    },
+}
 
 
 @dataclass
@@ -91,13 +102,20 @@ def read_logits(path: str | os.PathLike[str]) -> Logits:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("vpeft", "{}"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is truncated or no safetensors file ({error}): test the run again.") from error
-    if metadata.get("format") != FORMAT:
+    except Exception as error:  # safetensors raises many kinds
+        reason = ascii(str(error))[1:160]
+        raise UserError(f"{path} is truncated or no safetensors file ({reason}): test the run again.") from error
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise UserError(f"{path} holds no stored logits: it was written by something else.")
-    logits, labels, samples = tensors["logits"], tensors["labels"], metadata["samples"]
+    if fault := best_match(Draft202012Validator(_SCHEMA).iter_errors(metadata)):
+        raise UserError(f"{path} describes no stored logits ({ascii(fault.message)[1:120]}): test the run again.")
+    logits, labels, samples = tensors.get("logits"), tensors.get("labels"), metadata["samples"]
+    if logits is None or labels is None or logits.dim() != 2 or labels.dim() != 1 or labels.dtype != torch.int64:
+        raise UserError(f"{path} holds no scores (N, classes) with labels (N,): test the run again.")
     if not len(logits) == len(labels) == len(samples):
         raise UserError(f"{path}: {len(logits)} scores, {len(labels)} labels, {len(samples)} samples: test it again.")
-    if not torch.isfinite(logits).all():
-        raise UserError(f"{path} holds NaN or infinite scores: the run has diverged.")
+    if not logits.is_floating_point() or not torch.isfinite(logits).all():
+        raise UserError(f"{path} holds NaN or infinite scores, or none of floating point: the run has diverged.")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise UserError(f"{path} has labels outside of its {logits.shape[1]} classes: test the run again.")
     return Logits(logits, labels, samples, metadata["data"], metadata["name"], metadata["kind"])
