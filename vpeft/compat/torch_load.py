@@ -96,8 +96,8 @@ def stored_number(kind: StoredType, data: bytes) -> np.generic:
 
 
 def statistic(owner: Any, name: str) -> None:
-    """Of ``getattr``: a HistoryBuffer's statistics are written as its attributes, and it has them anyway."""
-    if owner is not StoredHistory or name not in HistoryBuffer._statistics_methods:
+    """Of ``getattr``: a HistoryBuffer's statistics are written as its attributes; it has them anyway."""
+    if owner is not StoredHistory or type(name) is not str or name.startswith("_"):
         raise UnpicklingError(f"the attribute {str(name)[:40]!r} of {str(owner)[:60]}")
 
 
