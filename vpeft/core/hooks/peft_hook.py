@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
 
 from vpeft.core.adaptation.base_weights import NEVER
@@ -18,6 +19,7 @@ from vpeft.core.adaptation.storing.checkpoint import (
 )
 from vpeft.core.adaptation.storing.fit import stated_classes
 from vpeft.core.adaptation.training.losses import add_losses
+from vpeft.core.adaptation.training.movement import Movement
 from vpeft.core.adaptation.training.selection_data import selection_batches, training_data
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.hooks.class_count import check_data
@@ -30,7 +32,8 @@ class PEFTHook(Hook):
     """Small checkpoints that know their base, data that fit the heads, and an opening report.
 
     * Before anything is read it compares the data with the heads: numbers of classes, labels, values of label maps.
-    * Before training it prints which method sits at which sites and what is trained, and stops if nothing is.
+    * Before training it prints which method sits at which sites and what is trained, and stops if nothing is. If
+      something of it does not move in the first steps, the run stops and names it.
     * Checkpoints hold PEFT parameters, head and what resume needs, not the frozen backbone; they carry the methods'
       configs, the host's description and a fingerprint of the base. The backbone's own pretrained file is needed to
       load one, and a checkpoint of another base is refused.
@@ -81,6 +84,24 @@ class PEFTHook(Hook):
             raise UserError(
                 "nothing is trained: neither the method nor a head has a parameter that asks for a gradient."
             )
+        self.movement = Movement(model)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
+    ) -> None:
+        """Look whether everything that was reported has moved, until it has."""
+        self._look(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """The same at the end of a short run."""
+        self._look(runner, end=True)
+
+    def _look(self, runner: Runner, end: bool = False) -> None:
+        if self.movement.waiting:
+            wrapper = runner.optim_wrapper
+            wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+            if said := self.movement.look([one.optimizer for one in wrappers], end):
+                runner.logger.warning(said)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen backbone out, unless it is random."""
