@@ -60,7 +60,7 @@ class Movement:
         Raises:
             UserError: Something that was reported as trained stands still.
         """
-        if not self.waiting:
+        if not self.waiting or (end and not self.iterations):
             return None
         self.iterations += 0 if end else 1
         self._compare(end)
