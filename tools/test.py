@@ -16,12 +16,13 @@ def main() -> None:
     parser.add_argument("checkpoint", help="epoch_*.pth or adapter.safetensors of a run")
     add_run_arguments(parser)
     parser.add_argument("--dump-logits", action="store_true", help="store the class scores (docs/analysis.md)")
+    parser.add_argument("--results", help="folder of results, for tools/leaderboard.py, to put this one into as well")
     args = parser.parse_args()
     cfg = load_config(args.config, args.task, args.cfg_options)
     work_dir = args.work_dir or default_work_dir(args.config, cfg, args.seed)
     if args.dump_logits:
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "vpeft.LogitsHook"}]
-    result = test(prepare(cfg, work_dir, args.launcher, args.seed), args.checkpoint)
+    result = test(prepare(cfg, work_dir, args.launcher, args.seed), args.checkpoint, args.results)
     if int(os.environ.get("RANK", 0)) == 0:
         say(result_summary(result, work_dir))
 

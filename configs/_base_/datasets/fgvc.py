@@ -4,6 +4,7 @@ without = dict(noah_supernet="its search is set up for the lists of VTAB-1k")
 suite = "fgvc"
 task = "cub200"
 data_root = "data/fgvc"
+data_variant = "jpeg"
 resize = "edge"  # the shorter edge to 256, then 224 of it: drawn in training with crop_flip, the centre in tests
 augmentation = "crop_flip"
 train_split = "train"  # searched on it against val, and trained on it again for the test

@@ -1,5 +1,6 @@
 # ImageNet, 100 images of each class to train, and its shifted test sets, in their public layouts (docs/analysis.md).
 data_root = "data/imagenet"
+data_variant = "files"
 classes_root = "data/imagenet/train"
 task = "imagenet-100shot"
 data_preprocessor = dict(

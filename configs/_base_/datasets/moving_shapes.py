@@ -1,4 +1,5 @@
 # Moving shapes: MP4 files drawn into data_root on first use (docs/video.md), 8 successive frames of the 12.
+data_variant = "embedded"
 __packed = [
     dict(type="DecordDecode"),
     dict(type="FormatShape", input_format="NCTHW"),

@@ -1,4 +1,5 @@
 # Videos from lists (docs/video.md): clips of 8 frames, every fourth of the video. A data set is a row of this table.
+data_variant = "files"
 __rows = dict(  # classes, whether a clip mirrored left to right keeps its label
     ssv2=(174, False),
     hmdb51=(51, True),

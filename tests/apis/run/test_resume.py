@@ -14,8 +14,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 
 from vpeft.apis.config.load import load_config
+from vpeft.apis.config.text import settings_of
 from vpeft.apis.run.prepare import prepare
-from vpeft.apis.run.resume import settings_of
 from vpeft.apis.run.train import train
 from vpeft.errors import UserError
 

@@ -32,7 +32,7 @@ class Estimate:
     def __init__(self, root: str, jobs: Sequence[RunJob]) -> None:
         self.known: dict[tuple[str, ...], list[float]] = {}
         runs = read_results(root).ok().runs.values() if (Path(root) / RUNS).is_dir() else []
-        for r in runs:
+        for r in (r for r in runs if r["cost"].get("train_seconds") is not None):
             for key in self._keys(r["config"], r["backbone"], r["task"], r["variant"]):
                 self.known.setdefault(key, []).append(r["cost"]["train_seconds"])
         self.source = f"from {len(runs)} earlier runs" if runs else ""

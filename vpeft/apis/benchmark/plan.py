@@ -16,7 +16,7 @@ from mmengine import Config
 
 from vpeft.apis.benchmark.run_job import RunJob
 from vpeft.apis.config.load import config_names, load_config
-from vpeft.apis.config.recipes import split
+from vpeft.apis.config.recipes import recipe_label
 from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.contract.build import build_methods
 from vpeft.core.datasets.tasks import GROUPS, SUITES, get_task
@@ -74,7 +74,7 @@ class Plan:
 
     def entries(self) -> list[PlanRow]:
         """The configs of the plan, each once, with the labels of their rows."""
-        paths = [(path, _recipe(path)) for path in self.configs]
+        paths = [(path, recipe_label(path)) for path in self.configs]
         for backbone, method in itertools.product(self.backbones, self.methods):
             paths += [(path, backbone) for path in _find(self.folder, method, backbone)]
         found = [PlanRow(path, backbone, _types(path)) for path, backbone in dict.fromkeys(paths)]
@@ -171,21 +171,13 @@ def _types(path: str) -> str:
     return "+".join(method.registered_name() for method in build_methods(_method(path)))
 
 
-def _recipe(path: str) -> str:
-    """The label of a config's host: what follows the method in its name."""
-    stem, composed = Path(path).stem, split(path)
-    if composed is not None:
-        return stem.removeprefix(f"{composed[0]}_")
-    return stem.split("_", 1)[1] if "_" in stem else stem
-
-
 def _find(folder: str, method: str, backbone: str) -> list[str]:
     root = Path("configs") / folder
     names = {
         Path(p).stem.removesuffix(f"_{backbone}"): p for p in _names(str(root)) if Path(p).stem.endswith(f"_{backbone}")
     }
     if not names:
-        known = sorted({_recipe(p) for p in _names(str(root))})
+        known = sorted({recipe_label(p) for p in _names(str(root))})
         raise UserError(f"plan: {root} has no config of backbone {backbone!r}: {nearest(backbone, known)}")
     if method == "all":
         return [path for path in names.values() if "noah" not in _load(path)]  # a search is no run

@@ -15,7 +15,7 @@ from mmengine import Config
 from mmengine.device import get_device
 
 from vpeft.apis.benchmark import cost
-from vpeft.apis.config.setting import NOT_CONTENT, QuickConfig, _setting, effective_config
+from vpeft.apis.config.setting import QuickConfig, _setting, effective_config
 from vpeft.apis.jobs.job import WORK
 from vpeft.apis.results.files import RUNS, digest, read_result, write_result
 from vpeft.apis.run.prepare import prepare
@@ -25,8 +25,6 @@ from vpeft.core.datasets.tasks import get_task
 from vpeft.core.trained.folder import ADAPTER, hold
 from vpeft.core.trained.result import run_result
 from vpeft.errors import UserError
-
-NOT_CONTENT |= {"resume", "load_from", "tuned"}
 
 
 @dataclass

@@ -101,6 +101,14 @@ def split(path: str | os.PathLike[str]) -> tuple[str, Recipe] | None:
     return path.stem.removesuffix(f"_{name}"), recipe
 
 
+def recipe_label(path: str | os.PathLike[str]) -> str:
+    """The label of a config's host: what follows the method in its name."""
+    stem, composed = Path(path).stem, split(path)
+    if composed is not None:
+        return stem.removeprefix(f"{composed[0]}_")
+    return stem.split("_", 1)[1] if "_" in stem else stem
+
+
 def compose(path: str | os.PathLike[str]) -> Config | None:
     """The config of that name, None where no recipe of its folder fits it.
 

@@ -26,11 +26,15 @@ NOT_CONTENT = {
     "vis_backends",
     "data_root",
     "per_task",
+    "resume",
+    "load_from",
+    "tuned",
 }
 
 
-#: Default hooks that only watch.
+#: Default hooks that only watch, and others that do by their type.
 WATCHERS = {"timer", "logger", "checkpoint", "visualization"}
+WATCHING = {"vpeft.LogitsHook"}
 
 
 def setting_hash(cfg: Config) -> str:
@@ -48,6 +52,8 @@ def setting_hash(cfg: Config) -> str:
 
     whole = content(cfg.to_dict())
     whole["default_hooks"] = {k: v for k, v in whole.get("default_hooks", {}).items() if k not in WATCHERS}
+    if hooks := whole.get("custom_hooks"):
+        whole["custom_hooks"] = [hook for hook in hooks if hook.get("type") not in WATCHING]
     whole.get("randomness", {}).pop("seed", None)
     return digest(whole)
 
@@ -56,6 +62,8 @@ def effective_config(config: str, task: str | None, options: Mapping[str, Any], 
     """What a run is made from: the config with its task, options and variant, its one look at the test set."""
     changes = {k: v for k, v in {**options, **variant}.items() if k != "shots"}
     cfg = one_look(load_config(config, task, changes))
+    if not cfg.get("data_variant"):
+        raise UserError(f"{config} does not say which data it reads: set data_variant='files' in it, or in options.")
     if (shots := variant.get("shots")) is not None:
         try:
             set_by_command(cfg, {"train_dataloader.dataset.indices": few_shot(cfg, shots)}, f"shots={shots}")

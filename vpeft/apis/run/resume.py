@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from mmengine import Config
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from vpeft.apis.config.origin import RESUME, flatten, is_given, origin_of, set_by_command
-from vpeft.apis.config.setting import NOT_CONTENT, WATCHERS
+from vpeft.apis.config.origin import RESUME, is_given, origin_of, set_by_command
+from vpeft.apis.config.text import as_text, content, settings_of
 from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.adaptation.storing.checkpoint import check_resumable
 from vpeft.core.trained.folder import checkpoints
@@ -22,9 +21,6 @@ from vpeft.errors import UserError
 KEPT = ("optim_wrapper.optimizer", "optim_wrapper.paramwise_cfg", "param_scheduler", "randomness.seed")
 #: Settings that make it another run.
 OTHER_RUN = ("suite", "task", "optim_wrapper.optimizer.type", "train_cfg.by_epoch", "train_cfg.type")
-#: Settings of how it runs, not of what it learns.
-_ASIDE = ("resume", "load_from", "tuned", "env_cfg", "test_", "model_wrapper_cfg", "sync_bn", "published")
-_READING = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
 
 
 def go_on(cfg: Config, work_dir: str, checkpoint: str | None = None) -> None:
@@ -98,10 +94,10 @@ def name_differences(loaded: Mapping[str, Any], cfg: Config, where: str) -> None
     old = settings_of(own) if isinstance(own, str) else {}
     if not old:
         return
-    new = _plain(cfg._cfg_dict.to_dict())
+    new = as_text(cfg._cfg_dict.to_dict())
     if (mine := find_peft(new)[1].get("method")) != (its := find_peft(old)[1].get("method")):
         raise UserError(f"{where} was trained with {its}, this config has {mine}: use its own config to resume it.")
-    before, now = _content(old), _content(new)
+    before, now = content(old), content(new)
     for key in sorted(before.keys() | now.keys()):
         its, mine = before.get(key), now.get(key)
         if its == mine:
@@ -116,49 +112,3 @@ def name_differences(loaded: Mapping[str, Any], cfg: Config, where: str) -> None
         else:
             line = f"{key}={mine!r} is followed from here on: before it was {its!r}"
         print_log(f"--resume: {line}", "current", level=30)
-
-
-def _content(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What of settings decides the training, by dotted key."""
-    flat = flatten(settings)
-    watched = tuple(f"default_hooks.{name}." for name in WATCHERS)
-    return {
-        key: value
-        for key, value in flat.items()
-        if key.split(".")[0] not in NOT_CONTENT
-        and not key.startswith((*_ASIDE, *watched))
-        and key.rpartition(".")[2] not in (*_READING, "data_root")
-        and value is not None
-    }
-
-
-def _plain(value: Any) -> Any:
-    """As it is read from text: tuples become lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-
-def settings_of(text: str) -> dict[str, Any]:
-    """The settings in a config's text, without running it: it comes with a file; empty where it cannot be read."""
-    try:
-        body = ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
-    assigned = [node for node in body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
-    return {node.targets[0].id: _value(node.value) for node in assigned}
-
-
-def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
-        return {str(one.arg): _value(one.value) for one in node.keywords}
-    if isinstance(node, ast.Dict):
-        return {str(_value(key)): _value(value) for key, value in zip(node.keys, node.values, strict=True) if key}
-    if isinstance(node, (ast.List, ast.Tuple)):
-        return [_value(one) for one in node.elts]
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return ast.unparse(node)

@@ -9,18 +9,25 @@ from typing import Any
 from mmengine import Config
 from mmengine.runner import Runner
 
+from vpeft.apis.results.by_hand import write_by_hand
 from vpeft.core.adaptation.storing.adapter_file import put_adapter, read_adapter
 from vpeft.core.adaptation.storing.fit import check_task, stated_classes
 from vpeft.core.adaptation.wrappers import unwrap
-from vpeft.core.trained.folder import ADAPTER, RESULT
+from vpeft.core.trained.folder import ADAPTER
 from vpeft.core.trained.load import check_methods
-from vpeft.core.trained.result import run_result
+from vpeft.core.trained.result import data_variant, run_result
 from vpeft.errors import UserError
-from vpeft.files import write_json
 
 
-def test(cfg: Config, checkpoint: str) -> dict[str, Any]:
+def test(cfg: Config, checkpoint: str, results: str | None = None) -> dict[str, Any]:  # noqa: PT028  (no test of pytest's)
     """Test a checkpoint of a run, or an adapter file, and write ``result.json`` into the work directory.
+
+    The file has the form of a benchmark's results, so that leaderboards take it; what keeps it out of them is said.
+
+    Args:
+        cfg: The run's config.
+        checkpoint: The file.
+        results: A folder of results, such as a benchmark's, to put the result into as well.
 
     Returns:
         The result.
@@ -30,6 +37,7 @@ def test(cfg: Config, checkpoint: str) -> dict[str, Any]:
     """
     if not os.path.isfile(checkpoint):
         raise UserError(f"{checkpoint} does not exist: give a run's epoch_*.pth or its {ADAPTER}.")
+    data_variant(cfg)  # better now than behind the test
     cfg.resume = False
     cfg.load_from = None if checkpoint.endswith(".safetensors") else checkpoint
     runner = Runner.from_cfg(cfg)
@@ -43,5 +51,7 @@ def test(cfg: Config, checkpoint: str) -> dict[str, Any]:
     metrics = runner.test()
     result = run_result(cfg, model, metrics, checkpoint)
     if runner.rank == 0:
-        write_json(Path(runner.work_dir) / RESULT, result)
+        result, kept_out = write_by_hand(cfg, result, Path(runner.work_dir), Path(results) if results else None)
+        if kept_out is not None:
+            runner.logger.info(f"this result stays out of leaderboards: {kept_out}")
     return result

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.report import parameter_report, ppt
 from vpeft.core.families.metrics import FAMILY_PACKAGES, main_metric
+from vpeft.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "onedl-mmengine", "onedl-mmcv", "onedl-mmpretrain", "timm", "vpeft")
 
@@ -40,7 +41,7 @@ def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpo
         "task": cfg.get("task"),
         "train_split": cfg.get("train_split"),
         "eval_split": cfg.get("eval_split"),
-        "data_variant": cfg.get("data_variant", "files" if cfg.get("suite") == "vtab" else "embedded"),
+        "data_variant": data_variant(cfg),
         "normalisation": cfg.get("normalisation"),
         "augmentation": cfg.get("augmentation"),
         "seed": cfg.get("randomness", {}).get("seed"),
@@ -76,6 +77,23 @@ def metric_json(value: Any) -> Any:
     if isinstance(value, (bool, int, float)):
         return float(value) if math.isfinite(value) else None
     return value if value is None or isinstance(value, str) else str(value)
+
+
+def data_variant(cfg: Config) -> str | None:
+    """Which data a run is of, ``embedded``, ``files``, ``jpeg``, ...: what the data set's config says.
+
+    A config of a user's own may leave it out: its results name none, and stay out of leaderboards.
+
+    Raises:
+        UserError: A suite's config, or one of a recipe, says nothing.
+    """
+    stated = cfg.get("data_variant")
+    if stated is None and (cfg.get("suite") or cfg.get("methods_table")):
+        raise UserError(
+            f"config {cfg.filename} does not say which data it reads: set data_variant='files' (or 'embedded', 'jpeg', "
+            "...) beside data_root."
+        )
+    return stated
 
 
 def _version(package: str) -> str | None:
