@@ -16,6 +16,7 @@ from vpeft.core.adaptation.find import find_adaptations
 from vpeft.core.adaptation.fingerprint import require_whole
 from vpeft.core.adaptation.storing.adapter_file import (
     adapter_state,
+    backbones,
     check_base,
     fitted,
     model_metadata,
@@ -62,13 +63,24 @@ def _whole(load: Callable[..., Any]) -> Callable[..., Any]:
         if load is load_from_local and not os.path.isfile(os.path.expanduser(filename)):
             raise UserError(f"{filename} does not exist: give a run's epoch_*.pth, or its adapter file.")
         if load is load_from_local and filename.endswith(".safetensors"):
-            tensors, metadata = read_adapter(filename)
-            return {"state_dict": OrderedDict(tensors), "peft": metadata}
+            return _adapter_checkpoint(os.path.expanduser(filename))
         checkpoint = load(filename, map_location, **options)
         check_sum(checkpoint, filename)
         return checkpoint
 
     return loader
+
+
+def _adapter_checkpoint(file: str) -> dict[str, Any]:
+    """An adapter file in the form of a checkpoint, for ``load_from`` and the packages' own inferencers."""
+    tensors, metadata = read_adapter(file)
+    names = metadata.get("classes")
+    meta = {"dataset_meta": {"classes": tuple(names)}} if names else {}
+    checkpoint = {"state_dict": OrderedDict(tensors), "meta": meta, "peft": metadata}
+    for prefix, one in backbones(metadata).items():
+        if "base" in one:
+            note_base(checkpoint, prefix, one["base"])
+    return checkpoint
 
 
 CheckpointLoader.register_scheme("", _whole(load_from_local), force=True)
