@@ -117,13 +117,13 @@ class BaseWeights:
         self._start = self._versions()
 
     def moved(self) -> bool:
-        """Whether what is trained was written to since its start: trained, or loaded."""
-        return self._versions() != self._start
+        """Whether what is trained is no longer at its start: it was trained, or loaded."""
+        params = {p.name: p.param for p in self.adaptation.host.parameters()}
+        starts = self.adaptation.originals.items()
+        return self._versions() != self._start or any(not _same(start, params[name]) for name, start in starts)
 
     def _versions(self) -> list[int]:
-        own = [p for module in self.adaptation.peft_modules() for p in module.parameters()]
-        trained = [p.param for p in self.adaptation.host.parameters() if p.name in self.adaptation.trained]
-        return [_version(p) for p in (*own, *trained)]
+        return [_version(p) for module in self.adaptation.peft_modules() for p in module.parameters()]
 
     def need(self, deed: str) -> None:
         """Refuse to do something with a frozen base that got no weights from anywhere.
