@@ -84,8 +84,8 @@ def test_two_configs_of_one_method_keep_rows_of_their_own(tmp_path):
         ({"methods": ["lorra"]}, "did you mean 'lora'"),
         ({"methods": ["lora"], "backbones": ["nano_vitt"]}, "did you mean 'nano_vit'"),
         ({"methods": ["lora"], "tasks": ["digit"]}, "did you mean 'digits'"),
-        ({"methods": ["lora"], "seeds": ["a"]}, "no whole number"),
-        ({"methods": ["lora"], "sweep": {"rank": 4}}, "must be a list"),
+        ({"methods": ["lora"], "seeds": ["a"]}, "each of it a whole number"),
+        ({"methods": ["lora"], "sweep": {"rank": 4}}, "a key and a list"),
     ],
 )
 def test_wrong_plans_say_what_is_known(fields, message, tmp_path):
@@ -146,3 +146,40 @@ def test_the_effective_config_has_one_look_at_the_test_images():
     cfg = effective_config(str(ROOT / "configs/mini/lora_nano_vit.py"), "digits", {}, {"shots": 1})
     assert cfg.val_dataloader is None
     assert len(cfg.train_dataloader.dataset.indices) == 10
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("methods", None),
+        ("methods", [1]),
+        ("methods", {"a": 1}),
+        ("tasks", [["digits"]]),
+        ("seeds", ["0"]),
+        ("seeds", True),
+        ("seeds", [-1]),
+        ("seeds", [1.5]),
+        ("folder", 3),
+        ("options", ["a=1"]),
+        ("options", {1: 2}),
+        ("sweep", {"rank": 8}),
+        ("sweep", {"rank": []}),
+        ("tune", 5),
+        ("retries", "two"),
+        ("retries", -1),
+        ("threads", 0),
+        ("keep_checkpoints", "yes"),
+    ],
+)
+def test_values_of_a_plan(field, value):
+    with pytest.raises(UserError, match=rf"^plan: {'sweep' if field == 'sweep' else field}"):
+        load_plan(None, **{"methods": ["lora"], field: [None] if value is None else value})
+
+
+@pytest.mark.parametrize("name", ["a.yaml", "a.py"])
+@pytest.mark.parametrize("text", [b"\xff\xfe\x00", b"a: [", b"a = 1 / 0", b"[" * 5000, b"\0"])
+def test_plan_files_that_cannot_be_read(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(UserError, match=rf"plan {tmp_path / name}") as refusal:
+        load_plan(str(tmp_path / name))
+    assert "\n" not in str(refusal.value)

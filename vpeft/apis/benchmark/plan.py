@@ -19,10 +19,14 @@ from vpeft.apis.config.load import config_names, load_config
 from vpeft.apis.config.recipes import recipe_label
 from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.contract.build import build_methods
+from vpeft.core.contract.values import check_values, type_hints
 from vpeft.core.datasets.tasks import GROUPS, SUITES, get_task
 from vpeft.errors import UserError
 from vpeft.files import read_config, read_text
 from vpeft.registry import nearest
+
+#: Lowest and highest number of the fields that hold some.
+LIMITS = {"seeds": (0, 2**32 - 1), "retries": (0, 1000), "threads": (1, 1024)}
 
 
 @dataclass
@@ -62,12 +66,10 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("methods", "backbones", "configs", "tasks", "seeds"):
             value = getattr(self, name)
-            setattr(self, name, [value] if isinstance(value, (str, int)) else list(value))
-        for seed in self.seeds:
-            if not isinstance(seed, int) or isinstance(seed, bool):
-                raise UserError(f"plan: seeds={self.seeds!r}: {seed!r} is no whole number.")
+            setattr(self, name, [value] if isinstance(value, (str, int)) else value)
+        check_values("plan", type_hints(Plan), LIMITS, vars(self), None)
         for key, values in self.sweep.items():
-            if not isinstance(values, list) or not values:
+            if not values:
                 raise UserError(f"plan: sweep.{key}={values!r} must be a list of values.")
         if not self.methods and not self.configs:
             raise UserError("plan: nothing to run: give methods or configs.")
@@ -226,7 +228,7 @@ def load_plan(path: str | None = None, **flags) -> Plan:
             if key not in fields:
                 raise UserError(f"plan {path} has an unknown field {key!r}: {nearest(key, fields)}")
     given = {k: v for k, v in flags.items() if v is not None}
-    if "tune" in given:
+    if isinstance(given.get("tune"), Mapping) and isinstance(values.get("tune") or {}, Mapping):
         given["tune"] = {**(values.get("tune") or {}), **given["tune"]}
     return Plan(**{**values, **given})
 

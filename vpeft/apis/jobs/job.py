@@ -54,10 +54,10 @@ class Outcome:
 def execute(job: Job) -> Outcome:
     """Run a job here; errors are told, not raised. Every engine's workers call it."""
     folder = Path(job.root) / WORK / job.name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / STARTED).write_text(f"{platform.node()} {os.getpid()}\n")
     logging.getLogger().setLevel(logging.ERROR)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / STARTED).write_text(f"{platform.node()} {os.getpid()}\n")
         job.run()
     except UserError as error:
         return Outcome(str(error), again=False)

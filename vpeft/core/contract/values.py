@@ -61,8 +61,10 @@ def fits(value: Any, hint: Any, limits: Limits | None = None) -> bool:
         return any(fits(value, one, limits) for one in of)
     if kind is Literal:
         return any(_same(value, one) for one in of)
-    if kind is tuple:
+    if kind in (tuple, list):
         return isinstance(value, (tuple, list)) and all(fits(one, of[0], limits) for one in value)
+    if kind is dict:
+        return isinstance(value, Mapping) and all(isinstance(k, of[0]) and fits(v, of[1]) for k, v in value.items())
     if hint in (int, float):
         number = isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
         low, high = limits or OF_TYPE[hint]
@@ -77,8 +79,10 @@ def words(hint: Any, limits: Limits | None = None) -> str:
         return " or ".join(words(one, limits) for one in of)
     if kind is Literal:
         return "one of " + ", ".join(map(repr, of))
-    if kind is tuple:
-        return f"a list, each of it {words(of[0], limits)}"
+    if kind is dict:
+        return f"pairs of a key and {'a value' if of[1] is Any else words(of[1])}"
+    if kind in (tuple, list):
+        return "a list" if of[0] is Any else f"a list, each of it {words(of[0], limits)}"
     if hint in (int, float):
         low, high = limits or OF_TYPE[hint]
         return f"a {'whole ' if hint is int else ''}number from {low:g} to {high:g}"

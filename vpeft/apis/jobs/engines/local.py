@@ -107,9 +107,14 @@ def _work(job: Job, told: Any, device: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     _die_with(multiprocessing.parent_process())
     log = Path(job.root) / WORK / job.name / "job.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    # By lines, so that a worker that is killed has said what it said.
-    with open(log, "a", buffering=1) as file:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        # By lines, so that a worker that is killed has said what it said.
+        file = open(log, "a", buffering=1)  # noqa: SIM115
+    except OSError as error:
+        told.send(Outcome(f"{log} cannot be written: {error}", again=False))
+        return
+    with file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
