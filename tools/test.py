@@ -7,6 +7,7 @@ from vpeft.apis.commands.ending import run_main, say
 from vpeft.apis.config.load import default_work_dir, load_config
 from vpeft.apis.run.prepare import prepare
 from vpeft.apis.run.test import test
+from vpeft.apis.run.tta import with_tta
 from vpeft.core.trained.result import result_summary
 
 
@@ -17,9 +18,12 @@ def main() -> None:
     add_run_arguments(parser)
     parser.add_argument("--dump-logits", action="store_true", help="store the class scores (docs/analysis.md)")
     parser.add_argument("--results", help="folder of results, for tools/leaderboard.py, to put this one into as well")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation; its result is in WORK_DIR/tta")
     args = parser.parse_args()
     cfg = load_config(args.config, args.task, args.cfg_options)
     work_dir = args.work_dir or default_work_dir(args.config, cfg, args.seed)
+    if args.tta:
+        cfg, work_dir = with_tta(cfg), os.path.join(work_dir, "tta")  # beside the run's own config and result
     if args.dump_logits:
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "vpeft.LogitsHook"}]
     result = test(prepare(cfg, work_dir, args.launcher, args.seed), args.checkpoint, args.results)

@@ -75,6 +75,8 @@ def protocol(cfg: Config, shots: int | None = None) -> dict[str, Any]:
     chosen = _choosers(cfg)
     if chosen:
         faults.append(f"{' and '.join(chosen)} may choose the epoch")
+    if "TestTimeAug" in str((cfg.get("test_dataloader") or {}).get("dataset")):
+        faults.append("tested with test-time augmentation")
     if cfg.get("authors_values"):
         faults.append("hyper-parameters of the authors' tables, most of which were chosen by test accuracy")
     return {
