@@ -44,7 +44,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} could not be written ({error}); an older file of that name is untouched.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} could not be written ({reason}); an older file of that name is untouched.") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(

@@ -28,7 +28,7 @@ from vpeft.apis.commands.explain import explain
 from vpeft.apis.commands.stopping import RESUMABLE, ending_by_sigterm
 from vpeft.errors import TRACEBACK, one_line, printable
 
-GONE, STOPPED, FAULT = 141, 130, 2
+GONE, STOPPED = 141, 130
 
 
 def run_main(main: Callable[[], int | None]) -> None:
