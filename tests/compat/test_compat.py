@@ -71,8 +71,8 @@ def test_files_are_written_atomically(tmp_path):
     backend = LocalBackend()
     backend.put(b"old", str(tmp_path / "deep" / "file"))
     (tmp_path / "deep" / "file.d").mkdir()
-    with pytest.raises(vpeft.UserError, match="could not be written"):
-        backend.put(b"new", str(tmp_path / "deep" / "file.d"))  # a folder is in the way
+    with pytest.raises(vpeft.UserError, match="is a folder, so no file can be written there"):
+        backend.put(b"new", str(tmp_path / "deep" / "file.d"))
     assert (tmp_path / "deep" / "file").read_bytes() == b"old"
     assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["file", "file.d"]
 

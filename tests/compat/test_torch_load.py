@@ -9,12 +9,13 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio.backends import LocalBackend
 from mmengine.infer import BaseInferencer
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
 from support.evil import archive, evil_files
 
-from vpeft.compat.torch_load import ALLOWED, Damaged, HoldsObjects, StoredArray, read_torch
+from vpeft.compat.torch_load import ALLOWED, Damaged, HoldsObjects, StoredArray, read_torch, sealed_archive
 from vpeft.core.backbones.weights.read import read_weights
 from vpeft.errors import UserError
 
@@ -148,6 +149,26 @@ def test_every_flipped_bit_of_an_archive_is_seen(tmp_path):
             changed[at] ^= 1 << (at % 8)
             with pytest.raises(Damaged, match="CRC-32"):
                 read_torch(io.BytesIO(bytes(changed)))
+
+
+def test_every_flipped_bit_of_a_file_that_a_run_writes_is_seen(tmp_path):
+    """Here padding and dates too: the sum is over every byte."""
+    out = io.BytesIO()
+    torch.save({"w": torch.arange(4.0), "n": 3}, out)
+    LocalBackend().put(out.getvalue(), str(tmp_path / "a.pth"))
+    data = (tmp_path / "a.pth").read_bytes()
+    assert len(data) == len(out.getvalue()) + 77
+    assert torch.equal(read_torch(tmp_path / "a.pth")["w"], torch.load(io.BytesIO(data))["w"])  # by torch itself too
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(Damaged):
+            read_torch(io.BytesIO(changed))
+    for changed in (data[:-1], data + b"0", data[:-77], data.replace(b"vpeft sha256", b"other sha256")):
+        with pytest.raises(Damaged):
+            read_torch(io.BytesIO(changed))
+    assert sealed_archive(b"no archive") == b"no archive"
+    assert sealed_archive(data) == data
 
 
 def test_changed_pickles_end_in_one_kind_of_error():

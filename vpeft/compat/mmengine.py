@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 
 import torch
 
-from vpeft.compat.torch_load import Damaged, HoldsObjects, read_torch
+from vpeft.compat.torch_load import Damaged, HoldsObjects, read_torch, sealed_archive
 from vpeft.errors import UserError
 
 
@@ -100,13 +100,16 @@ def _without_code(loaded: Any) -> Any:
 
 
 def mmengine_atomic_write() -> None:
-    """mmengine 0.10.12: files are written in place, so a kill or a full disk leaves half a checkpoint behind."""
+    """mmengine 0.10.12: files are written in place, so a kill or a full disk leaves half a checkpoint behind.
+
+    Checkpoints get a sum over all their bytes too.
+    """
     from mmengine.fileio.backends import LocalBackend
 
     from vpeft.files import write_atomically
 
     def put(self: LocalBackend, obj: bytes, filepath: str) -> None:
-        write_atomically(filepath, obj)
+        write_atomically(filepath, sealed_archive(obj) if str(filepath).endswith(".pth") else obj)
 
     def put_text(self: LocalBackend, obj: str, filepath: str, encoding: str = "utf-8") -> None:
         write_atomically(filepath, obj.encode(encoding))

@@ -7,6 +7,7 @@ tensors stands for a class or function of this file, which takes values and noth
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import warnings
@@ -20,6 +21,8 @@ from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 from vpeft.errors import UserError
+
+_MARK = b"vpeft sha256 "
 
 
 class StoredType:
@@ -154,20 +157,45 @@ def read_torch(file: Any, map_location: Any = None) -> Any:
         raise _damaged(error) from error
 
 
+def sealed_archive(data: bytes) -> bytes:
+    """The bytes of a torch file with a sum over all of them in the archive's comment, which readers pass over."""
+    if not data.startswith(b"PK\x03\x04") or data[-22:-18] != b"PK\x05\x06" or data[-2:] != b"\0\0":
+        return data
+    comment = _MARK + hashlib.sha256(data).hexdigest().encode()
+    return data[:-2] + len(comment).to_bytes(2, "little") + comment
+
+
 def _check_archive(file: Any) -> None:
-    """torch does not compare the CRC-32 of what it reads from its archives."""
+    """Of files written here the sum over every byte; of others the CRC-32 of what they hold, unlike torch."""
     if not zipfile.is_zipfile(file):
         _rewind(file)
         return
     with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        size = file.seek(0, os.SEEK_END) if hasattr(file, "seek") else os.path.getsize(file)
+        members, comment = archive.infolist(), archive.comment
+        size = archive.fp.seek(0, os.SEEK_END)
         # What torch writes is not packed, so a file cannot hold more than its own size.
         if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
             raise Damaged("its archive is packed, which torch's are not", "BadZipFile")
-        if broken := archive.testzip():
+        archive.fp.seek(-len(comment) - 2, os.SEEK_END)
+        if int.from_bytes(archive.fp.read(2), "little") != len(comment):
+            raise Damaged("its end is cut off or changed", "BadZipFile")
+        if comment:
+            _check_seal(archive.fp, size, comment)
+        elif broken := archive.testzip():
             raise Damaged(f"{broken!a} in it differs from its CRC-32", "BadZipFile")
     _rewind(file)
+
+
+def _check_seal(file: Any, size: int, comment: bytes) -> None:
+    digest, left = hashlib.sha256(), size - len(comment) - 2
+    file.seek(0)
+    while left:
+        block = file.read(min(left, 1 << 20))
+        digest.update(block)
+        left -= len(block)
+    digest.update(b"\0\0")
+    if comment != _MARK + digest.hexdigest().encode():
+        raise Damaged("its bytes differ from its SHA-256", "BadZipFile")
 
 
 def _rewind(file: Any) -> None:
