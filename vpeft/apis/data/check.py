@@ -66,7 +66,7 @@ def _check_task(root: str, kind: type[ListedImages], task: str, decode: bool) ->
             for row in rows:
                 if decode:
                     LoadImage.read(row["img_path"], task)
-                elif not Path(row["img_path"]).is_file():
+                elif not os.path.isfile(row["img_path"]):
                     raise UserError(f"image {row['img_path']} of {split}{kind.suffix} does not exist")
         except UserError as error:
             problem = problem or str(error)

@@ -29,7 +29,8 @@ def head_counts(model: nn.Module, backbones: Iterable[nn.Module] = ()) -> dict[s
     return {
         name: module.num_classes
         for name, module in model.named_modules()
-        if type(getattr(module, "num_classes", None)) is int
+        if name  # models repeat the number of their head
+        and type(getattr(module, "num_classes", None)) is int
         and id(module) not in inside
         and not set(OTHER_CLASSES) & set(name.split("."))
     }

@@ -20,7 +20,7 @@ class Numbers(BaseDataset):
 
     def __init__(self, labels, start=0, **kwargs):
         self.labels, self.start = labels, start
-        super().__init__(**kwargs)
+        super().__init__(serialize_data=False, **kwargs)
 
     def load_data_list(self):
         return [{"number": self.start + i, "gt_label": label} for i, label in enumerate(self.labels)]
