@@ -59,6 +59,12 @@ def test_what_a_run_writes_comes_back(tmp_path, monkeypatch):
     MessageHub("torch-load-2").load_state_dict(read["message_hub"])
 
 
+def test_a_process_that_has_logged_nothing_reads_a_run(tmp_path, monkeypatch):
+    torch.save(full_checkpoint(), tmp_path / "a.pth")
+    monkeypatch.setattr(HistoryBuffer, "_statistics_methods", {})
+    assert read_torch(tmp_path / "a.pth")["meta"]["epoch"] == 2
+
+
 def test_nothing_that_is_allowed_has_a_place_for_attributes():
     for thing, name in ALLOWED:
         assert thing is not getattr, name

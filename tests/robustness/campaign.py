@@ -30,7 +30,8 @@ import torch
 from support.evil import evil_files
 
 import vpeft  # noqa: F401  (before any package that it mends)
-from robustness.files import READERS, Changed, digest, good_files, seeded
+from robustness.compare import digest, seeded
+from robustness.files import READERS, Changed, good_files
 from robustness.mutate import MUTATORS, PLACES, STRUCTURE
 from vpeft.errors import UserError
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,6 +21,7 @@ from support.runs import write_run
 from torch import nn
 
 import vpeft
+from robustness.compare import digest
 from robustness.mutate import BYTES, VALUES
 from vpeft.apis.benchmark.plan import load_plan
 from vpeft.apis.config.load import load_config
@@ -87,31 +86,6 @@ def reader(name: str, formats: str, write: Callable[[Path], Path], **options: An
         return read
 
     return register
-
-
-def digest(value: Any) -> str:
-    """Names a value: tensors and arrays by all their bits."""
-    out = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            value = value.detach().cpu().contiguous().numpy()
-        if isinstance(value, np.ndarray):
-            out.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
-        elif isinstance(value, dict):
-            out.update(b"{")
-            for key in sorted(value, key=repr):
-                out.update(repr(key).encode("utf-8", "surrogatepass"))
-                add(value[key])
-        elif isinstance(value, (list, tuple)):
-            out.update(f"[{len(value)}".encode())
-            for one in value:
-                add(one)
-        else:
-            out.update(repr(value).encode("utf-8", "surrogatepass"))
-
-    add(value)
-    return out.hexdigest()
 
 
 def appearance(model: nn.Module) -> str:
@@ -658,8 +632,3 @@ def good_files(folder: Path, names: list[str]) -> dict[str, Path]:
         own.mkdir(parents=True)
         found[name] = READERS[name].write(own)
     return found
-
-
-def seeded(*parts: Any) -> random.Random:
-    """A generator that depends on nothing but its parts."""
-    return random.Random(repr(parts))
