@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from vpeft.core.trained.logits import Logits, read_logits, write_logits
 from vpeft.errors import UserError
 
-GOOD = {"format": "vpeft-logits-1", "samples": ["a", "b"], "data": {}, "name": "x", "kind": "logits"}
+GOOD = {"format": "vpeft-logits-2", "samples": ["a", "b"], "data": {}, "name": "x", "kind": "logits"}
 SCORES, LABELS = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
 
 
@@ -32,8 +32,9 @@ def test_what_is_written_is_read(tmp_path):
         ({"logits": SCORES, "labels": LABELS - 1}, GOOD, "outside of its 2 classes"),
         ({"logits": SCORES, "labels": LABELS[:1]}, GOOD, "2 scores, 1 labels, 2 samples"),
         ({"logits": SCORES, "labels": LABELS}, {**GOOD, "samples": None}, "describes no stored logits"),
-        ({"logits": SCORES, "labels": LABELS}, {"format": "vpeft-logits-1"}, "describes no stored logits"),
-        ({"logits": SCORES, "labels": LABELS}, {**GOOD, "format": "vpeft-logits-2"}, "holds no stored logits"),
+        ({"logits": SCORES, "labels": LABELS}, {"format": "vpeft-logits-2"}, "describes no stored logits"),
+        ({"logits": SCORES, "labels": LABELS}, {**GOOD, "format": "vpeft-logits-3"}, "holds no stored logits"),
+        ({"logits": SCORES, "labels": LABELS}, GOOD, "was changed: its SHA-256"),
         ({"logits": SCORES, "labels": LABELS}, [1], "holds no stored logits"),
     ],
 )

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from vpeft.apis.commands.stopping import Stopped
 from vpeft.apis.config.origin import origin_of
 from vpeft.apis.run.adapters import write_adapters
+from vpeft.apis.run.due_validation import DueValidationHook
 from vpeft.apis.run.moved import MovedRunHook
 from vpeft.apis.run.resume import go_on
 from vpeft.core.trained.folder import ORIGIN, checkpoints, clear_remains, hold, set_aside
@@ -44,6 +45,7 @@ def train(cfg: Config) -> Runner:
             name = Path(cfg.filename).name if cfg.filename else f"{runner.timestamp}.py"
             write_json(Path(cfg.work_dir) / ORIGIN, origin_of(cfg).as_json(name))
         runner.register_hook(MovedRunHook())
+        runner.register_hook(DueValidationHook())
         try:
             runner.train()
         except KeyboardInterrupt as error:

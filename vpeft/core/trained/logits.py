@@ -15,11 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from vpeft.core.adaptation.storing.format import content_sum
 from vpeft.core.trained.folder import LOGITS
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
 
-FORMAT = "vpeft-logits-1"
+FORMAT = "vpeft-logits-2"
 _SCHEMA = {
     "required": ["samples", "data", "name", "kind"],
     "properties": {
@@ -82,6 +83,7 @@ def write_logits(predictions: Logits, path: str | os.PathLike[str]) -> Path:
         "kind": predictions.kind,
     }
     tensors = {"logits": predictions.logits.float().contiguous(), "labels": predictions.labels.long().contiguous()}
+    metadata["sha256"] = _sum(json.loads(json.dumps(metadata)), tensors)
     return write_atomically(path, save(tensors, {"vpeft": json.dumps(metadata)}))
 
 
@@ -118,4 +120,11 @@ def read_logits(path: str | os.PathLike[str]) -> Logits:
         raise UserError(f"{path} holds NaN or infinite scores, or none of floating point: the run has diverged.")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
         raise UserError(f"{path} has labels outside of its {logits.shape[1]} classes: test the run again.")
+    if metadata.get("sha256") != _sum(metadata, tensors):
+        raise UserError(f"{path} was changed: its SHA-256 is another than when it was written: test the run again.")
     return Logits(logits, labels, samples, metadata["data"], metadata["name"], metadata["kind"])
+
+
+def _sum(metadata: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over all that the file says."""
+    return content_sum([{key: value for key, value in metadata.items() if key != "sha256"}, tensors])

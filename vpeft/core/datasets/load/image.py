@@ -83,6 +83,9 @@ def open_image(
         if image.width * image.height > max_pixels:
             raise Image.DecompressionBombError
         image.load()
+        check_sums(path)
+        if image.mode == "P" and image.palette is None:
+            raise ValueError("it has no palette")
     except Image.DecompressionBombError as error:
         raise UserError(
             f"{what} {path} has more than {max_pixels:,} pixels by its header: make it smaller, or set max_pixels of "
@@ -97,6 +100,17 @@ def open_image(
         with contextlib.suppress(Exception):  # a broken EXIF block states no orientation; mmcv passes over it too
             ImageOps.exif_transpose(image, in_place=True)
     return image
+
+
+def check_sums(path: str | os.PathLike[str]) -> None:
+    """Compare the CRC-32 of every part of a PNG, without which PIL decodes its pixels; other formats have none.
+
+    Raises:
+        SyntaxError: One differs.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        if image.format == "PNG":
+            image.verify()
 
 
 def _colours(image: Image.Image, where: str) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
+from vpeft.core.datasets.load.image import check_sums
 from vpeft.errors import UserError
 from vpeft.files import need_file
 from vpeft.registry import TRANSFORMS
@@ -44,6 +45,7 @@ class LoadLabelMap(LoadAnnotations):
         path = results["seg_map_path"]
         self.check_file(path, results["img_path"], results["ori_shape"])
         try:
+            check_sums(path)
             super()._load_seg_map(results)
         except Exception as error:  # PIL's decoders raise whatever a broken file makes them stumble over
             raise UserError(f"label map {path} is truncated or cannot be read ({error}): unpack it again.") from error

@@ -1,0 +1,25 @@
+"""Tools that are killed and started again: one of each signal always, the whole campaign among the slow tests."""
+
+import pytest
+
+from robustness.files import ROOT
+from robustness.kills import SUBJECTS, campaign, torment
+
+
+@pytest.fixture(autouse=True)
+def _root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def test_a_run_that_is_killed_and_stopped_ends_as_if_it_was_not(tmp_path):
+    report = torment(SUBJECTS["train"], kills=1, terms=1, seed=0, folder=tmp_path)
+    assert report.faults == []
+    assert (len(report.killed), len(report.ended)) == (1, 1)
+
+
+@pytest.mark.slow
+def test_fifty_kills_and_ten_terminations_change_nothing(tmp_path):
+    reports = campaign(kills=50, terms=10, seed=0, folder=tmp_path)
+    assert [fault for one in reports.values() for fault in one.faults] == []
+    assert sum(len(one.killed) for one in reports.values()) == 50
+    assert sum(len(one.ended) for one in reports.values()) == 10
