@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.text import settings_of
+from vpeft.apis.export.adapter import export_adapter
 from vpeft.apis.run.prepare import prepare
 from vpeft.apis.run.train import train
 from vpeft.errors import UserError
@@ -132,6 +133,19 @@ def test_settings_are_read_without_being_run(tmp_path):
     assert read["d"].startswith("open(")
     assert not (tmp_path / "ran").exists()
     assert settings_of("(" * 5000) == settings_of("a = ") == {}
+
+
+def test_any_checkpoint_becomes_an_adapter_file(whole, tmp_path):
+    cfg = config(tmp_path)
+    for name in ("epoch_1", "epoch_2"):
+        assert export_adapter(cfg, str(whole / f"{name}.pth"), str(tmp_path / f"{name}.safetensors")) > 40_000
+        state = CheckpointLoader.load_checkpoint(str(whole / f"{name}.pth"), "cpu")["state_dict"]
+        adapter = learned(tmp_path, f"{name}.safetensors")
+        assert adapter.keys() == state.keys()
+        assert all(torch.equal(adapter[key], state[key]) for key in state)
+    assert (tmp_path / "epoch_2.safetensors").read_bytes() == (whole / "adapter.safetensors").read_bytes()
+    with pytest.raises(UserError, match=r"out\.pth: an adapter file's name ends in \.safetensors"):
+        export_adapter(cfg, str(whole / "epoch_1.pth"), str(tmp_path / "out.pth"))
 
 
 def test_a_second_run_does_not_mix_with_the_first(whole, tmp_path):

@@ -35,6 +35,8 @@ def write_by_hand(
         The result, and why it cannot stand in a leaderboard, None where it can.
     """
     lacks = [name for name in ("data_variant", "main_metric", "seed") if result[name] is None]
+    if not lacks and result["main_metric"]["value"] is None:
+        lacks = ["finite main_metric"]
     if lacks:
         write_json(work_dir / RESULT, dict(result))
         return dict(result), f"it names no {' and no '.join(lacks)}"
