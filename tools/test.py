@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--tta", action="store_true", help="test-time augmentation; its result is in WORK_DIR/tta")
     args = parser.parse_args()
     cfg = load_config(args.config, args.task, args.cfg_options)
-    work_dir = args.work_dir or default_work_dir(args.config, cfg, args.seed)
+    work_dir = args.work_dir or default_work_dir(args.config, cfg, args.seed, args.checkpoint)
     if args.tta:
         cfg, work_dir = with_tta(cfg), os.path.join(work_dir, "tta")  # beside the run's own config and result
     if args.dump_logits:

@@ -1,5 +1,6 @@
 """Going on with a run: from which checkpoint, with which settings, and what signals leave behind."""
 
+import json
 import os
 import shutil
 import signal
@@ -108,6 +109,18 @@ def test_settings_that_differ_are_named(whole, options, said, lines):
     config(whole, resume=True, **options)
     assert len(lines) == 1
     assert re.search(said, lines[0])
+
+
+def test_the_config_says_what_is_so(whole, tmp_path, lines):
+    shutil.copytree(whole, tmp_path / "run")
+    options = {"optim_wrapper.optimizer.lr": 0.5, "param_scheduler.1.end": 40, "train_cfg.max_epochs": 3}
+    cfg = config(tmp_path / "run", resume=True, seed=4, **options)
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.param_scheduler[1].end, cfg.randomness.seed) == (0.005, 20, 0)
+    runner = train(cfg)
+    assert runner.seed == 0
+    record = json.loads((tmp_path / "run" / "config_origin.json").read_text())
+    assert record["changed"] == ["train_cfg.max_epochs"]
+    assert load_config(tmp_path / "run" / "lora_nano_vit.py").optim_wrapper.optimizer.lr == 0.005
 
 
 @pytest.mark.parametrize(

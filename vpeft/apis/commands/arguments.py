@@ -104,7 +104,9 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of a run."""
-    parser.add_argument("--work-dir", help="where everything is written (work_dirs/<config>_<task>)")
+    parser.add_argument(
+        "--work-dir", help="where everything is written (work_dirs/<config>_<task>, one for each --seed)"
+    )
     parser.add_argument("--seed", type=int, help="seed of the run (the config's)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     # torch's launchers differ in how they pass the local rank; the environment holds it in any case.

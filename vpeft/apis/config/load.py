@@ -17,6 +17,7 @@ from vpeft.apis.config.recipes import compose, composed_files
 from vpeft.apis.config.task import VALIDATION, chosen_by_hand, follows, task_settings
 from vpeft.core.adaptation.peft_backbone import peft_places
 from vpeft.core.models.build import build_model as build_model
+from vpeft.core.trained.folder import ORIGIN
 from vpeft.errors import UserError
 from vpeft.files import read_config
 from vpeft.registry import closest
@@ -150,10 +151,17 @@ def _put_last(cfg: Config, origin: Origin) -> None:
     origin.record(OPTIONS, cfg, back)
 
 
-def default_work_dir(path: str | os.PathLike[str], cfg: Config, seed: int | None = None) -> str:
-    """``work_dirs/<config>[_<task>][_seed<seed>]``, or the user's own ``--cfg-options work_dir=...``."""
+def default_work_dir(
+    path: str | os.PathLike[str], cfg: Config, seed: int | None = None, checkpoint: str | None = None
+) -> str:
+    """``work_dirs/<config>[_<task>][_seed<seed>]``, or the user's own ``--cfg-options work_dir=...``.
+
+    A run's ``checkpoint`` that is tested has its result beside it.
+    """
     if own := origin_of(cfg).options.get("work_dir"):
         return own
+    if checkpoint is not None and (Path(checkpoint).parent / ORIGIN).is_file():
+        return str(Path(checkpoint).parent)
     parts = (Path(path).stem, cfg.get("task"), None if seed is None else f"seed{seed}")
     return os.path.join("work_dirs", "_".join(filter(None, parts)))
 

@@ -66,10 +66,12 @@ class Origin:
     Attributes:
         options: The user's own (``--cfg-options``): values by dotted key.
         steps: In their order.
+        changed: Keys that a run was resumed with other values of than it had begun with.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
     steps: list[OriginStep] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
     _last: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def record(self, name: str, cfg: Config, set_: Iterable[str] = (), file: str | None = None) -> None:
@@ -94,7 +96,8 @@ class Origin:
     def as_json(self, config: str) -> dict[str, Any]:
         """What a run's folder keeps of its config, which is of that name."""
         steps = [{"step": s.name, "file": s.file, "set": {k: list(v) for k, v in s.keys.items()}} for s in self.steps]
-        return json.loads(json.dumps({"config": config, "steps": steps, "options": self.options}, default=repr))
+        record = {"config": config, "steps": steps, "options": self.options, "changed": self.changed}
+        return json.loads(json.dumps(record, default=repr))
 
 
 def is_inside(key: str, other: str) -> bool:

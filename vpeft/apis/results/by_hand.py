@@ -53,6 +53,8 @@ def _names(cfg: Config, result: Mapping[str, Any]) -> dict[str, Any]:
     trained, options = _training(checkpoint)
     looked = protocol(cfg if trained is None else Config(trained))
     looked["faults"] += _departures(cfg, trained)
+    if changed := (read_origin(checkpoint.parent) or {}).get("changed"):
+        looked["faults"].append(f"settings were changed while it was trained: {', '.join(map(str, changed[:5]))}")
     seed = result["seed"] if trained is None else (trained.get("randomness") or {}).get("seed", result["seed"])
     setting = setting_hash(one_look(copy.deepcopy(cfg)))
     backbone = recipe_label(cfg.filename or "by_hand")

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine import Config
+from mmengine import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from vpeft.apis.config.origin import RESUME, is_given, origin_of, set_by_command
+from vpeft.apis.config.origin import RESUME, is_given, is_inside, origin_of, set_by_command
 from vpeft.apis.config.text import as_text, content, settings_of
 from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.adaptation.storing.checkpoint import check_resumable
@@ -98,6 +98,7 @@ def name_differences(loaded: Mapping[str, Any], cfg: Config, where: str) -> None
     if (mine := find_peft(new)[1].get("method")) != (its := find_peft(old)[1].get("method")):
         raise UserError(f"{where} was trained with {its}, this config has {mine}: use its own config to resume it.")
     before, now = content(old), content(new)
+    kept = set()
     for key in sorted(before.keys() | now.keys()):
         its, mine = before.get(key), now.get(key)
         if its == mine:
@@ -107,8 +108,26 @@ def name_differences(loaded: Mapping[str, Any], cfg: Config, where: str) -> None
                 f"{where} is of another run: its {key} is {its!r}, this config's {mine!r}: resume with its own, or "
                 "train anew in another --work-dir."
             )
-        if any(key.startswith(one) for one in KEPT):
+        section = next((one for one in KEPT if is_inside(key, one)), None)
+        if section is not None:
+            kept.add(section)
             line = f"{key}={mine!r} is not followed: the run goes on with its own {its!r}"
         else:
+            origin_of(cfg).changed.append(key)
             line = f"{key}={mine!r} is followed from here on: before it was {its!r}"
         print_log(f"--resume: {line}", "current", level=30)
+    for section in kept:
+        _put_back(cfg, section, old)
+    origin_of(cfg).record(RESUME, cfg)
+
+
+def _put_back(cfg: Config, section: str, old: Mapping[str, Any]) -> None:
+    """Let the config say what is so: a section as the checkpoint has it."""
+    *path, last = section.split(".")
+    mine, its = cfg._cfg_dict, old
+    for name in path:
+        mine, its = mine[name], its.get(name) or {}
+    if last in its:
+        mine[last] = ConfigDict(x=its[last])["x"]
+    else:
+        mine.pop(last, None)

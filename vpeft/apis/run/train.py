@@ -16,7 +16,7 @@ from vpeft.apis.run.adapters import write_adapters
 from vpeft.apis.run.due_validation import DueValidationHook
 from vpeft.apis.run.moved import MovedRunHook
 from vpeft.apis.run.resume import go_on
-from vpeft.core.trained.folder import ORIGIN, checkpoints, clear_remains, hold, set_aside
+from vpeft.core.trained.folder import ORIGIN, checkpoints, clear_remains, hold, read_origin, set_aside
 from vpeft.files import write_json
 
 
@@ -43,7 +43,7 @@ def train(cfg: Config) -> Runner:
         if first:
             # mmengine writes the config under its file's name, or else under that of the logs
             name = Path(cfg.filename).name if cfg.filename else f"{runner.timestamp}.py"
-            write_json(Path(cfg.work_dir) / ORIGIN, origin_of(cfg).as_json(name))
+            _write_record(cfg, Path(cfg.work_dir), name)
         runner.register_hook(MovedRunHook())
         runner.register_hook(DueValidationHook())
         try:
@@ -60,6 +60,13 @@ def _is_first(cfg: Config) -> bool:
     if cfg.get("launcher", "none") == "none":
         return True
     return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
+
+
+def _write_record(cfg: Config, folder: Path, name: str) -> None:
+    record = origin_of(cfg).as_json(name)
+    if cfg.get("resume"):
+        record["changed"] = sorted({*record["changed"], *((read_origin(folder) or {}).get("changed") or ())})
+    write_json(folder / ORIGIN, record)
 
 
 def _make_room(cfg: Config, folder: Path) -> None:
