@@ -97,6 +97,7 @@ def test_broken_plan_files(tmp_path):
     file = tmp_path / "plan.yaml"
     for text, message in (
         ("method: [lora]", "did you mean 'methods'"),
+        ("methods: [lora]\nseeds: [0]\nmethods: [ssf]", r"plan\.yaml:3 cannot be read: 'methods' stands twice"),
         ("methods: [lora]\na: [", r"plan\.yaml:2 cannot be read"),
         ("methods: [lora]\n# ä", r"plan\.yaml:2: byte 0xe4 is not UTF-8"),
         ("methods: [lora]\nseeds: 2026-99-99", r"plan\.yaml cannot be read"),

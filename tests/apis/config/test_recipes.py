@@ -126,3 +126,14 @@ def test_config_tool_writes_a_config_that_stands_alone(configs, tmp_path):
     assert counted.returncode == 0, counted.stderr
     report = json.loads(counted.stdout)
     assert report["trainable_without_head"] == 6 * 4 * 64 * 2
+
+
+def test_what_is_no_config_is_named(tmp_path):
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(UserError, match=r"config .*folder\.py is a folder"):
+        load_config(tmp_path / "folder.py")
+    with pytest.raises(UserError, match=r"config .*aaa\.py cannot be opened \(File name too long\)"):
+        load_config(tmp_path / f"{'a' * 300}.py")
+    (tmp_path / "latin.py").write_bytes(b"model = 1\nname = '\xe4'\n")
+    with pytest.raises(UserError, match=r"config .*latin\.py:2: byte 0xe4 is not UTF-8"):
+        load_config(tmp_path / "latin.py")

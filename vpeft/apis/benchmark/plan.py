@@ -233,10 +233,23 @@ def load_plan(path: str | None = None, **flags) -> Plan:
     return Plan(**{**values, **given})
 
 
+class _Once(yaml.SafeLoader):
+    """YAML in which a key stands once: of two values the last would be taken without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As yaml's, checked before."""
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _yaml(path: str) -> Any:
     text = read_text(path, "plan")
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Once)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f":{mark.line + 1}" if mark else ""

@@ -19,7 +19,7 @@ from vpeft.core.adaptation.peft_backbone import peft_places
 from vpeft.core.models.build import build_model as build_model
 from vpeft.core.trained.folder import ORIGIN
 from vpeft.errors import UserError
-from vpeft.files import read_config
+from vpeft.files import read_config, unreadable
 from vpeft.registry import closest
 
 
@@ -92,7 +92,7 @@ def load_config(
 
 def _read(path: Path) -> Config:
     """The file with its bases, or the recipe with the method's row, and the record of it."""
-    if not os.path.isfile(path):
+    if unreadable(path) == "does not exist":
         cfg = compose(path)
     else:
         cfg = read_config(path)

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from vpeft.core.trained.run import Run
 from vpeft.errors import UserError
+from vpeft.files import need_file
 
 
 @dataclass
@@ -69,10 +70,7 @@ def file_looks(run: Run, paths: Sequence[str | os.PathLike[str]]) -> list[Look]:
         UserError: A file is missing.
     """
     for path in paths:
-        if not Path(path).is_file():
-            raise UserError(
-                f"image {path} does not exist: give image files, or leave --images out to see test samples."
-            )
+        need_file(path, "image", "give image files, or leave --images out to see test samples")
     init_default_scope(run.cfg.get("default_scope", "mmengine"))
     dataset = run.cfg.test_dataloader.dataset
     while "dataset" in dataset:
