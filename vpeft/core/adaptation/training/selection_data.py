@@ -48,7 +48,7 @@ def selection_batches(cfg: Config, model: nn.Module, dataset: Dataset | None = N
             path = info.get("img_path") or info.get("filename") or "one of them"
             raise UserError(
                 f"a method selects by class, and the training samples of this config ({path}) have no class label or "
-                "several: take a method that selects nothing (`tools/list.py` says which)."
+                "several: take another method."
             )
         yield batch["inputs"], torch.tensor(labels, device=batch["inputs"].device)
 
