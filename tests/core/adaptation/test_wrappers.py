@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 import vpeft
 from vpeft.core.adaptation.find import adaptations, backbone_prefix, find_adaptation
 from vpeft.core.adaptation.report import parameter_report
+from vpeft.core.adaptation.storing.checkpoint import check_checkpoint, shrink_checkpoint, use_own_keys
 from vpeft.core.adaptation.wrappers import named_modules, state_dict, unwrap
 
 TIMM = "timm.VisionTransformer"
@@ -162,3 +163,56 @@ def test_a_part_that_stands_twice_is_stored_once(images, tmp_path):
     assert {key.split(".")[0] for key in load_file(path)} == {"left"}
     assert torch.equal(vpeft.load_adapter(Siamese(), path)(images), model(images))
     assert not any(k.startswith("right") for k in state_dict(copy.deepcopy(model)))
+
+
+INSIDE = {"compiled backbone": inner_compiled, "compiled blocks": blocks_compiled, "nothing": lambda model: model}
+inside = pytest.mark.parametrize("wrap", INSIDE.values(), ids=INSIDE)
+
+
+@inside
+@pytest.mark.parametrize("under", INSIDE.values(), ids=INSIDE)
+def test_checkpoints_hold_the_plain_models_keys(wrap, under, images, tmp_path):
+    model = perturb(vpeft.attach(Classifier(), LORA))
+    truth = model(images)
+    keys = set(load_file(vpeft.save_adapter(model, tmp_path / "plain")))
+    model = wrap(model)
+    checkpoint = {"state_dict": model.state_dict()}
+    shrink_checkpoint(model, checkpoint)
+    assert set(checkpoint["state_dict"]) == keys
+    other = under(vpeft.attach(Classifier(), LORA))
+    assert not torch.equal(other(images), truth)
+    check_checkpoint(other, checkpoint, "epoch_1.pth")
+    use_own_keys(other, checkpoint)
+    other.load_state_dict(checkpoint["state_dict"])
+    assert torch.equal(other(images), truth)
+
+
+@inside
+def test_a_plain_models_checkpoint_is_taken_under_wrappers(wrap, images):
+    plain = Classifier()
+    with torch.no_grad():
+        for param in plain.parameters():
+            param.mul_(1.1)
+    model = wrap(vpeft.attach(Classifier(), LORA))
+    checkpoint = {"state_dict": plain.state_dict()}
+    check_checkpoint(model, checkpoint, "plain.pth")
+    use_own_keys(model, checkpoint)
+    model.load_state_dict(checkpoint["state_dict"])
+    assert torch.equal(model(images), plain(images))
+
+
+def test_a_checkpoint_of_a_part_that_stands_twice(images):
+    class Siamese(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left = self.right = build(TIMM)
+
+    model = perturb(vpeft.attach(Siamese(), LORA))
+    checkpoint = {"state_dict": model.state_dict()}
+    shrink_checkpoint(model, checkpoint)
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"left"}
+    other = vpeft.attach(Siamese(), LORA)
+    check_checkpoint(other, checkpoint, "epoch_1.pth")
+    use_own_keys(other, checkpoint)
+    other.load_state_dict(checkpoint["state_dict"], strict=False)
+    assert torch.equal(other.right(images), model.left(images))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vpeft.core.adaptation.base_weights import GIVEN, RANDOM, BaseWeights
 from vpeft.core.adaptation.folding import fold_site
 from vpeft.core.adaptation.identity import Identity, check_count, refuse_frozen_stages
-from vpeft.core.adaptation.wrappers import state_dict
+from vpeft.core.adaptation.wrappers import plain_keys, state_dict
 from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, is_peft_key
 from vpeft.core.contract.training import TrainingData
 from vpeft.errors import UserError
@@ -187,7 +187,8 @@ class Adaptation:
         """
         self.base.meet(state_dict, prefix, note)
         own, state = self.own_keys(), self.host.backbone.state_dict()
-        base = [key for key in state if key not in own]
+        names = plain_keys(self.host.backbone, state)
+        base = [key for key in state if names.get(key) not in own]
         lacking = base if not any(prefix + key in state_dict for key in base) else []
         if not any(is_peft_key(key) for key in state_dict):
             lacking = [*lacking, *(key for key in state if is_peft_key(key))]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from vpeft.core.backbones.wrappers import held_name, named_modules, unwrap
 
-__all__ = ["named_modules", "plain_keys", "state_dict", "unwrap"]
+__all__ = ["named_modules", "plain_keys", "state_dict", "to_own", "to_plain", "unwrap"]
 
 
-def plain_keys(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, str]:
+def plain_keys(model: nn.Module, keys: Iterable[str]) -> dict[str, str]:
     """Key in the plain model of every key of ``model.state_dict()``; what belongs to a wrapper itself is left out."""
     around = [(name, module, held) for name, module in model.named_modules() if (held := held_name(module))]
     found = {}
-    for key in state_dict:
+    for key in keys:
         plain: str | None = key
         for name, module, held in reversed(around):  # the innermost first: the names of the outer ones hold until then
             prefix = f"{name}." if name else ""
@@ -26,6 +27,43 @@ def plain_keys(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, str
                 break
         else:
             found[key] = plain
+    return found
+
+
+def to_plain(model: nn.Module, state: Mapping[str, Any], prefix: str = "") -> OrderedDict[str, Any]:
+    """A state dict that ``model`` gave, by the keys of the plain model, in ``state``'s place.
+
+    Args:
+        model: The model.
+        state: What was taken of it.
+        prefix: What stands before every key, such as ``module.`` in that of an average of weights.
+    """
+    names = plain_keys(model, [key.removeprefix(prefix) for key in state])
+    found = OrderedDict()
+    for key, value in state.items():
+        inner = key.removeprefix(prefix)
+        if inner in names:
+            found[key[: len(key) - len(inner)] + names[inner]] = value
+    if hasattr(state, "_metadata"):
+        found._metadata = state._metadata
+    return found
+
+
+def to_own(model: nn.Module, state: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """The inverse: a state dict of the plain model by the keys that ``model`` itself loads."""
+    tensors = model.state_dict(keep_vars=True)
+    names = plain_keys(model, tensors)
+    first: dict[int, str] = {}
+    found = OrderedDict((key, value) for key, value in state.items() if key not in names.values())
+    for key, plain in names.items():
+        plain = first.setdefault(id(tensors[key]), plain) if plain not in state else plain  # it stands twice
+        if plain in state:
+            first[id(tensors[key])] = plain
+            found[key] = state[plain]
+    raw = {id(module): name for name, module in model.named_modules()}
+    places = {name: raw[id(module)] for name, module in named_modules(model)}
+    if hasattr(state, "_metadata"):
+        found._metadata = OrderedDict((places.get(name, name), note) for name, note in state._metadata.items())
     return found
 
 

@@ -16,6 +16,7 @@ from vpeft.core.adaptation.storing.checkpoint import (
     check_resumable,
     seal_checkpoint,
     shrink_checkpoint,
+    use_own_keys,
 )
 from vpeft.core.adaptation.storing.fit import stated_classes
 from vpeft.core.adaptation.training.losses import add_losses
@@ -115,6 +116,7 @@ class PEFTHook(Hook):
         if runner._resume:
             check_resumable(checkpoint, file)
         check_checkpoint(model, checkpoint, file, run_classes(runner), runner.cfg.get("task"))
+        use_own_keys(model, checkpoint)
 
 
 def run_classes(runner: Runner) -> list[str] | None:

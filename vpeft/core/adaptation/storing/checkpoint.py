@@ -25,6 +25,7 @@ from vpeft.core.adaptation.storing.adapter_file import (
 )
 from vpeft.core.adaptation.storing.fit import check_task, check_tensors
 from vpeft.core.adaptation.storing.format import check_finite, check_metadata, check_plain, check_whole, seal
+from vpeft.core.adaptation.wrappers import state_dict, to_own, to_plain
 from vpeft.core.backbones.block_forward import BASE_NOTE
 from vpeft.core.backbones.host import is_peft_key
 from vpeft.errors import UserError
@@ -110,7 +111,8 @@ def check_checkpoint(
     metadata = checkpoint.get("peft")
     state = checkpoint.get("state_dict", checkpoint)
     check_plain(state, where)
-    if not any(key in model.state_dict() for key in state) and "head" not in (metadata or ()):
+    known = state_dict(model)
+    if not any(key in known for key in state) and "head" not in (metadata or ()):
         raise UserError(f"{where} is a foreign checkpoint: none of its keys {list(state)[:3]} is in this model.")
     if metadata is None:
         if any(is_peft_key(key) for key in state):
@@ -133,11 +135,28 @@ def check_checkpoint(
         check_tensors(state, adapter_state(model), where, "Use the config that it was trained by.")
 
 
+def use_own_keys(model: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Give the weights of a checkpoint, which bear the plain model's keys, those that ``model`` itself loads."""
+    state = checkpoint.get("state_dict", checkpoint)
+    own = to_own(model, state)
+    if own.keys() != state.keys():
+        if "state_dict" in checkpoint:
+            checkpoint["state_dict"] = own
+        else:
+            checkpoint.clear()
+            checkpoint.update(own)
+
+
 def shrink_checkpoint(model: nn.Module, checkpoint: dict[str, Any]) -> None:
     """Leave the frozen backbones of ``model`` out of a checkpoint, and say what it belongs to."""
     for adaptation in find_adaptations(model).values():
         adaptation.check()
     checkpoint["peft"] = metadata = model_metadata(model)
+    for name, head in {"state_dict": "", "ema_state_dict": "module."}.items():
+        if name in checkpoint:
+            checkpoint[name] = to_plain(model, checkpoint[name], head)
+    for key in checkpoint["state_dict"].keys() - state_dict(model).keys():
+        del checkpoint["state_dict"][key]  # it stands at several places and is there once already
     for prefix, adaptation, theirs in pairs(model, metadata, "the checkpoint"):
         own = adaptation.own_keys()
         for name, head in {"state_dict": "", "ema_state_dict": "module."}.items():
