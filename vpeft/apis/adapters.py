@@ -67,7 +67,10 @@ def detach(model: nn.Module, restore: bool = True) -> nn.Module:
         model: A model with a method attached.
         restore: Give the base its own weights back, bit-equal. False keeps merged and trained weights.
     """
-    for adaptation in find_adaptations(model).values():
+    found = find_adaptations(model).values()
+    for adaptation in found if restore else ():
+        adaptation.check_restorable()  # all or none
+    for adaptation in found:
         adaptation.detach(restore)
     return model
 

@@ -163,6 +163,15 @@ def test_all_or_none():
     assert not any(one.merged for one in adaptations(model).values())
 
 
+def test_detaching_takes_all_or_none():
+    model = vpeft.attach(Towers(), LORA, BOTH)
+    model.towers["right"].norm.requires_grad_(True)
+    refused(lambda: vpeft.detach(model), "freed by hand")
+    assert list(adaptations(model)) == ["left.", "towers.right."]
+    vpeft.detach(model, restore=False)
+    assert not adaptations(model)
+
+
 def test_what_looks_at_one_asks_for_it():
     model = vpeft.attach(Towers(), LORA, BOTH)
     for ask in (find_adaptation, get_adaptation, backbone_prefix):

@@ -214,7 +214,13 @@ class Adaptation:
             self.host.passes.enabled = before
 
     def _write(self, values: dict[str, Tensor]) -> None:
-        """Write values to the base; before anything is written, make sure that each still has its place."""
+        """Write values to the base; nothing is written where one of them has no place any more."""
+        places = self._places(values)
+        with torch.no_grad():
+            for name, value in values.items():
+                places[name].copy_(value)
+
+    def _places(self, values: dict[str, Tensor]) -> dict[str, nn.Parameter]:
         places = {p.name: p.param for p in self.host.parameters()}
         for name, value in values.items():
             if name not in places or places[name].shape != value.shape:
@@ -223,9 +229,16 @@ class Adaptation:
                     f"{name} {now} and had {tuple(value.shape)} when the method was attached: its own values cannot be "
                     "given back. Resize the backbone before attaching, or vpeft.detach(model, restore=False)."
                 )
-        with torch.no_grad():
-            for name, value in values.items():
-                places[name].copy_(value)
+        return places
+
+    def check_restorable(self) -> None:
+        """Make sure that the base can be given its own values back (:meth:`detach`).
+
+        Raises:
+            UserError: As :meth:`check`, or a trained parameter was resized.
+        """
+        self.check()
+        self._places({**self.merged, **self.originals})
 
     def merge(self) -> list[str]:
         """Fold every affine module into the weights of its site.
@@ -286,7 +299,7 @@ class Adaptation:
             restore: Give the base its own values back, bit-equal. False keeps what was merged and trained.
         """
         if restore:
-            self.check()
+            self.check_restorable()
             self._write({**self.merged, **self.originals})
         for p in self.host.parameters():
             if p.param.is_floating_point():  # quantised since attaching: it cannot ask for a gradient
