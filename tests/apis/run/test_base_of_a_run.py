@@ -28,7 +28,8 @@ FEW = {
     "log_level": "ERROR",
     **{f"{part}_dataloader.dataset.indices": 16 for part in ("train", "test")},
 }
-STILL = {"optim_wrapper.optimizer.lr": 0.0, "train_cfg.max_epochs": 1}
+#: A step moves what it trains by 1e-5.
+SLOW = {"optim_wrapper.optimizer.lr": 1e-5, "train_cfg.max_epochs": 1}
 
 
 def config(work_dir: Path, resume: bool = False, load_from=None, method: str = "lora", **options):
@@ -126,10 +127,11 @@ def test_a_base_in_part_is_refused(whole, tmp_path):
 def test_load_from_an_adapter_file(followed, tmp_path):
     """Training starts where the adapter stands, on its base; other methods are refused."""
     file = followed / "adapter.safetensors"
-    train(config(tmp_path / "run", load_from=file, **STILL))
+    train(config(tmp_path / "run", load_from=file, **SLOW))
     start, end = load_file(file), load_file(tmp_path / "run" / "adapter.safetensors")
     assert start.keys() == end.keys()
-    assert all(torch.equal(start[key], end[key]) for key in start)
+    assert all((start[key] - end[key]).abs().max() < 1e-4 for key in start)
+    assert max(value.abs().max() for key, value in start.items() if ".up." in key) > 1e-3  # they start at zero
     with pytest.raises(vpeft.UserError, match=r"adapter\.safetensors was trained with .*LoRA.*this config has .*SSF"):
         train(config(tmp_path / "other", method="ssf", load_from=file))
 
@@ -167,7 +169,7 @@ def test_an_averaged_model_has_the_base_too(tmp_path):
     train(averaged(tmp_path))
     plain = run_test(config(tmp_path / "plain"), str(tmp_path / "epoch_2.pth"))["metrics"]
     assert run_test(averaged(tmp_path / "ema"), str(tmp_path / "epoch_2.pth"))["metrics"] == plain
-    runner = train(averaged(tmp_path, resume=str(tmp_path / "epoch_1.pth"), **{**STILL, "train_cfg.max_epochs": 2}))
+    runner = train(averaged(tmp_path, resume=str(tmp_path / "epoch_1.pth"), **{**SLOW, "train_cfg.max_epochs": 2}))
     hook = next(hook for hook in runner.hooks if type(hook).__name__ == "EMAHook")
     base, copied = base_state(runner.model), base_state(hook.ema_model.module)
     assert all(torch.allclose(base[key], copied[key]) for key in base)
