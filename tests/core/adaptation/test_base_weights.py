@@ -167,6 +167,11 @@ def test_nothing_frozen_needs_no_file(images):
     other = peft("Full").eval()
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(images.float())[0], model(images.float())[0])
+    never = peft("Full", init_cfg=pretrained("gone.pth")).eval()
+    never.load_state_dict(learned(vpeft.attach(build(VIT, torch.float32), "Full")))
+    never(images.float())
+    with pytest.raises(vpeft.UserError, match="its own answers would go by random ones"), vpeft.disabled(never):
+        pass
 
 
 def test_a_meta_build_counts(weights):

@@ -200,6 +200,7 @@ class Adaptation:
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """Within the context the backbone is the plain one with its own weights."""
+        self.base.need("its own answers", alone=True)
         self.check()
         base = {**self.merged, **self.originals}
         params = {p.name: p.param for p in self.host.parameters() if p.name in base}

@@ -125,20 +125,19 @@ class BaseWeights:
     def _versions(self) -> list[int]:
         return [_version(p) for module in self.adaptation.peft_modules() for p in module.parameters()]
 
-    def need(self, deed: str) -> None:
+    def need(self, deed: str, alone: bool = False) -> None:
         """Refuse to do something with a frozen base that got no weights from anywhere.
 
         Args:
             deed: What was to be done, as in ``"training"``.
+            alone: It asks for the base as it was, without what was learned; whether it is frozen does not matter then.
 
         Raises:
             UserError: The base was never loaded.
         """
-        if self.source == NEVER and self.frozen():
-            name = type(self.backbone).__name__
-            raise UserError(
-                f"the frozen base ({name}) got no weights from anywhere, and {deed} would go by random ones: {_REMEDY}."
-            )
+        if self.source == NEVER and (self.moved() if alone else self.frozen()):
+            name = f"the {'' if alone else 'frozen '}base ({type(self.backbone).__name__})"
+            raise UserError(f"{name} got no weights from anywhere, and {deed} would go by random ones: {_REMEDY}.")
 
     # Fingerprint ------------------------------------------------------------------------------------------------------
 
