@@ -301,7 +301,7 @@ def test_label_maps_count_from_one_where_zero_is_ignored(tmp_path):
     data = own_maps(tmp_path, [maps], reduce_zero_label=True)
     assert count_labels(decoder(), {"decode_head": 3}, data, "x").tolist() == [1, 0, 1]
     data = own_maps(tmp_path, [maps + np.uint8(1)], reduce_zero_label=True)  # 255 becomes 0
-    with pytest.raises(UserError, match=r"0\.png holds the value 4: the 3 classes are 1 to 3 \(none: 0, 255\)"):
+    with pytest.raises(UserError, match=r"0\.png holds the value 4: the 3 classes are 1 to 3 \(none: 0 and 255\)"):
         count_labels(decoder(), {"decode_head": 3}, data, "x")
 
 

@@ -84,7 +84,7 @@ def count_classes(
     for value in values[~inside]:
         if value not in ignored:
             first = 1 if reduce_zero_label else 0
-            unused = ", ".join(map(str, sorted({0, *ignored} if first else ignored)))
+            unused = " and ".join(map(str, sorted({0, *ignored} if first else ignored)))
             raise UserError(
                 f"label map {path} holds the value {value + first}: the {classes} classes are {first} to "
                 f"{classes - 1 + first} (none: {unused}). Correct the map, or the data set's classes."
