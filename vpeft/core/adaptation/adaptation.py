@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vpeft.core.adaptation.base_weights import GIVEN, RANDOM, BaseWeights
 from vpeft.core.adaptation.folding import fold_site
 from vpeft.core.adaptation.identity import Identity, check_count, refuse_frozen_stages
+from vpeft.core.adaptation.storing.fit import check_tensors
 from vpeft.core.adaptation.wrappers import plain_keys, state_dict
 from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, is_peft_key
 from vpeft.core.contract.training import TrainingData
@@ -184,14 +185,22 @@ class Adaptation:
             state_dict: The state dict, changed in place.
             prefix: Of the backbone's keys in it.
             note: What it says of its base.
+
+        Raises:
+            UserError: It holds PEFT parameters of other names or shapes, or of another base.
         """
         self.base.meet(state_dict, prefix, note)
         own, state = self.own_keys(), self.host.backbone.state_dict()
         names = plain_keys(self.host.backbone, state)
         base = [key for key in state if names.get(key) not in own]
         lacking = base if not any(prefix + key in state_dict for key in base) else []
-        if not any(is_peft_key(key) for key in state_dict):
-            lacking = [*lacking, *(key for key in state if is_peft_key(key))]
+        peft = {key: value for key, value in state.items() if is_peft_key(key)}
+        given = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        given = {key: value for key, value in given.items() if is_peft_key(key)}
+        if given:  # loaders that are not strict would pass over what does not fit
+            check_tensors(given, peft, "the state dict", "Load what the same methods have learned.")
+        elif not any(is_peft_key(key) for key in state_dict):
+            lacking = [*lacking, *peft]
         for key in lacking:
             state_dict[prefix + key] = state[key]
 

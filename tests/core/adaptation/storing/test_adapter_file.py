@@ -273,6 +273,27 @@ def test_classes_and_task_are_kept(tmp_path):
             check_task(metadata, "a", task, classes)
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_state_dict_of_other_methods_is_never_loaded_in_part(strict):
+    """Loaders of other packages are not strict: they would leave an adapter at its start without a word."""
+    model = vpeft.attach(build(VIT), {"type": "LoRA", "rank": 4})
+    before = copy.deepcopy(model.state_dict())
+    other = vpeft.attach(build(VIT), {"type": "LoRA", "rank": 3}).state_dict()
+    renamed = {key.replace(".lora.", ".lore."): value for key, value in before.items()}
+    first = next(key for key in before if ".peft." in key)
+    partly = {key: value for key, value in before.items() if key != first}
+    for state, message in (
+        (other, "has the shape"),
+        (renamed, "keys missing"),
+        (partly, f"1 keys missing ['{first}']"),
+    ):
+        with pytest.raises(vpeft.UserError) as error:
+            model.load_state_dict(state, strict=strict)
+        assert message in str(error.value)
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    model.load_state_dict(before, strict=strict)
+
+
 class Broken(RuntimeError):
     pass
 
