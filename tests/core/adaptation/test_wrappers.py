@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
-from mmengine.model import BaseTTAModel, ExponentialMovingAverage
+from mmengine.model import BaseTTAModel, ExponentialMovingAverage, MMDistributedDataParallel
 from safetensors.torch import load_file
 from support.hosts import build, perturb, tokens
+from torch import distributed as dist
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 import vpeft
@@ -216,3 +218,19 @@ def test_a_checkpoint_of_a_part_that_stands_twice(images):
     use_own_keys(other, checkpoint)
     other.load_state_dict(checkpoint["state_dict"], strict=False)
     assert torch.equal(other.right(images), model.left(images))
+
+
+@pytest.mark.parametrize("wrap", [DistributedDataParallel, MMDistributedDataParallel])
+def test_distributed(wrap, images, tmp_path):
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        model = perturb(vpeft.attach(Classifier(), LORA))
+        wrapped = compiled(wrap(model))
+        path = vpeft.save_adapter(wrapped, tmp_path / "wrapped")
+        other = wrap(vpeft.attach(Classifier(), LORA))
+        vpeft.load_adapter(other, path)
+        assert torch.equal(other.module(images), model(images))
+        assert parameter_report(wrapped) == parameter_report(model)
+        assert vpeft.merge(other) == []
+    finally:
+        dist.destroy_process_group()
