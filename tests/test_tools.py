@@ -14,7 +14,7 @@ import vpeft
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.config.load import config_files, load_config
 from vpeft.apis.data.check import check_suite
-from vpeft.core.datasets.tasks import TASKS, VTAB
+from vpeft.core.datasets.tasks import SUITES, TASKS
 from vpeft.registry import HOSTS, PEFT_METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +76,7 @@ def test_every_config_builds(path):
 @pytest.mark.parametrize("path", [p for p in CONFIGS if load_config(ROOT / p).get("per_task")])
 def test_the_authors_values_of_every_task_build(path):
     tasks = [task for task in load_config(ROOT / path).per_task if task != "columns"]
-    assert tasks == list(VTAB)
+    assert tasks == list(SUITES["vtab"])
     plain = load_config(ROOT / path, "kitti")
     tuned = load_config(ROOT / path, "kitti", {"authors_values": True})
     assert tuned.pretty_text.replace("authors_values = True", "authors_values = False") != plain.pretty_text
@@ -89,7 +89,7 @@ def test_the_authors_values_of_every_task_build(path):
 def test_mean_of_the_released_sizes(name, mean):
     """The tables hold what the authors released: their mean counts are the published ones."""
     path = ROOT / f"configs/vtab/{name}_vit.py"
-    counts = [config_parameters(load_config(path, t, {"authors_values": True})) for t in VTAB]
+    counts = [config_parameters(load_config(path, t, {"authors_values": True})) for t in SUITES["vtab"]]
     assert round(sum(c.trainable_without_head for c in counts) / len(counts)) == mean
 
 

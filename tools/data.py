@@ -8,8 +8,9 @@ from rich.text import Text
 
 from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import run_main, say
-from vpeft.apis.data.check import LISTED, check_suite
+from vpeft.apis.data.check import check_suite
 from vpeft.apis.data.sheets import clip_sheet, contact_sheet, label_map_sheet, object_sheet
+from vpeft.core.datasets.classification.listed import ListedImages
 from vpeft.core.datasets.tasks import SPLITS
 from vpeft.errors import printable
 
@@ -43,7 +44,7 @@ def main() -> int | None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("check", help="what of VTAB-1k, FGVC or whole data sets stands in a folder")
     one.add_argument("root", help="folder that holds the tasks' folders, such as data/vtab-1k")
-    one.add_argument("--suite", choices=list(LISTED), default="vtab", help="of which suite (vtab)")
+    one.add_argument("--suite", choices=list(ListedImages.readers), default="vtab", help="of which suite (vtab)")
     one.add_argument("--decode", action="store_true", help="read every image too")
     one.set_defaults(run=check)
     for name, (draw, about) in SHEETS.items():

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from vpeft.apis.commands import ending, explain
 from vpeft.apis.commands.ending import run_main, say
+from vpeft.apis.commands.stopping import RESUMABLE
 from vpeft.apis.config.load import load_config
 from vpeft.errors import EXTRAS, TRACEBACK, UserError, one_line, printable
 
@@ -119,7 +120,7 @@ def test_status(capsys):
     assert ended(lambda: None, capsys) == (0, [])
     assert ended(lambda: 1, capsys) == (1, [])
     assert ended(lambda: sys.exit(3), capsys)[0] == 3
-    assert ended(raising(KeyboardInterrupt()), capsys) == (130, ["stopped; --resume goes on from the last checkpoint."])
+    assert ended(raising(KeyboardInterrupt()), capsys) == (130, [RESUMABLE])
 
 
 @pytest.mark.parametrize("way", ["flag", "environment"])

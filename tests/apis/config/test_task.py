@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vpeft.apis.config.load import load_config
-from vpeft.core.datasets.tasks import FGVC, MANY_SHOT, MINI, SPLITS, VTAB
+from vpeft.core.datasets.tasks import SPLITS, SUITES
 from vpeft.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -24,7 +24,11 @@ def steps(cfg, loader="train"):
     return [step["type"] for step in cfg[f"{loader}_dataloader"].dataset.pipeline]
 
 
-@pytest.mark.parametrize("task", [t for s in (VTAB, MINI, FGVC, MANY_SHOT) for t in s.values()], ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    "task",
+    [t for s in (SUITES["vtab"], SUITES["mini"], SUITES["fgvc"], SUITES["many_shot"]) for t in s.values()],
+    ids=lambda t: t.name,
+)
 def test_class_count_and_label_safe_augmentation(task):
     cfg = load_config(CONFIGS[task.suite], task.name, {"augmentation": "crop_flip"})
     assert cfg.model.head.num_classes == task.num_classes
@@ -36,7 +40,7 @@ def test_class_count_and_label_safe_augmentation(task):
 
 
 def test_tasks_whose_label_a_flip_changes():
-    unsafe = {task.name for task in (*VTAB.values(), *MINI.values()) if not task.flip_safe}
+    unsafe = {task.name for task in (*SUITES["vtab"].values(), *SUITES["mini"].values()) if not task.flip_safe}
     assert unsafe == {
         "svhn",
         "dsprites_loc",

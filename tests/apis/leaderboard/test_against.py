@@ -14,18 +14,24 @@ from vpeft.apis.leaderboard.boards import boards
 from vpeft.apis.leaderboard.text import differences_csv
 from vpeft.apis.results.files import read_results
 from vpeft.apis.results.published.columns import TABLES, find_table
-from vpeft.core.datasets.tasks import VTAB
+from vpeft.core.datasets.tasks import SUITES
 from vpeft.registry import PEFT_METHODS
 
 ROOT = Path(__file__).parents[3]
 LORA = dict(
-    zip(VTAB, (67.1, 91.4, 69.4, 98.8, 90.4, 85.3, 54.0, 84.9, 95.3, 84.4, 73.6, 82.9, 69.2, 49.8, 78.5, 75.7, 47.1,
-               31.0, 44.0), strict=True)
+    zip(SUITES["vtab"], (67.1, 91.4, 69.4, 98.8, 90.4, 85.3, 54.0, 84.9, 95.3, 84.4, 73.6, 82.9, 69.2, 49.8, 78.5,
+               75.7, 47.1, 31.0, 44.0), strict=True)
 )  # fmt: skip
 
 
 def vtab(method, task, seed, percent, parameters=294_912, **changes):
-    own = {"task": task, "suite": "vtab", "group": VTAB[task].group, "backbone": "vit", "data_variant": "jpeg"}
+    own = {
+        "task": task,
+        "suite": "vtab",
+        "group": SUITES["vtab"][task].group,
+        "backbone": "vit",
+        "data_variant": "jpeg",
+    }
     return {**result(method, "digits", seed, percent / 100, parameters, config_text=task), **own, **changes}
 
 

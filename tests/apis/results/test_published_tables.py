@@ -4,7 +4,7 @@ import pytest
 
 from vpeft import UserError
 from vpeft.apis.results.published.tables import PPT_EXCEPTIONS, VTAB_COLUMNS, published_table, recompute_ppt, source
-from vpeft.core.datasets.tasks import VTAB
+from vpeft.core.datasets.tasks import SUITES
 
 
 def test_published_ppt_follows_from_its_row():
@@ -19,7 +19,7 @@ def test_published_ppt_follows_from_its_row():
 
 def test_published_means_follow_from_their_tasks():
     for row in published_table("vtab1k_vit_b16_in21k"):
-        tasks = [float(v) for k, v in row.items() if VTAB_COLUMNS.get(k, k) in VTAB]
+        tasks = [float(v) for k, v in row.items() if VTAB_COLUMNS.get(k, k) in SUITES["vtab"]]
         assert len(tasks) == 19
         assert sum(tasks) / 19 == pytest.approx(float(row["mean_19"]), abs=0.006)
 

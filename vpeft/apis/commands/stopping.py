@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-RESUMABLE = "stopped; --resume goes on from the last checkpoint."
+RESUMABLE = "stopped; the same command goes on from there (tools/train.py with --resume)."
 
 
 class Stopped(KeyboardInterrupt):

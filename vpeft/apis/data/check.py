@@ -6,16 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpeft.core.datasets.classification.fgvc import FGVC
 from vpeft.core.datasets.classification.listed import ListedImages
-from vpeft.core.datasets.classification.many_shot import ManyShot
-from vpeft.core.datasets.classification.vtab import VTAB1k
 from vpeft.core.datasets.load.image import LoadImage
 from vpeft.core.datasets.tasks import SPLITS, SUITES
 from vpeft.errors import UserError
-
-#: Suites that are read from lists.
-LISTED: dict[str, type[ListedImages]] = {kind.suite: kind for kind in (VTAB1k, FGVC, ManyShot)}
 
 
 @dataclass(frozen=True)
@@ -40,16 +34,16 @@ def check_suite(root: str | os.PathLike[str], suite: str = "vtab", decode: bool 
 
     Args:
         root: Folder that holds the tasks' folders.
-        suite: Key of :data:`LISTED`.
+        suite: Key of ``ListedImages.readers``: the suites that are read from lists.
         decode: Read every image, instead of looking whether its file is there.
 
     Raises:
         UserError: ``root`` does not exist.
     """
     if not Path(root).is_dir():
-        title = LISTED[suite].title
+        title = ListedImages.readers[suite].title
         raise UserError(f"{title} folder {root} does not exist: unpack {title} there (docs/data.md).")
-    return [_check_task(str(root), LISTED[suite], task, decode) for task in SUITES[suite]]
+    return [_check_task(str(root), ListedImages.readers[suite], task, decode) for task in SUITES[suite]]
 
 
 def _check_task(root: str, kind: type[ListedImages], task: str, decode: bool) -> TaskState:

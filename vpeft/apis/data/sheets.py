@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vpeft.core.datasets.embedded.mini import mini_split
-from vpeft.core.datasets.tasks import MINI
+from vpeft.core.datasets.tasks import SUITES
 from vpeft.files import write_atomically
 
 
@@ -29,7 +29,7 @@ def contact_sheet(path: str | os.PathLike[str], tasks: Sequence[str] | None = No
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    chosen = [MINI[name] for name in (tasks or MINI)]
+    chosen = [SUITES["mini"][name] for name in (tasks or SUITES["mini"])]
     figure = Figure(figsize=(1.0 * samples + 2.0, 1.22 * len(chosen)), dpi=80)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(chosen), samples, squeeze=False)

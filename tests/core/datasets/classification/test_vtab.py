@@ -8,7 +8,7 @@ from PIL import Image
 
 from vpeft.apis.data.check import check_suite
 from vpeft.core.datasets.classification.vtab import VTAB1k
-from vpeft.core.datasets.tasks import VTAB
+from vpeft.core.datasets.tasks import SUITES
 from vpeft.errors import UserError
 
 LOAD = [{"type": "vpeft.LoadImage"}]
@@ -42,18 +42,18 @@ def test_samples(tmp_path):
     assert len(VTAB1k(str(tmp_path), "dtd", "test")) == 4
 
 
-@pytest.mark.parametrize("task", VTAB)
+@pytest.mark.parametrize("task", SUITES["vtab"])
 def test_every_task_is_found_under_its_names(task, tmp_path):
-    for name in (VTAB[task].name, *VTAB[task].aliases):
+    for name in (SUITES["vtab"][task].name, *SUITES["vtab"][task].aliases):
         root = make(tmp_path / name, name, range(2))
         assert len(VTAB1k(str(root), task, "test")) == 2
 
 
 def test_nineteen_tasks_in_three_groups():
-    groups = [task.group for task in VTAB.values()]
+    groups = [task.group for task in SUITES["vtab"].values()]
     assert [groups.count(g) for g in ("natural", "specialized", "structured")] == [7, 4, 8]
     classes = {"cifar": 100, "sun397": 397, "patch_camelyon": 2, "clevr_count": 8, "kitti": 4, "smallnorb_azi": 18}
-    assert {name: VTAB[name].num_classes for name in classes} == classes
+    assert {name: SUITES["vtab"][name].num_classes for name in classes} == classes
 
 
 def broken(root: Path, how: str) -> None:
@@ -128,7 +128,7 @@ def test_wrong_arguments(arguments, message, tmp_path):
 def test_check_names_what_is_wrong(tmp_path):
     make(tmp_path)
     states = {state.task: state for state in check_suite(tmp_path)}
-    assert list(states) == list(VTAB)
+    assert list(states) == list(SUITES["vtab"])
     assert states["dtd"].counts == {"train800": 4, "val200": 4, "train800val200": 8, "test": 4}
     assert states["dtd"].problem == "train800.txt lists 4 images, the public one 800"
     assert not states["kitti"].present

@@ -7,7 +7,7 @@ import pytest
 
 from vpeft.apis.data.sheets import contact_sheet
 from vpeft.core.datasets.embedded.mini import MAKERS, MiniVTAB, mini_split
-from vpeft.core.datasets.tasks import GROUPS, MINI
+from vpeft.core.datasets.tasks import GROUPS, SUITES
 from vpeft.errors import UserError
 
 #: SHA-256 of images and labels of the validation split: the same on every machine.
@@ -21,7 +21,7 @@ CHECKSUMS = {
     "sprite_count": "824f9ea35ff4a7e6",
     "sprite_distance": "d309ea1ff4f5d6ce",
 }
-tasks = pytest.mark.parametrize("task", MINI)
+tasks = pytest.mark.parametrize("task", SUITES["mini"])
 
 
 def digest(images: np.ndarray, labels: np.ndarray) -> str:
@@ -29,19 +29,19 @@ def digest(images: np.ndarray, labels: np.ndarray) -> str:
 
 
 def test_tasks_and_groups():
-    assert set(MAKERS) == set(MINI)
-    assert len(MINI) >= 7
-    assert {task.group for task in MINI.values()} == set(GROUPS)
+    assert set(MAKERS) == set(SUITES["mini"])
+    assert len(SUITES["mini"]) >= 7
+    assert {task.group for task in SUITES["mini"].values()} == set(GROUPS)
 
 
 @tasks
 def test_sizes_and_classes(task):
-    for split, size in {"train800": 800, "val200": 200, "test": MINI[task].test_size}.items():
+    for split, size in {"train800": 800, "val200": 200, "test": SUITES["mini"][task].test_size}.items():
         images, labels = mini_split(task, split)
         assert images.shape == (size, 32, 32, 3)
         assert images.dtype == np.uint8
-        counts = np.bincount(labels, minlength=MINI[task].num_classes)
-        assert len(counts) == MINI[task].num_classes
+        counts = np.bincount(labels, minlength=SUITES["mini"][task].num_classes)
+        assert len(counts) == SUITES["mini"][task].num_classes
         assert counts.min() > 0.5 * size / len(counts)
         assert counts.max() < 2 * size / len(counts)
 

@@ -7,7 +7,7 @@ import vpeft
 from vpeft.apis.config.load import load_config
 from vpeft.core.datasets.embedded.mini import MiniVTAB, mini_split
 from vpeft.core.datasets.embedded.shifts import SEVERITIES, SHIFTS, parse_shift, safe_shifts, shift_images
-from vpeft.core.datasets.tasks import MINI
+from vpeft.core.datasets.tasks import SUITES
 from vpeft.extension.interpolation.shift_sheet import draw_shifts
 
 IMAGES = mini_split("digits", "val200")[0][:24]  # coloured, which the photos are not
@@ -57,7 +57,7 @@ def test_mixed_gives_images_kinds_of_their_own():
 
 def test_labels_are_kept():
     assert "rotate" not in safe_shifts("sprite_location")
-    assert all(len(safe_shifts(task)) >= 7 for task in MINI)
+    assert all(len(safe_shifts(task)) >= 7 for task in SUITES["mini"])
     plain = MiniVTAB("digits", "test")
     shifted = MiniVTAB("digits", "test", shift="mixed-3")
     labels = [[data.get_data_info(i)["gt_label"] for i in range(len(data))] for data in (plain, shifted)]

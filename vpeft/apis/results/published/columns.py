@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vpeft.apis.results.published.tables import VTAB_COLUMNS, published_table, source
-from vpeft.core.datasets.tasks import VTAB
+from vpeft.core.datasets.tasks import SUITES
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -127,8 +127,8 @@ class Table:
 
 #: Points between two runs of one public recipe with one seed: the median task, those that scatter up to 5, the mean of
 #: 19 within which a reproduction counts as one.
-_WIDE = {name for name in VTAB if name.startswith(("kitti", "dsprites", "smallnorb", "diabetic"))}
-RERUN = {**{name: 5.0 if name in _WIDE else 0.55 for name in VTAB}, "mean": 0.7}
+_WIDE = {name for name in SUITES["vtab"] if name.startswith(("kitti", "dsprites", "smallnorb", "diabetic"))}
+RERUN = {**{name: 5.0 if name in _WIDE else 0.55 for name in SUITES["vtab"]}, "mean": 0.7}
 
 
 def _vtab(tasks: Mapping[str, str], **others: str) -> dict[str, list[Column]]:
@@ -155,11 +155,13 @@ def _video(backbone: str) -> list[Column]:
 
 
 _SURVEY_TASKS = {
-    n: VTAB_COLUMNS.get(n, n) for n in published_table("vtab1k_vit_b16_in21k")[0] if VTAB_COLUMNS.get(n, n) in VTAB
+    name: task
+    for name in published_table("vtab1k_vit_b16_in21k")[0]
+    if (task := VTAB_COLUMNS.get(name, name)) in SUITES["vtab"]
 }
 _SHORT = "C100 Cal DTD Flw Pet SVHN SUN Cam Euro Res Retin ClvC ClvD DMLab KITTI dLoc dOri nAzi nEle"
 _STUDY = _vtab(
-    dict(zip(_SHORT.split(), VTAB, strict=True)),
+    dict(zip(_SHORT.split(), SUITES["vtab"], strict=True)),
     natural="Nat",
     specialized="Spec",
     structured="Struct",

@@ -8,9 +8,25 @@ from pathlib import Path
 
 from vpeft.core.datasets.classification.listed import ListedImages
 from vpeft.core.datasets.load.lines import check_name, cut
+from vpeft.core.datasets.tasks import Splits, register_suite
 from vpeft.errors import UserError
 from vpeft.files import need_file, read_json
 from vpeft.registry import DATASETS
+
+# The usual protocol trains on `train` alone in the end, too.
+register_suite(
+    "fgvc",
+    Splits("train", "val", "train"),
+    {
+        None: [
+            ("cub200", 200, 5_794, True, ("CUB_200_2011", "cub"), (5_394, 600)),
+            ("nabirds", 555, 24_633, True, (), (21_536, 2_393)),
+            ("flowers102", 102, 6_149, True, ("OxfordFlower", "OxfordFlowers", "oxford_flowers102"), (1_020, 1_020)),
+            ("stanford_dogs", 120, 8_580, True, ("Stanford-dogs", "dogs"), (10_800, 1_200)),
+            ("stanford_cars", 196, 8_041, True, ("Stanford-cars", "cars"), (7_329, 815)),
+        ]
+    },
+)
 
 #: Where images lie below a task's folder, seen from the paths in its lists.
 PLACES = ("", "images", "Images", "jpg")

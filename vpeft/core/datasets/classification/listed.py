@@ -34,6 +34,12 @@ class ListedImages(BaseDataset):
     title: ClassVar[str]
     #: Ending of the lists' names.
     suffix: ClassVar[str] = ".txt"
+    #: The classes that read a suite, by its key.
+    readers: ClassVar[dict[str, type[ListedImages]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        ListedImages.readers[cls.suite] = cls
 
     def __init__(self, data_root: str, task: str, split: str | None = None, **kwargs) -> None:
         self.task = get_task(task, self.suite)

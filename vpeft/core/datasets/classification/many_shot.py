@@ -5,7 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from vpeft.core.datasets.classification.listed import ListedImages
+from vpeft.core.datasets.tasks import Splits, register_suite
 from vpeft.registry import DATASETS
+
+# Of the study arXiv 2409.16434; how much of the training images is `val` is ours.
+register_suite(
+    "many_shot",
+    Splits("train", "val", "trainval"),
+    {
+        None: [
+            ("cifar100_full", 100, 10_000, True, ("cifar100",), (45_000, 5_000)),
+            ("resisc45_full", 45, 6_300, True, ("resisc45",), (22_680, 2_520)),
+            ("clevr_dist_full", 6, 15_000, True, ("clevr_dist",), (63_000, 7_000)),
+        ]
+    },
+)
 
 
 @DATASETS.register_module()

@@ -11,8 +11,23 @@ from mmengine.dataset import BaseDataset
 from vpeft.core.datasets.embedded.pictures import digits, photos, textures, tissue
 from vpeft.core.datasets.embedded.shifts import parse_shift, shift_images
 from vpeft.core.datasets.embedded.sprites import count, distance, location, orientation
-from vpeft.core.datasets.tasks import check_split, get_task
+from vpeft.core.datasets.tasks import Splits, check_split, get_task, register_suite
 from vpeft.registry import DATASETS
+
+register_suite(
+    "mini",
+    Splits("train800", "val200", "train800val200"),
+    {
+        "natural": [("digits", 10, 797, False), ("photos", 8, 800)],
+        "specialized": [("textures", 6, 804), ("tissue", 4, 800)],
+        "structured": [
+            ("sprite_location", 16, 800, False),
+            ("sprite_orientation", 8, 800, False),
+            ("sprite_count", 6, 804),
+            ("sprite_distance", 6, 804),
+        ],
+    },
+)
 
 #: What makes a task: ``f(split, size, rng) -> images (N, 32, 32, 3) RGB uint8, labels (N,)``.
 MAKERS = {
