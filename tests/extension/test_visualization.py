@@ -169,7 +169,7 @@ def test_gradcam_is_its_formula(host, method):
 def test_gradcam_needs_class_scores():
     model = build("mmseg.SwinTransformer")
     model.forward = lambda inputs, mode: type(model).forward(model, inputs)
-    with pytest.raises(vpeft.UserError, match="has no classification head"):
+    with pytest.raises(vpeft.UserError, match="gives no class scores"):
         gradcam(model, torch.randn(1, 3, 16, 16, dtype=torch.float64))
 
 

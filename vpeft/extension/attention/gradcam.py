@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.host import Block, Host
-from vpeft.core.models.outputs import class_scores
 from vpeft.errors import UserError
 
 
@@ -46,9 +45,7 @@ def _gradcam(model: nn.Module, host: Host, inputs: Tensor, target: int | None, i
         raise UserError(f"no block {index}: {host.registered_name()} has the blocks 0 to {len(host.blocks) - 1}.")
     watch = _Watch(host, host.blocks[index])
     with torch.enable_grad(), watch:
-        scores = class_scores(model, inputs)
-        if scores.dim() != 2:
-            raise UserError(f"{type(model).__name__} gives no class scores: Grad-CAM explains the score of a class.")
+        scores = _class_scores(model, inputs)
         best = scores.argmax(1) if target is None else torch.full_like(scores[:, 0], target, dtype=torch.long)
         (gradient,) = torch.autograd.grad(scores.gather(1, best[:, None]).sum(), watch.stream)
     stream, gradient = (t.flatten(1, -2)[:, watch.own :] for t in (watch.stream.detach(), gradient))
@@ -78,3 +75,12 @@ class _Watch:
 
     def look(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self.grid, self.own = self.host.flow.grid, self.host.flow.own_prefix
+
+
+def _class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits of preprocessed inputs, ``(B, classes)``: a clip's own where a sample has several, unlike its class."""
+    options = {"stage": "head"} if hasattr(model, "cls_head") else {}
+    scores = model(inputs, mode="tensor", **options)
+    if not isinstance(scores, Tensor) or scores.dim() != 2:
+        raise UserError(f"{type(model).__name__} gives no class scores: Grad-CAM explains the score of a class.")
+    return scores
