@@ -108,6 +108,8 @@ def test_benchmark_and_tuning_keep_what_the_user_has_set():
     cfg = trial_config(str(NANO), "digits", options)
     assert (cfg.train_cfg.val_interval, cfg.train_split) == (3, "train800")
     assert trial_config(str(NANO), "digits", {}).train_cfg.val_interval == 4
+    with pytest.raises(UserError, match="train_split='train800val200': a search sets train_split='train800' by itself"):
+        trial_config(str(NANO), "digits", {"train_split": "train800val200"})
     assert QuickConfig.of(cfg).log_level == "WARNING"
     assert QuickConfig.of(trial_config(str(NANO), "digits", {})).log_level == "ERROR"
     with pytest.raises(UserError, match=r"indices=100 contradicts shots=1"):

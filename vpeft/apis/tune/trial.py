@@ -48,10 +48,13 @@ def trial_config(config: str, task: str | None, options: dict[str, Any]) -> Conf
     """What a trial trains and looks at. Nothing in it leads to the test images.
 
     Raises:
-        UserError: The config has no validation images apart from the test images.
+        UserError: The config has no validation images apart from the test images, or the options choose other lists.
     """
     suite = load_config(config, task, options).get("suite")
     suited = {} if suite is None else trial_splits(suite)
+    for key, value in suited.items():
+        if options.get(key, value) != value:
+            raise UserError(f"{key}={options[key]!r}: a search sets {key}={value!r} by itself: leave it out.")
     cfg = load_config(config, task, {**options, **suited})
     if not suited and one_look(cfg).get("val_dataloader") is None:
         raise UserError(f"{config} validates on its test images: give it val_dataloader of its own to tune on.")
