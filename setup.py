@@ -19,7 +19,7 @@ def requirements(name: str) -> list[str]:
     return found
 
 
-EXTRAS = ("dense", "video", "tune", "ray", "slurm", "tests", "docs", "optional")
+EXTRAS = ("dense", "video", "tune", "ray", "slurm", "export", "tests", "docs", "optional")
 
 setup(
     name="vpeft",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
@@ -37,7 +38,12 @@ __all__ = [
 MethodConfig = str | Mapping[str, Any] | Method | Sequence[Any]
 
 
-def attach(model: nn.Module, cfg: MethodConfig, backbone: str | Sequence[str] | None = None) -> nn.Module:
+def attach(
+    model: nn.Module,
+    cfg: MethodConfig,
+    backbone: str | Sequence[str] | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> nn.Module:
     """Attach one method or several to the backbone inside ``model``, in place, after its weights were loaded.
 
     The base is frozen but for what the methods train; whatever lies outside the backbone stays trainable. Every other
@@ -48,6 +54,8 @@ def attach(model: nn.Module, cfg: MethodConfig, backbone: str | Sequence[str] | 
         cfg: ``dict(type='LoRA', rank=8)``, a name, a method, or a list of these.
         backbone: Dotted name of the backbone in a model that contains several, such as ``'visual'``; a list of names
             adapts each of them.
+        dtype: Precision of the adapter, as ``torch.bfloat16`` or ``'bfloat16'``; None means the base's, but float32 on
+            a half base, where small steps would vanish in rounding. ``model.half()`` and the like convert it later.
 
     Returns:
         The same model.
@@ -56,7 +64,7 @@ def attach(model: nn.Module, cfg: MethodConfig, backbone: str | Sequence[str] | 
         UserError: Unknown method, host, hyper-parameter or backbone, or several backbones and none is named; the model
             is unchanged then.
     """
-    attach_methods(model, build_methods(cfg), backbone)
+    attach_methods(model, build_methods(cfg), backbone, dtype)
     return model
 
 
@@ -65,7 +73,8 @@ def detach(model: nn.Module, restore: bool = True) -> nn.Module:
 
     Args:
         model: A model with a method attached.
-        restore: Give the base its own weights back, bit-equal. False keeps merged and trained weights.
+        restore: Give the base its own weights back, bit-equal, and the head that the backbone holds inside (timm does)
+            as it was when the method was attached. False keeps merged and trained weights.
     """
     found = find_adaptations(model).values()
     for adaptation in found if restore else ():
@@ -93,7 +102,10 @@ def learn(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Modu
 
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[nn.Module]:
-    """Within the context, ``model`` is the frozen base: ``with vpeft.disabled(model): ...``."""
+    """Within the context, ``model`` is the frozen base: ``with vpeft.disabled(model): ...``.
+
+    It is a switch of the model, not of the thread: passes of other threads meet the base too.
+    """
     with ExitStack() as stack:
         for adaptation in find_adaptations(model).values():
             stack.enter_context(adaptation.disabled())

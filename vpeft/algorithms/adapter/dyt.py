@@ -12,6 +12,7 @@ from vpeft.algorithms.adapter.adaptformer import AdaptFormer
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.contract.training import TrainingPass
 from vpeft.registry import MODELS, PEFT_METHODS
 
@@ -59,7 +60,7 @@ class Skip(Stateless):
         mask = flow.state[self.key][flow.index]
         if mask is None:
             return operation(x)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or in_program():  # a program has sizes that are known
             return operation(x) * mask.unsqueeze(-1)
         chosen = mask > 0.5
         rows = operation(x[chosen])

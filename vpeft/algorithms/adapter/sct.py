@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.recording import record_streams
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.contract.method import STARTS, Method
 from vpeft.core.contract.training import TrainingData
 from vpeft.registry import PEFT_METHODS
@@ -64,7 +65,10 @@ class Salient(nn.Module):
             index = self.index(part)
             chosen = x.index_select(-1, index)
             change = self.scale * linear(chosen) + (self.identity - 1.0) * chosen
-            x = x.index_add(-1, index, change.to(x.dtype))
+            if in_program():  # not every exporter has index_add
+                x = x + change.to(x.dtype) @ F.one_hot(index, x.shape[-1]).to(x.dtype)
+            else:
+                x = x.index_add(-1, index, change.to(x.dtype))
         return x
 
     def selected(self) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,9 @@ class CarryIn(Stateless):
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         tokens = flow.state[self.key][flow.index - 1]
-        return insert(x, tokens if self.merge is None else self.host.merge_tokens(self.merge, tokens), flow)
+        if self.merge is not None:
+            tokens = self.host.run_base(partial(self.host.merge_tokens, self.merge), tokens)
+        return insert(x, tokens, flow)
 
 
 class TakeOut(Stateless):

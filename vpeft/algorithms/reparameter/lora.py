@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Block, Host
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
@@ -60,6 +61,13 @@ class LowRank(nn.Module):
             (target,) = self.rows
             return self.down[target], self.up[target]
         down = torch.cat([self.down[t] for t in self.rows])
+        if in_program():
+            pads = ((i * self.rank, first, last) for i, (first, last) in enumerate(self.rows.values()))
+            up = sum(
+                F.pad(self.up[t], (left, len(down) - left - self.rank, first, self.out_features - last))
+                for t, (left, first, last) in zip(self.rows, pads, strict=True)
+            )
+            return down, up
         up = down.new_zeros(self.out_features, down.shape[0])
         for i, (target, (first, last)) in enumerate(self.rows.items()):
             up[first:last, i * self.rank : (i + 1) * self.rank] = self.up[target]
@@ -73,12 +81,14 @@ class LowRank(nn.Module):
         return self.drop(x) if self.drop.p else x
 
     def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
-        """``y + scale * B A x`` written into ``y``, which the linear has just made and nobody else reads."""
+        """``y + scale * B A x``, written into ``y``, which the linear has just made and nobody else reads."""
         down, up = self.factors()
-        code = F.linear(self.dropped(x), down).to(y.dtype)
+        code = F.linear(self.dropped(x), down).to(y.dtype).flatten(0, -2)
+        up = up.to(y.dtype).t()
+        if in_program():  # a tracer sees what is returned, not what is written into a view
+            return torch.addmm(y.flatten(0, -2), code, up, alpha=self.scale).view(y.shape)
         y = y.contiguous()  # a copy only where the linear gave a transposed view
-        flat = y.view(-1, self.out_features)
-        flat.addmm_(code.flatten(0, -2), up.to(y.dtype).t(), alpha=self.scale)
+        y.view(-1, self.out_features).addmm_(code, up, alpha=self.scale)
         return y
 
     def affine(self) -> tuple[Tensor, None]:

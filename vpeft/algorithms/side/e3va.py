@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -47,7 +48,8 @@ class Enter(Stateless):
         if flow.index:
             highway = flow.state[f"{self.key}.mlp"][flow.index - 1]
             if self.merge is not None:
-                highway = self.host.merge_map(self.merge, highway, sizes[flow.index - 1])
+                merge_map = partial(self.host.merge_map, self.merge, grid=sizes[flow.index - 1])
+                highway = self.host.run_base(merge_map, highway)
         flow.state.setdefault(f"{self.key}.enter", {})[flow.index] = highway
         return x
 

@@ -14,6 +14,7 @@ from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.algorithms.prompt.vpt import Prompts
 from vpeft.core.backbones.host import Host, HostParam
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.site import channels_first, channels_last
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
@@ -71,14 +72,14 @@ class SideStage(nn.Module):
         x = self.conv(x)
         if self.first:
             x = self.conv2(F.relu(self.batch_norm(x)))
-        return self.norm_in(x.movedim(1, -1))
+        return self.norm_in(channels_last(x))
 
     def step(self, index: int, x: Tensor, meta: Tensor, spatial: Tensor) -> Tensor:
         """Side block ``index`` on a map (B, h, w, width), fed with the meta token and the host's map (B, D, H, W).
 
         In video every frame is a map of its own (B * frames), and the clip's meta token goes to each.
         """
-        meta, spatial = self.bridge(meta), self.bridge(spatial.movedim(1, -1)).movedim(-1, 1)
+        meta, spatial = self.bridge(meta), channels_first(self.bridge(channels_last(spatial)))
         meta = meta.repeat_interleave(len(spatial) // len(meta), dim=0)
         # The bridge is linear and the weights of the resizing add up to 1: in this order it is cheaper.
         spatial = F.interpolate(spatial, x.shape[1:3], mode="bilinear", align_corners=False)
@@ -140,7 +141,7 @@ class Step(SideModule):
         meta, x = x[:, at : at + 1], torch.cat((x[:, :at], x[:, at + 1 :]), dim=1)
         module, side = self.network[0].stages[stage], state[flow.index - 1]
         if index == 0 and stage:
-            side = module.enter(side.movedim(-1, 1))
+            side = module.enter(channels_first(side))
         state[flow.index] = module.step(index, side, meta, flow.split(x)[1])
         return x
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vpeft.core.backbones.host import Block, Host, HostParam
 from vpeft.core.backbones.recording import record_streams
 from vpeft.core.backbones.sites.flow import Flow
-from vpeft.core.backbones.sites.site import Site
+from vpeft.core.backbones.sites.site import Site, channels_last
 from vpeft.core.backbones.sites.stated_linear import bias_size
 from vpeft.core.contract.method import Method
 from vpeft.core.contract.training import TrainingData
@@ -59,7 +59,7 @@ class SparseRows(nn.Module):
         """``y`` (..., rows) with the change added; a product per entry instead of a dense one."""
         if self.conv is not None:
             convolve = F.conv3d if x.dim() == 5 else F.conv2d
-            return y + convolve(x, self.dense().view(self.shape), **self.conv).movedim(1, -1)
+            return y + channels_last(convolve(x, self.dense().view(self.shape), **self.conv))
         for column, delta in zip(self.index.unbind(1), self.delta.unbind(1), strict=True):
             y = torch.addcmul(y, x.index_select(-1, column).to(y.dtype), delta.to(y.dtype))
         return y
@@ -121,7 +121,7 @@ class GPS(Method):
     def learn(self, host: Host, data: TrainingData) -> None:
         layers = list(self.layers(host))
         weights = [site.module.weight for _, site, _ in layers]
-        total = [torch.zeros_like(weight) for weight in weights]
+        total = [torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32)) for weight in weights]
         mode = host.backbone.training
         try:
             for weight in weights:

@@ -72,18 +72,18 @@ class PrefixTuner(nn.Module):
         nn.init.xavier_uniform_(self.key)
         nn.init.xavier_uniform_(self.value)
 
-    def projection(self, third: int) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of q (0), k (1) or v (2)."""
+    def project(self, x: Tensor, third: int) -> Tensor:
+        """``x`` through the block's projection of q (0), k (1) or v (2), in the precision of ``x``."""
         qkv, c = self.block.sites["qkv"].module, self.block.dim
         rows = slice(third * c, (third + 1) * c)
-        return qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows]
+        return F.linear(x, qkv.weight[rows].to(x.dtype), None if qkv.bias is None else qkv.bias[rows].to(x.dtype))
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """P_k and P_v."""
         return self.key, self.value
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
-        q, (k, v) = F.linear(x, *self.projection(0)), self.rows()
+        q, (k, v) = self.project(x, 0), self.rows()
         q, k, v = (t.unflatten(-1, (self.block.heads, -1)).transpose(-3, -2) for t in (q, k, v))
         k, v = (t.to(q.dtype).expand(q.shape[0], -1, -1, -1) for t in (k, v))
         return self.gate * F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -103,7 +103,7 @@ class PromptTuner(PrefixTuner):
         nn.init.xavier_uniform_(self.prompt)
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        return F.linear(self.prompt, *self.projection(1)), F.linear(self.prompt, *self.projection(2))
+        return self.project(self.prompt, 1), self.project(self.prompt, 2)
 
 
 KINDS = ("adapter", "prefix", "prompt")

@@ -17,6 +17,9 @@ from vpeft.core.adaptation.base_weights import GIVEN, RANDOM, BaseWeights
 from vpeft.core.adaptation.folding import fold_site
 from vpeft.core.adaptation.identity import Identity, check_count, refuse_frozen_stages
 from vpeft.core.adaptation.storing.fit import check_tensors
+from vpeft.core.adaptation.values.heads import Heads
+from vpeft.core.adaptation.values.merged_state import put_merged, take_merged
+from vpeft.core.adaptation.values.precision import adapter_dtype, sample
 from vpeft.core.adaptation.wrappers import plain_keys, state_dict
 from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, is_peft_key
 from vpeft.core.contract.training import TrainingData
@@ -34,10 +37,14 @@ class Adaptation:
         methods: Methods by their keys, in order.
         originals: Values, from before any training, of the existing parameters that the methods train, by key.
         merged: Weights as they were before :meth:`merge`, by key; empty while nothing is merged.
+        heads: The head that the backbone holds inside, as the base has it.
+        dtype: Precision that the adapter was asked for; None means the base's, but float32 on a half base.
     """
 
-    def __init__(self, host: Host, methods: Sequence[Method]) -> None:
+    def __init__(self, host: Host, methods: Sequence[Method], dtype: torch.dtype | None = None) -> None:
         self.host = host
+        self.heads = Heads(host)
+        self.dtype = dtype
         self.methods: dict[str, Method] = {}
         for method in methods:
             key, number = method.key(), 2
@@ -72,9 +79,10 @@ class Adaptation:
         except Exception:
             host.release()  # a method that cannot be attached leaves the model as it was
             raise
-        reference = next(host.backbone.parameters())
+        device, dtype = next(host.backbone.parameters()).device, adapter_dtype(host, self.dtype)
         for module in self.peft_modules():
-            module.to(device=reference.device, dtype=reference.dtype).train(host.backbone.training)
+            module.to(device=device, dtype=dtype).train(host.backbone.training)
+        host.passes.sample = sample(self.peft_modules())
         trained = set(self.trained)
         for p in params:
             p.param.requires_grad_(p.name in trained)
@@ -111,8 +119,11 @@ class Adaptation:
         """Make sure that what the methods train still asks for a gradient, and nothing else of the base does.
 
         Raises:
-            UserError: Something froze or freed parameters after attaching (``frozen_stages`` does, in train mode).
+            UserError: Something froze or freed parameters after attaching (``frozen_stages`` does, in train mode), or
+                the adapter is merged.
         """
+        if self.merged:
+            raise UserError("the adapter is merged into the weights: vpeft.unmerge(model) before training.")
         for p in self.host.parameters():
             if p.param.requires_grad != (p.name in self.trained):
                 state = "trained" if p.param.requires_grad else "frozen"
@@ -137,10 +148,11 @@ class Adaptation:
             method.learn(self.host, data)
 
     def snapshot(self) -> None:
-        """Remember the present values of the existing parameters that are trained, as the base's own."""
+        """Remember the present values of the existing parameters that are trained, and of the head, as the base's."""
         params = {p.name: p.param.detach() for p in self.trained_parameters()}
         # On the meta device there are no values to remember.
         self.originals = {name: p if p.is_meta else p.to("cpu", copy=True) for name, p in params.items()}
+        self.heads.remember()
 
     def initialise(self, plain: Callable[..., None], *args, **kwargs) -> None:
         """Initialise the base by ``plain`` (or from its pretrained file), then give every PEFT module its start.
@@ -175,6 +187,10 @@ class Adaptation:
             return keys
         return {k for k in keys if is_peft_key(k) or k.startswith(heads)} | set(self.trained)
 
+    def save_merged(self, state_dict: dict[str, Tensor], prefix: str) -> None:
+        """Add to a state dict whether, and from what, the adapter is merged."""
+        put_merged(self, state_dict, prefix)
+
     def complete(self, state_dict: dict[str, Tensor], prefix: str, note: Mapping[str, Any] | None = None) -> None:
         """Add to a state dict that is being loaded what it rightly lacks, with the present values.
 
@@ -189,6 +205,7 @@ class Adaptation:
         Raises:
             UserError: It holds PEFT parameters of other names or shapes, or of another base.
         """
+        take_merged(self, state_dict, prefix)
         self.base.meet(state_dict, prefix, note)
         own, state = self.own_keys(), self.host.backbone.state_dict()
         names = plain_keys(self.host.backbone, state)
@@ -208,7 +225,7 @@ class Adaptation:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Within the context the backbone is the plain one with its own weights."""
+        """Within the context the backbone is the plain one with its own weights and head, in every thread."""
         self.base.need("its own answers", alone=True)
         self.check()
         base = {**self.merged, **self.originals}
@@ -218,7 +235,8 @@ class Adaptation:
         self._write(base)
         self.host.passes.enabled = False
         try:
-            yield
+            with self.heads.plain():
+                yield
         finally:
             self._write(kept)
             self.host.passes.enabled = before
@@ -280,6 +298,37 @@ class Adaptation:
             entry.active = False
         return sorted({e.key for e in self._entries() if e.active})
 
+    def take_as_merged(self, before: Mapping[str, Tensor]) -> None:
+        """Be merged, since the weights that are about to be loaded are.
+
+        Args:
+            before: The weights as they were before merging, by key.
+
+        Raises:
+            UserError: They are not those that merging here would change.
+        """
+        new: dict[int, Tensor] = {}
+        folded = [] if self.merged else [e for site in self._sites() for e in fold_site(site, new)]
+        params = {p.name: p.param for p in self.host.parameters()}
+        names = self.merged.keys() if self.merged else {name for name, p in params.items() if id(p) in new}
+        if names != before.keys() or any(params[name].shape != before[name].shape for name in names):
+            raise UserError("the state dict is of an adapter merged into other weights: attach the same methods.")
+        self.merged = {name: value.to(params[name], copy=True) for name, value in before.items()}
+        for entry in folded:
+            entry.active = False
+
+    def before_pass(self) -> None:
+        """Refuse to train what is merged.
+
+        Raises:
+            UserError: The adapter is merged, and the pass is one of training.
+        """
+        if self.merged and self.host.backbone.training and torch.is_grad_enabled():
+            raise UserError(
+                "the adapter is merged into the weights, where training would not reach it: vpeft.unmerge(model) first "
+                "(or model.eval(), or torch.no_grad())."
+            )
+
     def unmerge(self) -> None:
         """Undo :meth:`merge`, bit for bit.
 
@@ -311,6 +360,7 @@ class Adaptation:
         if restore:
             self.check_restorable()
             self._write({**self.merged, **self.originals})
+            self.heads.restore()
         for p in self.host.parameters():
             if p.param.is_floating_point():  # quantised since attaching: it cannot ask for a gradient
                 p.param.requires_grad_(self.flags.get(p.name, p.param.requires_grad))

@@ -6,11 +6,13 @@ import copy
 import logging
 from collections.abc import Sequence
 
+import torch
 from mmengine.logging import print_log
 from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.find import adaptations
+from vpeft.core.adaptation.values.precision import named_dtype
 from vpeft.core.backbones.find import find_host, full_name, hosts_in, read_host
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
@@ -18,7 +20,10 @@ from vpeft.registry import nearest
 
 
 def attach(
-    model: nn.Module, methods: Sequence[Method], backbone: str | Sequence[str] | None = None
+    model: nn.Module,
+    methods: Sequence[Method],
+    backbone: str | Sequence[str] | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> list[Adaptation]:
     """Attach methods to a backbone in ``model``, or to each of several.
 
@@ -27,6 +32,7 @@ def attach(
         methods: The methods. Each backbone gets its own.
         backbone: Dotted name of the backbone, or of a module that contains one; a list adapts several. May be left out
             where there is one backbone.
+        dtype: Precision of the adapter; None means the base's, but float32 on a half base.
 
     Returns:
         The adaptations, in the order of the names.
@@ -36,11 +42,13 @@ def attach(
             left as it was.
     """
     hosts = hosts_in(model) or {"": find_host(model).backbone}  # find_host says why there is none
-    names = _chosen(model, hosts, backbone)
+    names, dtype = _chosen(model, hosts, backbone), named_dtype(dtype)
     placed: list[Adaptation] = []
     try:
         for name in names:
-            adaptation = Adaptation(read_host(hosts[name]), copy.deepcopy(methods) if len(names) > 1 else methods)
+            adaptation = Adaptation(
+                read_host(hosts[name]), copy.deepcopy(methods) if len(names) > 1 else methods, dtype
+            )
             adaptation.place()
             placed.append(adaptation)
     except Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
@@ -19,7 +20,11 @@ TYPES = ("vpeft.PEFT", "PEFT")
 
 @MODELS.register_module(name="PEFT")
 def build_adapted(
-    of: str, method: str | Mapping[str, Any] | Sequence[Any], base: str | None = None, **backbone: Any
+    of: str,
+    method: str | Mapping[str, Any] | Sequence[Any],
+    base: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    **backbone: Any,
 ) -> nn.Module:
     """Build the backbone ``of`` as without PEFT and attach ``method`` to it.
 
@@ -32,6 +37,7 @@ def build_adapted(
         method: A method's config, or a list of them.
         base: ``"random"`` says that a frozen base without pretrained weights is meant, as in tests; otherwise one that
             gets no weights from anywhere is refused before it is trained, saved or asked.
+        dtype: Precision of the adapter, as ``'bfloat16'``; None means the base's, but float32 on a half base.
         **backbone: The backbone's own keys.
 
     Returns:
@@ -53,7 +59,7 @@ def build_adapted(
     methods = build_methods(method)
     module = ROOT_MODELS.build({"type": of, **backbone})
     is_loaded = getattr(module, "is_init", False)  # some load their weights as they are built
-    for adaptation in attach(module, methods):
+    for adaptation in attach(module, methods, dtype=dtype):
         if base == RANDOM and (named := adaptation.base.named()):
             raise UserError(f"base='random' of vpeft.PEFT beside {named['checkpoint']} in init_cfg: leave one out.")
         if base == RANDOM or not is_loaded:

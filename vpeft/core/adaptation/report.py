@@ -9,6 +9,7 @@ from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.adaptation.values.precision import Precision, precisions
 from vpeft.core.backbones.wrappers import named_modules
 
 #: The constant C of PPT (survey arXiv 2402.02242).
@@ -30,6 +31,7 @@ class Report:
         sites: Rows of (site, placement, method, modules, parameters).
         existing: Rows of (role, tensors, parameters) of the base's own parameters that are trained.
         outside: What ``head`` consists of: parameters by the name of the part of the model that holds them.
+        precision: The types of the numbers.
     """
 
     host: str
@@ -42,6 +44,7 @@ class Report:
     sites: list[tuple[str, str, str, int, int]] = field(default_factory=list)
     existing: list[tuple[str, int, int]] = field(default_factory=list)
     outside: dict[str, int] = field(default_factory=dict)
+    precision: Precision = field(default_factory=Precision)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -89,6 +92,8 @@ def parameter_report(model: nn.Module) -> Report:
             roles.setdefault(p.role, []).append(p.param.numel())
     report.existing = [(role, len(sizes), sum(sizes)) for role, sizes in sorted(roles.items())]
     report.rel_pos_tables = sum(roles.get("rel_pos_bias", []))
+    adapters = [module for one in found.values() for module in one.peft_modules()]
+    report.precision = precisions([one.host for one in found.values()], adapters, model)
     return report
 
 
@@ -145,4 +150,6 @@ def render(report: Report) -> str:
             f"trainable without head {report.trainable_without_head:,}{tables}, head {report.head:,}"
             f"{f' ({parts})' if len(report.outside) > 1 else ''}, total {report.total:,}; frozen {report.frozen:,}"
         )
+        for line in report.precision.lines():
+            console.print(line)
     return capture.get().rstrip()

@@ -151,6 +151,10 @@ class SiteBackbone:
         self.peft_adaptation.set_mode(mode)
         return self
 
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        self.peft_adaptation.save_merged(destination, prefix)
+
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, local_metadata: dict[str, Any], *args, **kwargs
     ) -> None:

@@ -6,7 +6,7 @@ behind the sites, and the re-stated forward of its block. Everything else is her
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -128,10 +128,12 @@ class Host:
         self.outputs: list[int] = []
         self.flat_stream = True
         self.method_key = ""
+        #: The base's own head, by name, where a method has put one of another width in its place.
+        self.plain_heads: dict[str, nn.Module] = {}
         self.hooks: list[Any] = []
         self.describe()
         self.outputs = self.outputs or [len(self.blocks) - 1]
-        self.passes.last = len(self.blocks) - 1
+        self.passes.last, self.passes.base = len(self.blocks) - 1, (self.modules["patch_embed"], "weight")
         self._make_sites()
 
     @classmethod
@@ -174,6 +176,11 @@ class Host:
     def merge_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         """A map's tokens ``(B, H*W, C)`` of the extents ``grid`` through the patch merging that leads to ``stage``."""
         raise NotImplementedError(f"{type(self).__name__} has no patch merging")
+
+    def run_base(self, operation: Callable[..., Tensor], x: Tensor, *args: Any) -> Tensor:
+        """An operation of the base on a tensor of an adapter's, which may be of another precision."""
+        dtype = getattr(*self.passes.base).dtype
+        return operation(x.to(dtype), *args).to(x.dtype)
 
     def last_block(self, norm: str) -> Block:
         """The block whose output the output norm ``norm`` reads."""
@@ -286,6 +293,9 @@ class Host:
             if hasattr(module, "plain_class"):
                 module.__class__ = module.plain_class
             module._modules.pop(PEFT_KEY, None)
+        for name, head in self.plain_heads.items():
+            setattr(self.backbone, name, head.to(next(getattr(self.backbone, name).parameters())))
+        self.plain_heads = {}
         for block in self.blocks:
             for name in ("peft_passes", "peft_index", "peft_sites"):
                 block.module.__dict__.pop(name, None)
@@ -352,6 +362,7 @@ class _Begin:
         self.host = host
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.host.backbone.peft_adaptation.before_pass()
         self.host.passes.begin(self.host.prefix)
 
 

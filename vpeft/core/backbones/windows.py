@@ -148,7 +148,7 @@ class WindowBlock(SiteBlock):
         attn = attn + pad_bias(bias, tokens, keys).unsqueeze(0)
         if mask is not None:
             count = mask.shape[0]
-            mask = pad_bias(mask, tokens, keys)
+            mask = pad_bias(mask, tokens, keys).to(attn.dtype)
             attn = attn.view(batch // count, count, msa.num_heads, tokens, keys) + mask.unsqueeze(1).unsqueeze(0)
             attn = attn.view(-1, msa.num_heads, tokens, keys)
         return attn

@@ -91,12 +91,14 @@ class Passes:
         enabled: False while the adapter is switched off, in all threads: every site then is its plain operation.
         last: Index of the last block.
         sample: Module and name of a parameter of the adapter, which shows its precision; None without any.
+        base: The same of a parameter of the base.
     """
 
     def __init__(self, last: int = 0) -> None:
         self.enabled = True
         self.last = last
         self.sample: tuple[nn.Module, str] | None = None
+        self.base: tuple[nn.Module, str] | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -188,7 +190,7 @@ class Passes:
             came = _storage(x)
             flow = self._choose(next((f for f in before if f.left == came), before[0] if before else flow))
         flow.enter(index, grid)
-        return self._mark(flow, index, x) if flow.with_graph else None
+        return self._mark(flow, index, x) if flow.with_graph and not torch.jit.is_tracing() else None
 
     def leave(self, mark: Mark | None, y: Tensor) -> None:
         """Leave a block with its output."""
@@ -200,12 +202,14 @@ class Passes:
             mark.keep(flow, y)
 
     def precision(self, x: Any) -> torch.dtype | None:
-        """What a placed module wants its input cast to; None where nothing is to be cast, as under autocast."""
+        """What a placed module wants its input cast to; None where nothing is to be cast."""
         if self.sample is None:
             return None
-        x = x if isinstance(x, Tensor) else x[0]
-        dtype = getattr(*self.sample).dtype
-        return None if x.dtype is dtype or torch.is_autocast_enabled(x.device.type) else dtype
+        x, dtype = x if isinstance(x, Tensor) else x[0], getattr(*self.sample).dtype
+        if x.dtype is dtype:
+            return None
+        # Autocast does by itself, unless the base is half too: its norms take nothing else.
+        return dtype if getattr(*self.base).dtype is x.dtype or not torch.is_autocast_enabled(x.device.type) else None
 
     def _waits(self, flow: Flow) -> bool:
         # While the backbone is being called, a pass is not over before the call is.
@@ -274,6 +278,11 @@ class CloseHook(OpenHook):
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not torch.compiler.is_compiling():
             self.passes.close()
+
+
+def in_program() -> bool:
+    """Whether this pass is being written down as a program: traced, compiled or exported."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
 def recomputing() -> bool:

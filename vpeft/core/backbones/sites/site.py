@@ -131,6 +131,16 @@ class Site:
         return y if self.passes.precision(x) is None else y.to(x.dtype)
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """A map ``(B, C, *extents)`` as ``(B, *extents, C)``; as ``movedim``, which not every exporter has."""
+    return x.permute(0, *range(2, x.dim()), 1)
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """The inverse of :func:`channels_last`."""
+    return x.permute(0, x.dim() - 1, *range(1, x.dim() - 1))
+
+
 def _cast(x: Any, dtype: torch.dtype | None = None, like: Any = None) -> Any:
     """A tensor, or a named tuple of tensors, in another precision: ``dtype``, or that of ``like``."""
     if isinstance(x, Tensor):
@@ -156,5 +166,5 @@ class AfterHook:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         if self.site.channels_first:
-            return self.site.after(args[0], output.movedim(1, -1)).movedim(-1, 1)
+            return channels_first(self.site.after(args[0], channels_last(output)))
         return self.site.after(args[0], output)

@@ -112,12 +112,8 @@ class TimmViT(Host):
     def resize_head(self, width: int) -> None:
         plain = self.backbone.head
         if isinstance(plain, nn.Linear) and plain.in_features != width:
-            self.plain_head = plain
+            self.plain_heads["head"] = plain
             self.backbone.head = nn.Linear(width, plain.out_features).to(plain.weight)
-
-    def release(self) -> None:
-        super().release()
-        self.backbone.head = self.__dict__.pop("plain_head", self.backbone.head)
 
     def heads(self) -> list[str]:
         return ["head"]
