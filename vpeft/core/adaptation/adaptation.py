@@ -18,7 +18,7 @@ from vpeft.core.adaptation.folding import fold_site
 from vpeft.core.adaptation.identity import Identity, check_count, refuse_frozen_stages
 from vpeft.core.adaptation.storing.fit import check_tensors
 from vpeft.core.adaptation.values.heads import Heads
-from vpeft.core.adaptation.values.merged_state import put_merged, take_merged
+from vpeft.core.adaptation.values.merged_state import MERGED, put_merged, take_merged
 from vpeft.core.adaptation.values.precision import adapter_dtype, sample
 from vpeft.core.adaptation.wrappers import plain_keys, state_dict
 from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, is_peft_key
@@ -208,6 +208,7 @@ class Adaptation:
         take_merged(self, state_dict, prefix)
         self.base.meet(state_dict, prefix, note)
         own, state = self.own_keys(), self.host.backbone.state_dict()
+        state = {key: value for key, value in state.items() if not key.startswith(MERGED)}
         names = plain_keys(self.host.backbone, state)
         base = [key for key in state if names.get(key) not in own]
         lacking = base if not any(prefix + key in state_dict for key in base) else []
