@@ -90,3 +90,13 @@ def test_no_word_about_extras_on_the_standard_output(capsys):
     assert capsys.readouterr().out == ""
     print_log("something to know")
     assert capsys.readouterr().out == "something to know\n"
+
+
+def test_data_in_pickles_are_refused(tmp_path):
+    import mmengine
+
+    file = tmp_path / "annotations.pkl"
+    mmengine.dump({"images": []}, str(file))
+    with pytest.raises(vpeft.UserError, match=r"is a pickle, which runs code") as error:
+        mmengine.load(str(file))
+    assert len(str(error.value).splitlines()) == 1

@@ -9,6 +9,7 @@ from vpeft.compat.mmcv import mmcv_without_ops
 from vpeft.compat.mmengine import (
     mmengine_atomic_write,
     mmengine_distributed_on_cpu,
+    mmengine_no_pickled_data,
     mmengine_non_reentrant_checkpointing,
     mmengine_safe_load,
     mmengine_silent_debug,
@@ -23,5 +24,6 @@ mmaction_on_new_mmcv()
 mmengine_non_reentrant_checkpointing()
 mmpretrain_non_reentrant_checkpointing()
 mmengine_safe_load()
+mmengine_no_pickled_data()
 mmengine_distributed_on_cpu()
 mmengine_atomic_write()

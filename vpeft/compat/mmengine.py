@@ -131,3 +131,19 @@ def mmengine_distributed_on_cpu() -> None:
             original(backend, init_backend=init_backend, **kwargs)
 
     utils._init_dist_pytorch = init
+
+
+def mmengine_no_pickled_data() -> None:
+    """mmengine 0.10.12: ``mmengine.load`` unpickles what ends in ``.pkl``, such as annotations that a config names.
+
+    Writing such files goes on.
+    """
+    from mmengine.fileio.handlers import PickleHandler
+
+    def load_from_fileobj(self: PickleHandler, file: Any, **kwargs) -> Any:
+        raise UserError(
+            f"{getattr(file, 'name', 'a .pkl file')} is a pickle, which runs code when it is read: convert it to JSON "
+            "where you trust it."
+        )
+
+    PickleHandler.load_from_fileobj = load_from_fileobj

@@ -16,6 +16,7 @@ from support.hosts import ARCH, BUILDERS, SIZES, build, perturb, tokens
 
 import vpeft
 from vpeft.core.adaptation import fingerprint
+from vpeft.core.adaptation.base_weights import INIT_CFG, LOAD_FROM
 from vpeft.core.adaptation.find import find_adaptation
 from vpeft.core.adaptation.storing.checkpoint import note_base
 from vpeft.core.backbones.weights import load_pretrained
@@ -234,6 +235,13 @@ def test_a_file_that_is_gone_is_refused(trained, weights):
     weights.unlink()
     with pytest.raises(vpeft.UserError, match=r"base\.pth: no such file"):
         peft().load_state_dict(state)
+
+
+@pytest.mark.parametrize("by", [INIT_CFG, LOAD_FROM])
+def test_an_address_that_a_checkpoint_names_is_not_followed(trained, by):
+    base_of(trained).file, base_of(trained).by = "http://127.0.0.1:9/base.pth", by
+    with pytest.raises(vpeft.UserError, match="an address, which is followed only where the config names it"):
+        peft().load_state_dict(learned(trained))
 
 
 def test_a_state_dict_that_says_nothing(trained, weights, images, said):

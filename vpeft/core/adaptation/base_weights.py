@@ -261,6 +261,7 @@ class BaseWeights:
         elif origin.get("by") == LOAD_FROM:
             self._load_whole(origin["file"], where)
         elif origin.get("file") and not self._init_cfgs():
+            _need_local(origin["file"], where)
             self._load_named({"checkpoint": origin["file"], "prefix": origin.get("prefix")})
         elif not self.frozen():
             return False
@@ -288,6 +289,7 @@ class BaseWeights:
 
     def _load_whole(self, file: str, where: str) -> None:
         """Load the base out of a whole model's checkpoint, as the run did that started from it."""
+        _need_local(file, where)
         if "://" not in file and not os.path.isfile(os.path.expanduser(file)):
             raise UserError(
                 f"{where} was trained on the base of {file}, and no such file is there: put it back, or name it in its "
@@ -386,3 +388,12 @@ def _version(tensor: Tensor) -> int:
 def _same(given: Any, param: Tensor) -> bool:
     fits = isinstance(given, Tensor) and given.shape == param.shape
     return fits and torch.equal(given.detach().to(param), param.detach())
+
+
+def _need_local(file: str, where: str) -> None:
+    """Refuse to follow an address that a checkpoint names."""
+    if "://" in file and not file.startswith("vpeft://"):
+        raise UserError(
+            f"{where} was trained on the base of {file}, an address, which is followed only where the config names it: "
+            "init_cfg=dict(type='Pretrained', checkpoint=...) of the backbone."
+        )
