@@ -141,7 +141,7 @@ def _(path):
 
 def config(epochs: int = 1, **options: Any) -> Any:
     """A run of seconds."""
-    few = {f"{name}_dataloader.dataset.indices": list(range(8)) for name in ("train", "test")}
+    few = {f"{name}_dataloader.dataset.indices": 8 for name in ("train", "test")}
     small = {"train_dataloader.batch_size": 4, "default_hooks.checkpoint.interval": 1, "log_level": "ERROR"}
     # The warm-up of a whole run would leave the weights where they were.
     rest = {"train_cfg.max_epochs": epochs, "param_scheduler": []}

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,16 @@ ROOT = Path(__file__).parents[2]
 PRELOADED = (preload, noah, study)
 #: Runs of seconds: few images, and a checkpoint after every epoch.
 SMALL = ["train_dataloader.batch_size=16", "default_hooks.checkpoint.interval=1", "model.backbone.drop_path_rate=0.2"]
-SMALL += [f"train_dataloader.dataset.indices={list(range(64))}".replace(" ", "")]
-TEST = [f"test_dataloader.dataset.indices={list(range(32))}".replace(" ", "")]
-VAL = [f"val_dataloader.dataset.indices={list(range(32))}".replace(" ", "")]
+SMALL += ["train_dataloader.dataset.indices=64"]
+TEST, VAL = ["test_dataloader.dataset.indices=32"], ["val_dataloader.dataset.indices=32"]
+#: The same for what NOAH has found, which has a config of its own.
+SUBNET = """
+_base_ = ["{root}/configs/mini/noah_nano_vit.py"]
+train_cfg = dict(max_epochs=2)
+train_dataloader = dict(batch_size=16, dataset=dict(indices=64))
+test_dataloader = dict(dataset=dict(indices=32))
+default_hooks = dict(checkpoint=dict(interval=1))
+"""
 LORA = "configs/mini/lora_nano_vit.py"
 NOAH = ["noah.epochs=2", "noah.population=4", "noah.mutations=1", "noah.crossovers=1", "noah.parents=2"]
 FORKED = ["--workers", "2", "--engine-options", "start=fork", "devices=[]"]
@@ -127,7 +135,9 @@ def _benchmarked(folder: Path) -> Any:
 
 
 def _noah(folder: Path) -> list[str]:
-    options = ["--cfg-options", "train_cfg.max_epochs=2", *NOAH, *SMALL, *VAL, *TEST]
+    subnet = folder.parent / "subnet_of_seconds.py"
+    subnet.write_text(SUBNET.format(root=ROOT))
+    options = ["--cfg-options", "train_cfg.max_epochs=2", f"noah.subnet_config={subnet}", *NOAH, *SMALL, *VAL, *TEST]
     return [
         "tools/noah.py",
         "configs/mini/noah_supernet_nano_vit.py",
@@ -195,9 +205,9 @@ class Report:
     faults: list[str] = field(default_factory=list)
 
 
-def torment(subject: Subject, kills: int, terms: int, seed: int, folder: Path, report: Report | None = None) -> Report:
+def torment(name: str, kills: int, terms: int, seed: int, folder: Path) -> Report:
     """Kill a tool so many times, at moments drawn from the seed, and start it again until it is done."""
-    report, rng = report or Report(), seeded(seed, subject.name)
+    subject, report, rng = SUBJECTS[name], Report(), seeded(seed, name)
     whole = folder / f"{subject.name}-whole"
     begin = time.monotonic()
     process = start(subject.command(whole), log := whole.with_suffix(".log"))
@@ -279,16 +289,19 @@ def table(reports: dict[str, Report]) -> str:
 
 
 def campaign(
-    kills: int, terms: int, seed: int, folder: Path, names: Sequence[str] = tuple(SUBJECTS)
+    kills: int, terms: int, seed: int, folder: Path, names: Sequence[str] = tuple(SUBJECTS), workers: int = 2
 ) -> dict[str, Report]:
-    """So many signals in all, shared among the tools."""
+    """So many signals in all, shared among the tools, of which some are at work at once."""
 
     def share(count: int, i: int) -> int:
         return count // len(names) + (i < count % len(names))
 
-    return {
-        name: torment(SUBJECTS[name], share(kills, i), share(terms, i), seed, folder) for i, name in enumerate(names)
-    }
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        found = {
+            name: pool.submit(torment, name, share(kills, i), share(terms, i), seed, folder)
+            for i, name in enumerate(names)
+        }
+        return {name: one.result() for name, one in found.items()}
 
 
 def main() -> int:

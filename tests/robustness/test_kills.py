@@ -3,7 +3,7 @@
 import pytest
 
 from robustness.files import ROOT
-from robustness.kills import SUBJECTS, campaign, torment
+from robustness.kills import campaign, torment
 
 
 @pytest.fixture(autouse=True)
@@ -12,7 +12,7 @@ def _root(monkeypatch):
 
 
 def test_a_run_that_is_killed_and_stopped_ends_as_if_it_was_not(tmp_path):
-    report = torment(SUBJECTS["train"], kills=1, terms=1, seed=0, folder=tmp_path)
+    report = torment("train", kills=1, terms=1, seed=0, folder=tmp_path)
     assert report.faults == []
     assert (len(report.killed), len(report.ended)) == (1, 1)
 
