@@ -539,7 +539,11 @@ def write_plan(folder: Path) -> Path:
 @reader("plan", "yaml", write_plan)
 def _(path):
     plan = load_plan(str(path))
-    return asdict(plan), [Path(job.name).parts[:2] for job in plan.jobs(str(path.parent))]
+    try:
+        jobs = plan.jobs(str(path.parent))
+    except UserError as error:  # what a plan asks for is read, and names the field instead of the file
+        raise UserError(f"{path}: {error}") from error
+    return asdict(plan), [Path(job.name).parts[:2] for job in jobs]
 
 
 def write_results(folder: Path) -> Path:

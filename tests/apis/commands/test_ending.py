@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from vpeft.apis.commands import ending, explain
 from vpeft.apis.commands.ending import run_main, say
-from vpeft.apis.commands.stopping import RESUMABLE
+from vpeft.apis.commands.stopping import RESUMABLE, Stopped
 from vpeft.apis.config.load import load_config
 from vpeft.errors import EXTRAS, TRACEBACK, UserError, one_line, printable
 
@@ -121,6 +121,16 @@ def test_status(capsys):
     assert ended(lambda: 1, capsys) == (1, [])
     assert ended(lambda: sys.exit(3), capsys)[0] == 3
     assert ended(raising(KeyboardInterrupt()), capsys) == (130, [RESUMABLE])
+
+
+def test_a_signal_that_a_library_caught(capsys):
+    def main():
+        try:
+            raise Stopped("stopped by SIGTERM", 143)
+        except BaseException:  # as yapf and mmengine do
+            raise SyntaxError("Failed to format the config file")  # noqa: B904
+
+    assert ended(main, capsys) == (143, ["stopped by SIGTERM"])
 
 
 @pytest.mark.parametrize("way", ["flag", "environment"])

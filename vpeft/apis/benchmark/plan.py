@@ -102,6 +102,7 @@ class Plan:
             if key == "shots" or "." in key:
                 keys[key] = values
             elif key in fields:
+                _check_sweep(_method(entry.path), key, values)
                 keys[f"{find_peft(_load(entry.path))[0]}.method.{key}"] = values
         combinations = [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
         return [{k: v for k, v in {**self.options, **c}.items() if (k, v) != ("shots", None)} for c in combinations]
@@ -167,6 +168,12 @@ def _method(path: str) -> Any:
     if not place:
         raise UserError(f"plan: {path} has no method on its backbone: a plan compares methods.")
     return backbone["method"]
+
+
+def _check_sweep(method: Any, key: str, values: list[Any]) -> None:
+    if isinstance(method, Mapping):
+        for value in values:
+            build_methods({**method, key: value})
 
 
 def _types(path: str) -> str:

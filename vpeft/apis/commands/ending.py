@@ -25,7 +25,7 @@ from collections.abc import Callable
 import torch
 
 from vpeft.apis.commands.explain import explain
-from vpeft.apis.commands.stopping import RESUMABLE, ending_by_sigterm
+from vpeft.apis.commands.stopping import RESUMABLE, ending_by_sigterm, stop_behind
 from vpeft.errors import TRACEBACK, one_line, printable
 
 GONE, STOPPED = 141, 130
@@ -72,6 +72,7 @@ def end(error: BaseException) -> int:
     Returns:
         The exit status.
     """
+    error = stop_behind(error) or error
     if isinstance(error, BrokenPipeError) and _reader_has_gone():
         return GONE
     with contextlib.suppress(OSError):  # nobody can be told where the standard error is closed or full

@@ -33,6 +33,14 @@ class Stopped(KeyboardInterrupt):
         return cls(f"stopped by {signal.Signals(status - 128).name}; {rest}{go_on}.", status)
 
 
+def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The signal that an error comes of: some libraries catch everything, and raise an error of their own instead."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
 @contextmanager
 def ending_by_sigterm() -> Iterator[None]:
     """Within the context, SIGTERM ends the work as Ctrl-C does: what is open is closed, locks are given back.
