@@ -187,6 +187,12 @@ def put_adapter(model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mappi
             for key, value in kept.items():
                 own[key].copy_(value)
             raise
+    # The parameters themselves, not views of them: they are still the model's own in a copy of it.
+    held = {t.data_ptr(): t for t in (*model.parameters(), *model.buffers()) if t.numel()}
+    inside = tuple(find_adaptations(model))
+    outside = [(held.get(own[key].data_ptr()), value) for key, value in kept.items() if not key.startswith(inside)]
+    first = next(iter(find_adaptations(model).values()))
+    first.heads.cover((tensor, value) for tensor, value in outside if tensor is not None)
 
 
 def fitted(
