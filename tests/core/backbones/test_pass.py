@@ -232,3 +232,11 @@ def test_a_copy_has_passes_of_its_own():
     assert ours is not theirs
     assert theirs.current.grid == (0, 0)
     assert ours.current.grid == (4, 4)
+
+
+def test_replicas_of_data_parallel_are_refused():
+    """Several devices are needed for real ones; a replica is made here as torch makes it."""
+    model = vpeft.attach(build("timm.VisionTransformer"), "LoRA")
+    replica = model.patch_embed._replicate_for_data_parallel()
+    with pytest.raises(vpeft.UserError, match="copies the model to several devices"):
+        replica(torch.randn(1, 3, 32, 32, dtype=torch.float64))

@@ -362,6 +362,11 @@ class _Begin:
         self.host = host
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if getattr(module, "_is_replica", False):  # its sites would still run the modules of the first device
+            raise UserError(
+                "nn.DataParallel copies the model to several devices, which an adapted one does not follow: use "
+                "DistributedDataParallel (tools/dist_train.sh), or one device."
+            )
         self.host.backbone.peft_adaptation.before_pass()
         self.host.passes.begin(self.host.prefix)
 

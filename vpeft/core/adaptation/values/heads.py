@@ -46,7 +46,7 @@ class Heads:
         }
 
     def cover(self, before: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Remember what a loaded adapter has overwritten outside the backbone: tensors, and their values from before."""
+        """Remember what a loaded adapter has overwritten outside the backbone: tensors, with their former values."""
         known = {id(tensor) for tensor, _ in self.outside}
         self.outside += [(tensor, value.to("cpu")) for tensor, value in before if id(tensor) not in known]
 
