@@ -100,3 +100,15 @@ def test_data_in_pickles_are_refused(tmp_path):
     with pytest.raises(vpeft.UserError, match=r"is a pickle, which runs code") as error:
         mmengine.load(str(file))
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_mmdet_imports_imgaug_when_a_lane_line_transform_is_built():
+    code = """
+import vpeft, sys
+from mmdet.datasets.transforms import ImageAug
+assert not {"imgaug", "imgaug.augmenters", "imagecorruptions", "numba"} & set(sys.modules)
+lines = ImageAug([dict(name="Resize", parameters=dict(size=dict(height=8, width=8)), p=1)])
+print(type(lines.pipeline).__module__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "imgaug.augmenters.meta", done.stderr

@@ -6,6 +6,7 @@ mmpretrain or timm, and :mod:`vpeft` does so first.
 
 from vpeft.compat.mmaction import mmaction_on_new_mmcv
 from vpeft.compat.mmcv import mmcv_without_ops
+from vpeft.compat.mmdet import mmdet_imports_augmenters_later
 from vpeft.compat.mmengine import (
     mmengine_atomic_write,
     mmengine_distributed_on_cpu,
@@ -21,6 +22,7 @@ torchvision_without_ops()
 mmengine_silent_debug()  # before anything imports mmpretrain
 mmcv_without_ops()
 mmaction_on_new_mmcv()
+mmdet_imports_augmenters_later()
 mmengine_non_reentrant_checkpointing()
 mmpretrain_non_reentrant_checkpointing()
 mmengine_safe_load()
