@@ -202,6 +202,11 @@ def read_config(path: str | os.PathLike[str], what: str = "config") -> Config:
     except ImportError as error:
         raise UserError(f"{what} {path} cannot be read: {missing_package(error) or error}") from error
     except Exception as error:  # a config is code: it raises whatever its author's mistake does
+        if "temporary" in str(error.__context__):  # mmengine copies configs, and stumbles where it cannot
+            raise UserError(
+                f"{what} {path} cannot be read: there is no folder for temporary files: set TMPDIR to one that can be "
+                "written."
+            ) from error
         file, place = _raised_in(error, str(path))
         if isinstance(error, UnicodeDecodeError):
             read_text(file, f"{what} {path}: its base")

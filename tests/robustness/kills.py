@@ -110,7 +110,7 @@ def _trained(folder: Path) -> Any:
 
 
 def _tune(folder: Path) -> list[str]:
-    grid = ["--grid", "lr=[0.01,0.001]", "rank=[2,4]"]
+    grid = ["--grid", "lr=[0.01,0.001]", "rank=2"]
     where = [*FORKED, "--out", str(folder)]
     options = ["--cfg-options", "train_cfg.max_epochs=2", *SMALL]
     return ["tools/tune.py", LORA, "--task", "digits", *grid, *where, *options]

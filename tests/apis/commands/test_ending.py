@@ -6,8 +6,10 @@ import io
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,21 @@ def test_a_signal_that_a_library_caught(capsys):
             raise SyntaxError("Failed to format the config file")  # noqa: B904
 
     assert ended(main, capsys) == (143, ["stopped by SIGTERM"])
+
+
+def test_a_signal_while_an_object_is_deleted(capsys):
+    class Deleted:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def main():
+        thing = Deleted()
+        del thing
+        time.sleep(5)
+
+    status, (line,) = ended(main, capsys)
+    assert status == 143
+    assert line.startswith("stopped by SIGTERM")
 
 
 @pytest.mark.parametrize("way", ["flag", "environment"])

@@ -48,7 +48,7 @@ SYSTEM = {
 #: Texts of torch and others that stand for an error of the machine.
 TEXTS = (
     (r"No usable temporary directory", "there is no folder for temporary files: set TMPDIR to one that can be written"),
-    (r"No space left on device|database or disk is full|PytorchStreamWriter failed writing", _FULL),
+    (r"No space left on device|database or disk is full|PytorchStreamWriter failed writing|unexpected pos", _FULL),
     (r"Read-only file system|readonly database", SYSTEM[errno.EROFS]),
     (r"unable to open database file", SYSTEM[errno.EACCES]),
     (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,8 +57,18 @@ def ending_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # who asks twice does not want to wait
         raise Stopped(RESUMABLE.replace("stopped", "stopped by SIGTERM", 1), 128 + number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def lost(what: sys.UnraisableHookArgs) -> None:
+        """Python passes over what is raised while an object is deleted: ask once more."""
+        if not isinstance(what.exc_value, Stopped):
+            hook(what)
+            return
+        signal.signal(signal.SIGTERM, stop)
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    before, hook = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
+    sys.unraisablehook = lost
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)

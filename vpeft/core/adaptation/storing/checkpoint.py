@@ -24,7 +24,14 @@ from vpeft.core.adaptation.storing.adapter_file import (
     read_adapter,
 )
 from vpeft.core.adaptation.storing.fit import check_task, check_tensors
-from vpeft.core.adaptation.storing.format import check_finite, check_metadata, check_plain, check_whole, seal
+from vpeft.core.adaptation.storing.format import (
+    check_finite,
+    check_mapping,
+    check_metadata,
+    check_plain,
+    check_whole,
+    seal,
+)
 from vpeft.core.adaptation.wrappers import state_dict, to_own, to_plain
 from vpeft.core.backbones.block_forward import BASE_NOTE
 from vpeft.core.backbones.host import is_peft_key
@@ -108,6 +115,7 @@ def check_checkpoint(
     Raises:
         UserError: Foreign keys, other methods, another host, other base weights or a part of them, or another task.
     """
+    check_mapping(checkpoint, where)
     metadata = checkpoint.get("peft")
     state = checkpoint.get("state_dict", checkpoint)
     check_plain(state, where)

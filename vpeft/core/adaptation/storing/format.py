@@ -152,14 +152,23 @@ def check_whole(metadata: Mapping[str, Any], tensors: Mapping[str, Any], content
     check_finite(tensors, where)
 
 
+def check_mapping(value: Any, where: str) -> None:
+    """Refuse what is no mapping.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where} holds a {type(value).__name__} in the place of weights by name: {_AGAIN}")
+
+
 def check_plain(tensors: Any, where: str) -> None:
     """Refuse anything but named, dense tensors that the file really holds.
 
     Raises:
         UserError: Something else is among them.
     """
-    if not isinstance(tensors, Mapping):
-        raise UserError(f"{where} holds a {type(tensors).__name__} in the place of weights by name: {_AGAIN}")
+    check_mapping(tensors, where)
     for key, value in tensors.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise UserError(f"{where}: {_short(key)} is a {type(value).__name__} and no tensor by name: {_AGAIN}")
