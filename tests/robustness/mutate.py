@@ -793,7 +793,10 @@ def a_description_inside_changed(good, rng):
     part = rng.choice(["peft", "peft", "meta"])
 
     def change(container, key):
-        container[key] = other_kind(container[key], rng) if rng.random() < 0.7 else container.pop(key) and None
+        if rng.random() < 0.7:
+            container[key] = other_kind(container[key], rng)
+        else:
+            container.pop(key)
 
     loaded[part] = _at_random(loaded[part], rng, change)
     return torch_bytes(loaded)

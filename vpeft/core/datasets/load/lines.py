@@ -60,6 +60,8 @@ def check_name(path: str, where: str) -> None:
         raise UserError(f"{where}: {cut(path)} is no path of a file ({error}).") from error
     if b"\0" in encoded:
         raise UserError(f"{where}: {cut(path)} is no path of a file (it holds a NUL byte).")
+    if encoded.rpartition(b"/")[2] in (b"", b".", b".."):
+        raise UserError(f"{where}: {cut(path)} is no path of a file (it names a folder).")
     longest = max(map(len, encoded.split(b"/")))
     if longest > LONGEST_NAME or len(encoded) > LONGEST_PATH:
         raise UserError(
