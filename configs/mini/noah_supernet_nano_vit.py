@@ -1,9 +1,9 @@
 # NOAH's supernet on the nano ViT, embedded tasks: for tools/noah.py, which searches and trains a subnet.
 _base_ = [
-    "../_base_/models/nano_vit.py",
-    "../_base_/datasets/mini.py",
+    "../_base_/models/classification/nano_vit.py",
+    "../_base_/datasets/classification/mini.py",
     "../_base_/schedules/mini.py",
-    "../_base_/default_runtime.py",
+    "../_base_/runtimes/default.py",
 ]
 train_split = "train800"  # val200 is what the search looks at
 model = dict(

@@ -1,9 +1,9 @@
 # The last three blocks on ViT-B/16, VTAB-1k.
 _base_ = [
-    "../_base_/models/vit_base.py",
-    "../_base_/datasets/vtab1k.py",
+    "../_base_/models/classification/vit_base.py",
+    "../_base_/datasets/classification/vtab1k.py",
     "../_base_/schedules/vtab.py",
-    "../_base_/default_runtime.py",
+    "../_base_/runtimes/default.py",
 ]
 model = dict(
     backbone=dict(type="vpeft.PEFT", of="VisionTransformer", method=dict(type="BlockTune", blocks=[-3, -2, -1]))

@@ -1,10 +1,10 @@
 # DTL+ on ViT-B/16, VTAB-1k.
 _base_ = [
-    "../_base_/models/vit_base.py",
-    "../_base_/datasets/vtab1k.py",
+    "../_base_/models/classification/vit_base.py",
+    "../_base_/datasets/classification/vtab1k.py",
     "../_base_/schedules/vtab.py",
-    "../_base_/default_runtime.py",
-    "../_base_/per_task/dtl_plus.py",
+    "../_base_/runtimes/default.py",
+    "../_base_/authors_values/dtl_plus.py",
 ]
 model = dict(
     backbone=dict(type="vpeft.PEFT", of="VisionTransformer", method=dict(type="DTL+", rank=2, read_out="mean"))

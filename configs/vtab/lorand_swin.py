@@ -1,8 +1,8 @@
 # LoRand on Swin-B, VTAB-1k.
 _base_ = [
-    "../_base_/models/swin_base.py",
-    "../_base_/datasets/vtab1k.py",
+    "../_base_/models/classification/swin_base.py",
+    "../_base_/datasets/classification/vtab1k.py",
     "../_base_/schedules/vtab.py",
-    "../_base_/default_runtime.py",
+    "../_base_/runtimes/default.py",
 ]
 model = dict(backbone=dict(type="vpeft.PEFT", of="SwinTransformer", method=dict(type="LoRand", alpha=2, beta=8)))

@@ -1,9 +1,9 @@
 # NOAH's supernet on ViT-B/16, VTAB-1k: for tools/noah.py, which searches and trains a subnet.
 _base_ = [
-    "../_base_/models/vit_base.py",
-    "../_base_/datasets/vtab1k.py",
+    "../_base_/models/classification/vit_base.py",
+    "../_base_/datasets/classification/vtab1k.py",
     "../_base_/schedules/vtab.py",
-    "../_base_/default_runtime.py",
+    "../_base_/runtimes/default.py",
 ]
 train_split = "train800"  # val200 is what the search looks at
 model = dict(

@@ -1,10 +1,10 @@
 # A subnet of NOAH on ViT-B/16, VTAB-1k.
 _base_ = [
-    "../_base_/models/vit_base.py",
-    "../_base_/datasets/vtab1k.py",
+    "../_base_/models/classification/vit_base.py",
+    "../_base_/datasets/classification/vtab1k.py",
     "../_base_/schedules/vtab.py",
-    "../_base_/default_runtime.py",
-    "../_base_/per_task/noah.py",
+    "../_base_/runtimes/default.py",
+    "../_base_/authors_values/noah.py",
 ]
 model = dict(
     backbone=dict(type="vpeft.PEFT", of="VisionTransformer", method=dict(type="NOAH", prompts=5, ranks=5, widths=5))

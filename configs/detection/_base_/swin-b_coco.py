@@ -1,9 +1,9 @@
 # COCO with Cascade Mask R-CNN on Swin-B.
 _base_ = [
-    "../../_base_/models/cascade_mask_swin_base.py",
-    "../../_base_/datasets/coco_instances.py",
+    "../../_base_/models/detection/cascade_mask_swin_base.py",
+    "../../_base_/datasets/detection/coco_instances.py",
     "../../_base_/schedules/coco_36e.py",
-    "../../_base_/detection_runtime.py",
+    "../../_base_/runtimes/detection.py",
     "../../_base_/without/dense_swin.py",
 ]
 methods_table = "dense"

@@ -1,2 +1,2 @@
 # FGVC with Swin-B.
-_base_ = ["../../_base_/datasets/fgvc.py"]
+_base_ = ["../../_base_/datasets/classification/fgvc.py"]

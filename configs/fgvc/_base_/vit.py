@@ -1,2 +1,2 @@
 # FGVC with ViT-B/16.
-_base_ = ["../../_base_/datasets/fgvc.py"]
+_base_ = ["../../_base_/datasets/classification/fgvc.py"]

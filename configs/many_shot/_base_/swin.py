@@ -1,2 +1,2 @@
 # Whole data sets with Swin-B.
-_base_ = ["../../_base_/datasets/many_shot.py"]
+_base_ = ["../../_base_/datasets/classification/many_shot.py"]

@@ -1,9 +1,9 @@
 # The embedded scenes in COCO's layout, Cascade Mask R-CNN on the nano Swin.
 _base_ = [
-    "../../_base_/models/cascade_mask_nano_swin.py",
-    "../../_base_/datasets/scene_coco.py",
+    "../../_base_/models/detection/cascade_mask_nano_swin.py",
+    "../../_base_/datasets/detection/scene_coco.py",
     "../../_base_/schedules/nano_instances.py",
-    "../../_base_/detection_runtime.py",
+    "../../_base_/runtimes/detection.py",
     "../../_base_/without/dense_swin.py",
 ]
 methods_table = "nano"

@@ -1,9 +1,9 @@
 # The embedded scenes with label maps, a linear classifier of pixels on the nano Swin.
 _base_ = [
-    "../../_base_/models/seg_nano_swin.py",
-    "../../_base_/datasets/scene_maps.py",
+    "../../_base_/models/segmentation/seg_nano_swin.py",
+    "../../_base_/datasets/segmentation/scene_maps.py",
     "../../_base_/schedules/nano_segmentation.py",
-    "../../_base_/segmentation_runtime.py",
+    "../../_base_/runtimes/segmentation.py",
     "../../_base_/without/dense_swin.py",
 ]
 methods_table = "nano"

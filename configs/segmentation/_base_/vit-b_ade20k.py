@@ -1,9 +1,9 @@
 # ADE20K with UPerNet on ViT-B/16.
 _base_ = [
-    "../../_base_/models/upernet_vit_base.py",
-    "../../_base_/datasets/ade20k.py",
+    "../../_base_/models/segmentation/upernet_vit_base.py",
+    "../../_base_/datasets/segmentation/ade20k.py",
     "../../_base_/schedules/segmentation_160k.py",
-    "../../_base_/segmentation_runtime.py",
+    "../../_base_/runtimes/segmentation.py",
     "../../_base_/without/dense_vit.py",
 ]
 methods_table = "dense"

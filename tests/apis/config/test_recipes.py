@@ -12,9 +12,9 @@ from vpeft.errors import UserError
 ROOT = Path(__file__).parents[3]
 RECIPE = """
 _base_ = [
-    "{root}/configs/_base_/models/nano_vit.py",
+    "{root}/configs/_base_/models/classification/nano_vit.py",
     "{root}/configs/_base_/schedules/mini.py",
-    "{root}/configs/_base_/default_runtime.py",
+    "{root}/configs/_base_/runtimes/default.py",
 ]
 methods_table = "small"
 without = dict(mona="it has no map here")

@@ -118,7 +118,7 @@ class NOAH(Method):
     """A subnet: in block i, ``p_i`` fresh prompts in the stream, joint LoRA of rank ``r_i`` on q, k, v, and behind
     DropPath an adapter of width ``a_i`` on the MLP's output. A size of 0 leaves the module out. The sizes are found by
     :mod:`vpeft.apis.tune.noah` (supernet, evolutionary search); the authors' subnets for VTAB-1k are in
-    ``configs/_base_/per_task/noah.py``.
+    ``configs/_base_/authors_values/noah.py``.
 
     The authors append prompts at the end of the sequence; attention does not see the order. Their prompts and position
     table before the first block, thrown away before they are used, are left out.

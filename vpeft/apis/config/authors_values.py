@@ -15,7 +15,7 @@ def authors_settings(cfg: Config) -> dict[str, Any]:
     """The hyper-parameters that the method's authors state for a config's task, by dotted key.
 
     Args:
-        cfg: A config with one of the tables of ``configs/_base_/per_task/``; where its ``authors_values`` is not True,
+        cfg: A config with one of the tables of ``configs/_base_/authors_values/``; where its ``authors_values`` is not True,
             nothing follows.
 
     Raises:

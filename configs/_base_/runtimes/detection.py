@@ -1,5 +1,5 @@
 # What every detection run shares: mmdet's scope and visualizer, the data sets with checks.
-_base_ = ["default_runtime.py"]
+_base_ = ["default.py"]
 default_scope = "mmdet"
 custom_imports = dict(imports=["vpeft", "vpeft.core.datasets.detection.coco"])
 visualizer = dict(_delete_=True, type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])

@@ -1,5 +1,5 @@
 # What every segmentation run shares: iterations instead of epochs, and mmseg's visualizer.
-_base_ = ["default_runtime.py"]
+_base_ = ["default.py"]
 default_scope = "mmseg"
 custom_imports = dict(imports=["vpeft", "vpeft.core.datasets.segmentation.label_maps"])
 default_hooks = dict(
