@@ -11,8 +11,8 @@ import pytest
 from vpeft import UserError
 from vpeft.apis.jobs.engines.build import ENGINES, build_engine
 from vpeft.apis.jobs.engines.local import LocalEngine
-from vpeft.apis.jobs.job import locked
 from vpeft.apis.jobs.scheduler import clock, run_jobs
+from vpeft.core.trained.folder import hold
 
 
 @dataclass
@@ -137,16 +137,16 @@ def wait_for(condition, seconds=30):
 def test_a_lock_is_free_once_its_holder_is_dead(tmp_path):
     import multiprocessing
 
-    def hold() -> None:
-        with locked(tmp_path / "lock"):
+    def work() -> None:
+        with hold(tmp_path):
             (tmp_path / "held").touch()
             time.sleep(60)
 
-    holder = multiprocessing.get_context("fork").Process(target=hold)
+    holder = multiprocessing.get_context("fork").Process(target=work)
     holder.start()
     wait_for((tmp_path / "held").exists)
     os.kill(holder.pid, signal.SIGKILL)
-    with locked(tmp_path / "lock"):
+    with hold(tmp_path, wait=True):
         holder.join()
 
 

@@ -15,8 +15,8 @@ def authors_settings(cfg: Config) -> dict[str, Any]:
     """The hyper-parameters that the method's authors state for a config's task, by dotted key.
 
     Args:
-        cfg: A config with one of the tables of ``configs/_base_/authors_values/``; where its ``authors_values`` is not True,
-            nothing follows.
+        cfg: A config with one of the tables of ``configs/_base_/authors_values/``; where its ``authors_values`` is
+            not True, nothing follows.
 
     Raises:
         UserError: There is no table, or the table lacks the task.

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from torch import nn
 
 from vpeft.core.backbones.find import full_name
-from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.backbones.host import Host, HostParam, is_peft_key
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.core.backbones.wrappers import named_modules
 from vpeft.core.contract.method import Method
@@ -87,7 +87,9 @@ class Identity:
         blocks = [block.module for block in self.host.blocks]
         kinds = {getattr(type(block), "plain_class", type(block)) for block in blocks}
         for name, module in now.items():
-            if type(module) in kinds and not any(module is block for block in blocks):
+            # A method may have blocks of the same kind of its own.
+            is_own = is_peft_key(name) or any(module is block for block in blocks)
+            if type(module) in kinds and not is_own:
                 raise UserError(f"{name} was added after the method was attached and is not adapted: detach first.")
 
     def _check_placed(self, placed: Iterable[nn.Module]) -> None:

@@ -347,7 +347,7 @@ def test_scenes_in_both_layouts(tmp_path):
 
 
 def test_scenes_are_drawn_on_first_use_and_read_by_mmdet(tmp_path, monkeypatch):
-    from vpeft.core.datasets.detection import coco as detection
+    from vpeft.core.datasets.detection import scenes as detection
 
     monkeypatch.setattr(detection, "write_coco", lambda root: write_coco(root, {"train": 4}))
     monkeypatch.setattr(detection, "write_voc", lambda root: write_voc(root, {"train": 4}))
