@@ -182,12 +182,13 @@ def read_json(
         raise UserError(f"{what} {path} is truncated or no JSON ({error}): {broken}.") from error
 
 
-def read_config(path: str | os.PathLike[str], what: str = "config") -> Config:
+def read_config(path: str | os.PathLike[str], what: str = "config", imports: bool = True) -> Config:
     """A config of mmengine, as Python, JSON or YAML.
 
     Args:
         path: The file.
         what: What it is, for messages.
+        imports: Import its ``custom_imports`` too, as mmengine does.
 
     Raises:
         UserError: The file or one of its bases is missing, no text in UTF-8, or raises; the message says where.
@@ -196,7 +197,7 @@ def read_config(path: str | os.PathLike[str], what: str = "config") -> Config:
 
     read_text(path, what)
     try:
-        return Config.fromfile(str(path))
+        return Config.fromfile(str(path), import_custom_modules=imports)
     except UserError:
         raise
     except ImportError as error:
@@ -212,6 +213,24 @@ def read_config(path: str | os.PathLike[str], what: str = "config") -> Config:
             read_text(file, f"{what} {path}: its base")
         said = " ".join(str(error).split())
         raise UserError(f"{what} {path} cannot be read: {type(error).__name__}: {said} ({place})") from error
+
+
+def import_named(cfg: Config, what: str) -> None:
+    """Import a config's ``custom_imports``, where it was read without.
+
+    Args:
+        cfg: The config.
+        what: What it is, with its file, for messages.
+
+    Raises:
+        UserError: One of them, or a package that it needs, is not there.
+    """
+    from mmengine.utils import import_modules_from_strings
+
+    try:
+        import_modules_from_strings(**(cfg.get("custom_imports") or {"imports": []}))
+    except ImportError as error:
+        raise UserError(f"{what} cannot be read: {missing_package(error) or error}") from error
 
 
 def _raised_in(error: Exception, path: str) -> tuple[str, str]:

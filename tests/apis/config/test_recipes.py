@@ -137,3 +137,14 @@ def test_what_is_no_config_is_named(tmp_path):
     (tmp_path / "latin.py").write_bytes(b"model = 1\nname = '\xe4'\n")
     with pytest.raises(UserError, match=r"config .*latin\.py:2: byte 0xe4 is not UTF-8"):
         load_config(tmp_path / "latin.py")
+
+
+def test_recipes_that_need_other_packages_are_in_nobodys_way(configs):
+    """Those of a folder are looked through for every config of it; what one of them imports may be missing."""
+    pets = configs / "pets"
+    text = RECIPE.format(root=ROOT) + 'custom_imports = dict(imports=["not_there"])\n'
+    (pets / "_base_/swin_pets.py").write_text(text)
+    assert load_config(pets / "lora_vit_pets.py").model.backbone.method.rank == 2
+    assert str(pets / "lora_swin_pets.py") in config_names(configs)
+    with pytest.raises(UserError, match=r"recipe .*swin_pets\.py cannot be read: .*not_there"):
+        load_config(pets / "lora_swin_pets.py")

@@ -22,7 +22,7 @@ from mmengine import Config
 
 from vpeft.apis.config.origin import Origin, give_origin, origin_of
 from vpeft.errors import UserError
-from vpeft.files import read_config
+from vpeft.files import import_named, read_config
 from vpeft.registry import nearest
 
 #: Where tables of methods lie, seen from a recipe's folder.
@@ -41,9 +41,11 @@ class Recipe:
         """The folder of the configs that it makes."""
         return self.file.parent.parent
 
-    def load(self) -> Config:
-        """The plain config."""
+    def load(self, imports: bool = True) -> Config:
+        """The plain config; without ``imports``, to be looked at alone, whatever packages are missing."""
         cfg, origin = _read(self.file), Origin()
+        if imports:
+            import_named(cfg, f"recipe {self.file}")
         origin.record(f"the recipe {self.file}", cfg, file=str(self.file))
         if self.data_set is not None:
             settings = dict(cfg.pop("data_sets")[self.data_set])
@@ -59,7 +61,7 @@ def _read(file: Path) -> Config:
 
 @cache
 def _parsed(file: Path, changed: int) -> Config:
-    return read_config(file, "recipe")
+    return read_config(file, "recipe", imports=False)
 
 
 def recipes(folder: str | os.PathLike[str]) -> dict[str, Recipe]:
@@ -162,6 +164,7 @@ def _laid_over(path: Path, method: str, recipe: Recipe) -> Config:
     cfg.merge_from_dict(fields)
     origin.record(f"the recipe {recipe.file}", cfg, fields)
     laid = Config(cfg.to_dict(), cfg_text=cfg.text, filename=str(path))
+    import_named(laid, f"config {path}")
     give_origin(laid, origin)
     return laid
 
@@ -170,7 +173,7 @@ def composed_files(root: str | os.PathLike[str] = "configs") -> Iterator[str]:
     """Names of all configs below ``root`` that are composed."""
     for base in sorted(Path(root).rglob("_base_")):
         for name, recipe in recipes(base.parent).items():
-            plain = recipe.load()
+            plain = recipe.load(imports=False)
             if "methods_table" in plain or "over" in plain:
                 methods = _below(recipe, plain) if "over" in plain else rows_of_table(plain, base.parent)[0]
                 out = plain.get("without", {})
