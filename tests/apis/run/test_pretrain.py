@@ -193,7 +193,7 @@ def test_unknown_and_changed_weights_are_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("host", HOSTS)
 def test_the_config_builds_and_loads_the_shipped_weights(host):
-    config = Config.fromfile(ROOT / f"configs/_base_/models/{host}.py").model
+    config = Config.fromfile(ROOT / f"configs/_base_/models/classification/{host}.py").model
     settings = dict(config.backbone)
     assert settings.pop("init_cfg") == {"type": "Pretrained", "checkpoint": f"vpeft://{host}"}
     assert settings == nano.NANO_BACKBONES[host]
