@@ -100,7 +100,8 @@ def prune(block: Block, side: PlainBlock, channels: Tensor) -> None:
     for name in ("norm1", "norm2"):
         source = block.sites[name].module
         getattr(side, name).weight.copy_(source.weight[channels])
-        getattr(side, name).bias.copy_(source.bias[channels])
+        if getattr(source, "bias", None) is not None:  # an RMSNorm has none
+            getattr(side, name).bias.copy_(source.bias[channels])
 
 
 class LadderStart(Stateless):

@@ -36,8 +36,9 @@ class BitFit(Method):
     def count(self, host: Host) -> int:
         # Per block: two norms, qkv, proj, fc1, fc2.
         blocks = sum(
-            2 * b.dim + sum(bias_size(b.sites[name].module) for name in ("qkv", "proj", "fc1", "fc2"))
+            bias_size(b.sites[name].module)
             for b in host.blocks
+            for name in ("norm1", "qkv", "proj", "norm2", "fc1", "fc2")
         )
         tables = sum(p.param.numel() for p in host.parameters() if p.role == "rel_pos_bias")
         around = sum(bias_size(m) for m in host.modules.values())

@@ -151,7 +151,7 @@ def test_wrong_files_of_embeddings(tmp_path):
     with pytest.raises(vpeft.UserError, match="'projection' is missing"):
         head(file).init_weights()
     file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(vpeft.UserError, match="truncated"):
+    with pytest.raises(vpeft.UserError, match="cut short"):
         head(file).init_weights()
     save_file({"weight": torch.full((3, 2), torch.nan)}, file)
     with pytest.raises(vpeft.UserError, match="NaN"):

@@ -51,5 +51,5 @@ class StatedLinear:
 
 def bias_size(module: nn.Module | StatedLinear) -> int:
     """How many numbers the bias of a linear, convolution or norm has as parameters."""
-    parts = module.biases if isinstance(module, StatedLinear) else (module.bias,)
+    parts = module.biases if isinstance(module, StatedLinear) else (getattr(module, "bias", None),)
     return sum(part.numel() for part in parts if part is not None)

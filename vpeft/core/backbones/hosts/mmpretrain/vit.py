@@ -79,6 +79,8 @@ class MMPretrainViT(Host):
         self.modules["patch_embed"] = projection
         if backbone.patch_embed.norm is not None:
             self.modules["patch_norm"] = backbone.patch_embed.norm
+        if not isinstance(backbone.pre_norm, nn.Identity):
+            self.modules["pre_norm"] = backbone.pre_norm
         if backbone.final_norm:
             self.modules["norm.0"] = backbone.ln1
         self.outputs = sorted(i % len(backbone.layers) for i in backbone.out_indices)

@@ -85,7 +85,8 @@ class TimmViT(Host):
         self.channels_first = {"patch_embed"}
         self.special = {"pos_embed": "pos_embed", "cls_token": "cls_token", "reg_token": "cls_token"}
         self.modules["patch_embed"] = projection
-        norms = {"patch_norm": backbone.patch_embed.norm, "norm.0": backbone.norm, "pool_norm": backbone.fc_norm}
+        norms = {"patch_norm": backbone.patch_embed.norm, "pre_norm": backbone.norm_pre}
+        norms |= {"norm.0": backbone.norm, "pool_norm": backbone.fc_norm}
         self.modules.update({k: m for k, m in norms.items() if not isinstance(m, nn.Identity)})
         if "norm.0" not in self.modules:
             self.identities["norm.0"] = backbone.norm
