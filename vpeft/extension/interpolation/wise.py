@@ -137,11 +137,14 @@ class Interpolation:
         if not 0 <= alpha <= 1:
             raise UserError(f"alpha={alpha} must be from 0 to 1.")
         with ExitStack() as stack:
+            if alpha == 0:
+                state = self.model.state_dict()
+                tuned = [(state[key], state[key].clone()) for key in head_names(self.model)]
+                stack.enter_context(self.adaptation.disabled())
+                stack.enter_context(self._written(tuned))  # without an adapter the base has its own head
             if alpha < 1:
                 stack.enter_context(self._written([(t, self._between(a, b, alpha)) for t, a, b in self.head.values()]))
-            if alpha == 0:
-                stack.enter_context(self.adaptation.disabled())
-            elif alpha < 1:
+            if 0 < alpha < 1:
                 values = [(self.params[n], self._between(self.start[n], self.end[n], alpha)) for n in self.weights]
                 stack.enter_context(self._written(values))
                 stack.enter_context(self._switched(self.folded))
