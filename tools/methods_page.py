@@ -12,11 +12,12 @@ from vpeft.files import write_atomically
 def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="the folder of the pages")
+    parser.add_argument("--configs", default="configs", help="the folder of the configs")
     args = parser.parse_args()
-    say(write_atomically(args.docs / "methods.md", methods_page().encode()))
+    say(write_atomically(args.docs / "methods.md", methods_page(args.configs).encode()))
     for family in PAGES:
         page = args.docs / f"{family}.md"
-        say(write_atomically(page, with_matrix(page.read_text(), family).encode()))
+        say(write_atomically(page, with_matrix(page.read_text(), family, args.configs).encode()))
 
 
 if __name__ == "__main__":

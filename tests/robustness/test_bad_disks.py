@@ -54,7 +54,7 @@ TOOLS = {
     "noah.py": [NOAH, "--task", "digits", "--work-dir", "OUT"],
     "pretrain_nano.py": ["vit", "--epochs", "1", "--images", "10", "--batch-size", "5", "--out", "OUT"],
     "data.py": ["sheet", "OUT/sheet.png"],
-    "methods_page.py": ["--docs", "OUT"],
+    "methods_page.py": ["--docs", "OUT", "--configs", str(ROOT / "configs")],
     "leaderboard.py": ["RESULTS", "--out", "OUT"],
     "results.py": ["RESULTS", "--plots", "OUT"],
     "visualization/tsne.py": ["RUN", "--count", "20", "--perplexity", "5", "--no-cache", "--out", "OUT/tsne"],

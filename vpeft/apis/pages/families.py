@@ -24,7 +24,7 @@ def family_recipes(family: str, root: str = "configs") -> dict[str, Recipe]:
     """Recipes of a family, the embedded ones last, by ``<folder>/<name>``."""
     found = {f"{family}/{name}": recipe for name, recipe in recipes(Path(root) / family).items()}
     for name, recipe in recipes(Path(root) / "mini").items():
-        if recipe.load().get("default_scope") == PAGES[family]:
+        if recipe.load(imports=False).get("default_scope") == PAGES[family]:
             found[f"mini/{name}"] = recipe
     return found
 
