@@ -48,7 +48,7 @@ def test_every_config_of_a_recipe_builds(path, recipe):
         assert rest["train_dataloader"] == settings["train_dataloader"]
         assert name in options or rest["optim_wrapper"] == settings["optim_wrapper"]
         with meta_build():
-            adaptation = attach(model.backbone, build_methods(cfg.model.backbone.method))
+            (adaptation,) = attach(model.backbone, build_methods(cfg.model.backbone.method))
         (method,) = adaptation.methods.values()
         report = parameter_report(model)
         assert report.trainable_without_head == method.count(adaptation.host)
