@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,8 @@ def _names(cfg: Config, result: Mapping[str, Any]) -> dict[str, Any]:
     if changed := (read_origin(checkpoint.parent) or {}).get("changed"):
         looked["faults"].append(f"settings were changed while it was trained: {', '.join(map(str, changed[:5]))}")
     seed = result["seed"] if trained is None else (trained.get("randomness") or {}).get("seed", result["seed"])
-    setting = setting_hash(one_look(copy.deepcopy(cfg)))
+    # Of the values alone: options of a validation that a benchmark would leave out are of no account here.
+    setting = setting_hash(one_look(Config(cfg._cfg_dict.to_dict())))
     backbone = recipe_label(cfg.filename or "by_hand")
     task = result["task"] if result["suite"] else backbone
     size = result["checkpoint_bytes"]
