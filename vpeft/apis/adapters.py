@@ -15,6 +15,7 @@ from vpeft.core.adaptation.attach import attach as attach_methods
 from vpeft.core.adaptation.attach import backbone_names
 from vpeft.core.adaptation.find import adaptations, find_adaptations
 from vpeft.core.adaptation.storing.adapter_file import backbones, pairs, put_adapter, read_adapter, save_adapter
+from vpeft.core.adaptation.storing.fit import check_methods
 from vpeft.core.adaptation.training.selection_data import training_data
 from vpeft.core.adaptation.undo import undone_on_error
 from vpeft.core.adaptation.wrappers import plain_keys, unwrap
@@ -174,9 +175,7 @@ def load_adapter(
                     raise UserError(f"{path}: {error}") from error
                 attach_methods(model, methods, name if name in backbone_names(model) or backbone else None)
         for _, adaptation, theirs in pairs(model, metadata, str(path)):
-            own = [method.config() for method in adaptation.methods.values()]
-            if own != theirs["methods"]:
-                raise UserError(f"{path} holds {theirs['methods']}, and {own} is attached: detach it first.")
+            check_methods(adaptation.methods.values(), theirs["methods"], str(path))
             if adaptation.merged:
                 raise UserError(f"{path}: the present adapter is merged: unmerge or detach it first.")
         put_adapter(model, tensors, metadata, str(path))

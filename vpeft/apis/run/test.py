@@ -10,11 +10,11 @@ from mmengine import Config
 from mmengine.runner import Runner
 
 from vpeft.apis.results.by_hand import write_by_hand
+from vpeft.core.adaptation.find import attached_methods
 from vpeft.core.adaptation.storing.adapter_file import put_adapter, read_adapter
-from vpeft.core.adaptation.storing.fit import check_task, stated_classes
+from vpeft.core.adaptation.storing.fit import check_methods, check_task, stated_classes
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.trained.folder import ADAPTER
-from vpeft.core.trained.load import check_methods
 from vpeft.core.trained.result import data_variant, run_result
 from vpeft.errors import UserError
 
@@ -45,7 +45,7 @@ def test(cfg: Config, checkpoint: str, results: str | None = None) -> dict[str, 
     if cfg.load_from is None:
         tensors, metadata = read_adapter(checkpoint)
         model.init_weights()
-        check_methods(model, metadata, checkpoint)
+        check_methods(attached_methods(model), metadata["methods"], checkpoint)
         check_task(metadata, checkpoint, cfg.get("task"), stated_classes(runner.test_dataloader.dataset))
         put_adapter(model, tensors, metadata, checkpoint)
     metrics = runner.test()

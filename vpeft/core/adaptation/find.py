@@ -6,6 +6,7 @@ from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.backbones.wrappers import named_modules
+from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 
 
@@ -50,6 +51,12 @@ def get_adaptation(model: nn.Module) -> Adaptation | None:
         UserError: Methods are attached to several backbones.
     """
     return _single(model)[1]
+
+
+def attached_methods(model: nn.Module) -> list[Method]:
+    """The methods on the one adapted backbone of a model; none where nothing is attached."""
+    adaptation = get_adaptation(model)
+    return [] if adaptation is None else list(adaptation.methods.values())
 
 
 def backbone_prefix(model: nn.Module) -> str:

@@ -9,26 +9,12 @@ from mmengine import Config
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import nn
 
-from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.adaptation.find import attached_methods
 from vpeft.core.adaptation.storing.adapter_file import put_adapter, read_adapter, read_metadata
 from vpeft.core.adaptation.storing.checkpoint import check_checkpoint
-from vpeft.core.adaptation.storing.fit import check_task
+from vpeft.core.adaptation.storing.fit import check_methods, check_task
 from vpeft.core.models.build import build_model
 from vpeft.errors import UserError
-
-
-def check_methods(model: nn.Module, metadata: dict[str, Any], where: str) -> None:
-    """Refuse an adapter of other methods than the config's.
-
-    Raises:
-        UserError: They differ.
-    """
-    adaptation = get_adaptation(model)
-    own = [] if adaptation is None else [method.config() for method in adaptation.methods.values()]
-    if own != metadata["methods"]:
-        raise UserError(
-            f"{where} holds {metadata['methods']}, the config has {own}: use the config that it was made by."
-        )
 
 
 def load_trained(cfg: Config, checkpoint: str) -> nn.Module:
@@ -47,7 +33,7 @@ def load_trained(cfg: Config, checkpoint: str) -> nn.Module:
     model.init_weights()
     if checkpoint.endswith(".safetensors"):
         tensors, metadata = read_adapter(checkpoint)
-        check_methods(model, metadata, checkpoint)
+        check_methods(attached_methods(model), metadata["methods"], checkpoint)
         check_task(metadata, checkpoint, cfg.get("task"))
         put_adapter(model, tensors, metadata, checkpoint)
     else:

@@ -23,7 +23,7 @@ from vpeft.core.adaptation.storing.adapter_file import (
     pairs,
     read_adapter,
 )
-from vpeft.core.adaptation.storing.fit import check_task, check_tensors
+from vpeft.core.adaptation.storing.fit import check_methods, check_task, check_tensors
 from vpeft.core.adaptation.storing.format import (
     check_finite,
     check_mapping,
@@ -132,9 +132,7 @@ def check_checkpoint(
         return
     check_task(metadata, where, task, classes)
     for _, adaptation, theirs in pairs(model, metadata, where):
-        own = [method.config() for method in adaptation.methods.values()]
-        if theirs["methods"] != own:
-            raise UserError(f"{where} was trained with {theirs['methods']}, this config has {own}: use its own config.")
+        check_methods(adaptation.methods.values(), theirs["methods"], where)
         if "head" not in metadata:
             check_base(adaptation, theirs, where)
     if "head" in metadata:  # an adapter file, which may be of the backbone alone

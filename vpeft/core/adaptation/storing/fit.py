@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from vpeft.core.contract.method import Method
 from vpeft.core.families.classes import named_classes
 from vpeft.errors import UserError
+
+
+def check_methods(methods: Iterable[Method], theirs: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Refuse an adapter of other methods than those that are attached.
+
+    Args:
+        methods: What is attached.
+        theirs: The configs of the stored methods.
+        where: The file.
+
+    Raises:
+        UserError: They differ.
+    """
+    own = [method.config() for method in methods]
+    if own != list(theirs):
+        raise UserError(
+            f"{where} was trained with {theirs}; this config has {own}, which is attached: detach it first, or use the "
+            "config that it was made by."
+        )
 
 
 def check_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str, remedy: str) -> None:
