@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 def own_process(monkeypatch):
     """What the wrapper changes of the process."""
     monkeypatch.setattr("sys.argv", ["tool"])
-    monkeypatch.delenv(TRACEBACK, raising=False)
+    monkeypatch.setenv(TRACEBACK, "")  # and not delenv: what the wrapper sets would outlive the test
     monkeypatch.setattr(logging.Handler, "handleError", logging.Handler.handleError)
 
 

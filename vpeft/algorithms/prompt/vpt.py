@@ -47,7 +47,7 @@ class CarryIn(Stateless):
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         tokens = flow.state[self.key][flow.index - 1]
         if self.merge is not None:
-            tokens = self.host.run_base(partial(self.host.merge_tokens, self.merge), tokens)
+            tokens = self.host.run_base(partial(self.host.downsample_tokens, self.merge), tokens)
         return insert(x, tokens, flow)
 
 

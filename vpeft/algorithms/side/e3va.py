@@ -48,8 +48,8 @@ class Enter(Stateless):
         if flow.index:
             highway = flow.state[f"{self.key}.mlp"][flow.index - 1]
             if self.merge is not None:
-                merge_map = partial(self.host.merge_map, self.merge, grid=sizes[flow.index - 1])
-                highway = self.host.run_base(merge_map, highway)
+                downsample_map = partial(self.host.downsample_map, self.merge, grid=sizes[flow.index - 1])
+                highway = self.host.run_base(downsample_map, highway)
         flow.state.setdefault(f"{self.key}.enter", {})[flow.index] = highway
         return x
 

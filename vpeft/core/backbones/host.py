@@ -99,8 +99,9 @@ class Host:
         reads_map: The head reads maps, as dense tasks do.
         outputs: Indices of the blocks whose outputs leave the backbone; the last one by default.
         flat_stream: Outside its blocks the stream is ``(B, H*W, C)``, not ``(B, H, W, C)``.
-        modules: Backbone-level sites that are modules: ``patch_embed``, ``patch_norm``, ``merge<s>.norm``,
-            ``merge<s>.reduction`` (leading to stage s), ``norm.<i>`` of each output, ``pool_norm`` of pooled features.
+        modules: Backbone-level sites that are modules: ``patch_embed``, ``patch_norm``, ``downsample<s>.norm``,
+            ``downsample<s>.reduction`` (leading to stage s), ``norm.<i>`` of each output, ``pool_norm`` of pooled
+            features.
         identities: Such sites at which the backbone calls a module without weights, as where an output norm is left
             out.
     """
@@ -166,14 +167,14 @@ class Host:
         """Extents of the first token map, from the patch embedding's input and output."""
         raise NotImplementedError(f"{type(self).__name__} states no map_size(): docs/hosts.md says what a host states.")
 
-    def merge_tokens(self, stage: int, tokens: Tensor) -> Tensor:
+    def downsample_tokens(self, stage: int, tokens: Tensor) -> Tensor:
         """Tokens ``(B, P, C)`` off the map through the patch merging that leads to ``stage``: four copies of each."""
         tokens = tokens.repeat(1, 1, 4)
-        if f"merge{stage}.norm" in self.modules:
-            tokens = self.modules[f"merge{stage}.norm"](tokens)
-        return self.modules[f"merge{stage}.reduction"](tokens)
+        if f"downsample{stage}.norm" in self.modules:
+            tokens = self.modules[f"downsample{stage}.norm"](tokens)
+        return self.modules[f"downsample{stage}.reduction"](tokens)
 
-    def merge_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+    def downsample_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         """A map's tokens ``(B, H*W, C)`` of the extents ``grid`` through the patch merging that leads to ``stage``."""
         raise NotImplementedError(f"{type(self).__name__} has no patch merging")
 
@@ -350,9 +351,11 @@ class Host:
         return [name for name in self.sites if name.startswith("norm.")]
 
     @property
-    def merges(self) -> list[int]:
+    def downsamples(self) -> list[int]:
         """Stages that a patch merging leads to."""
-        return [int(name[5:].split(".")[0]) for name in self.modules if name.endswith(".reduction")]
+        return [
+            int(name.removeprefix("downsample").split(".")[0]) for name in self.modules if name.endswith(".reduction")
+        ]
 
 
 class _Begin:

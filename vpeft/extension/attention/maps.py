@@ -55,7 +55,7 @@ def default_kinds(model: nn.Module) -> list[str]:
     host = find_host(model) if adaptation is None else adaptation.host
     if host.prefix and not host.pools_map:
         return ["class", "rollout"]
-    if host.merges:
+    if host.downsamples:
         return ["received"] if host.reads_map else ["received", "gradcam"]
     return ["received", "rollout"]
 

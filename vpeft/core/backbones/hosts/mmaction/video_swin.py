@@ -89,8 +89,8 @@ class VideoSwin(Host):
             self.modules["patch_norm"] = backbone.patch_embed.norm
         for stage, layer in enumerate(backbone.layers):
             if layer.downsample is not None:
-                self.modules[f"merge{stage + 1}.norm"] = layer.downsample.norm
-                self.modules[f"merge{stage + 1}.reduction"] = layer.downsample.reduction
+                self.modules[f"downsample{stage + 1}.norm"] = layer.downsample.norm
+                self.modules[f"downsample{stage + 1}.reduction"] = layer.downsample.reduction
         for i in backbone.out_indices:
             norm = getattr(backbone, f"norm{i}")
             (self.identities if isinstance(norm, nn.Identity) else self.modules)[f"norm.{i}"] = norm
@@ -110,7 +110,7 @@ class VideoSwin(Host):
     def map_size(self, inputs: Tensor, embedded: Tensor) -> tuple[int, ...]:
         return tuple(embedded.shape[2:])
 
-    def merge_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+    def downsample_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         return self.backbone.layers[stage - 1].downsample(tokens.unflatten(1, grid)).flatten(1, 3)
 
     def last_block(self, norm: str) -> Block:

@@ -100,8 +100,8 @@ class MMPretrainSwin(Host):
         for stage, sequence in enumerate(backbone.stages):
             if sequence.downsample is not None:
                 if sequence.downsample.norm is not None:
-                    self.modules[f"merge{stage + 1}.norm"] = sequence.downsample.norm
-                self.modules[f"merge{stage + 1}.reduction"] = sequence.downsample.reduction
+                    self.modules[f"downsample{stage + 1}.norm"] = sequence.downsample.norm
+                self.modules[f"downsample{stage + 1}.reduction"] = sequence.downsample.reduction
         for i in backbone.out_indices:
             norm = getattr(backbone, f"norm{i}")
             if not isinstance(norm, nn.Identity):
@@ -126,14 +126,14 @@ class MMPretrainSwin(Host):
     def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, int]]) -> tuple[int, int]:
         return embedded[1]
 
-    def merge_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+    def downsample_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         return self.backbone.stages[stage - 1].downsample(tokens, grid)[0]
 
     def last_block(self, norm: str) -> Block:
         stage = int(norm.removeprefix("norm."))
         return [block for block in self.blocks if block.stage == stage][-1]
 
-    def merge_tokens(self, stage: int, tokens: Tensor) -> Tensor:
+    def downsample_tokens(self, stage: int, tokens: Tensor) -> Tensor:
         # mmcv's merging unfolds: the four neighbours of a channel stand next to one another.
         merging = self.backbone.stages[stage - 1].downsample
         tokens = tokens.repeat_interleave(4, dim=-1)

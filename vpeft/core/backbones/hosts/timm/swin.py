@@ -142,8 +142,8 @@ class TimmSwin(Host):
             self.modules["patch_norm"] = backbone.patch_embed.norm
         for stage, sequence in enumerate(backbone.layers):
             if not isinstance(sequence.downsample, nn.Identity):
-                self.modules[f"merge{stage}.norm"] = sequence.downsample.norm
-                self.modules[f"merge{stage}.reduction"] = sequence.downsample.reduction
+                self.modules[f"downsample{stage}.norm"] = sequence.downsample.norm
+                self.modules[f"downsample{stage}.reduction"] = sequence.downsample.reduction
         self.modules["norm.0"] = backbone.norm
 
     def block_modules(self, block: Block) -> dict[str, nn.Module]:
@@ -161,7 +161,7 @@ class TimmSwin(Host):
     def map_size(self, inputs: Tensor, embedded: Tensor) -> tuple[int, int]:
         return tuple(embedded.shape[1:3])
 
-    def merge_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+    def downsample_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         return self.backbone.layers[stage].downsample(tokens.unflatten(1, grid)).flatten(1, 2)
 
     def heads(self) -> list[str]:
