@@ -1,13 +1,17 @@
 """Each workaround does what it says."""
 
+import importlib.metadata
+import importlib.util
 import logging
 import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine import Config
 from mmengine.fileio.backends import LocalBackend
 from mmengine.runner import activation_checkpointing
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -15,6 +19,7 @@ from mmpretrain.models.backbones import swin_transformer
 
 import vpeft
 from vpeft.compat import torchvision as mend
+from vpeft.files import read_config
 
 
 def test_torchvision_transforms_and_models_work():
@@ -112,3 +117,61 @@ print(type(lines.pipeline).__module__)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "imgaug.augmenters.meta", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("base", "key"),
+    [
+        ("mmseg::_base_/models/upernet_swin.py", "model.decode_head.num_classes"),
+        ("mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py", "param_scheduler"),
+        ("mmdet::_base_/models/retinanet_r50_fpn.py", "model.bbox_head.num_classes"),
+        ("mmpretrain::_base_/models/vit-base-p16.py", "model.backbone.arch"),
+        ("mmaction::_base_/default_runtime.py", "default_hooks"),
+        (
+            "mmaction::recognition/swin/swin-tiny-p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb.py",
+            "model.type",
+        ),
+    ],
+)
+def test_configs_of_installed_packages_are_bases(tmp_path, base, key):
+    (tmp_path / "own.py").write_text(f"_base_ = [{base!r}]\nown = 3\n")
+    cfg = Config.fromfile(tmp_path / "own.py")
+    package = base.partition("::")[0]
+    file = Path(importlib.util.find_spec(package).origin).parent / ".mim/configs" / base.partition("::")[2]
+    theirs, ours = Config.fromfile(file), cfg
+    for part in key.split("."):
+        theirs, ours = theirs[part], ours[part]
+    assert without_scopes(ours) == theirs
+    assert cfg.own == 3
+
+
+def without_scopes(value):
+    """Without what mmengine adds to say which package's registry builds a part."""
+    if isinstance(value, dict):
+        return {key: without_scopes(one) for key, one in value.items() if key != "_scope_"}
+    return [without_scopes(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("mmsegg::_base_/models/upernet_swin.py", "there is no package 'mmsegg': pip install mmsegg, or correct"),
+        ("mmseg::_base_/models/upernet_swim.py", "did you mean mmseg::_base_/models/upernet_swin.py?"),
+        ("mmengine::_base_/default_runtime.py", "mmengine was installed without its configs"),
+    ],
+)
+def test_a_base_that_no_package_has_is_one_line(tmp_path, base, said):
+    (tmp_path / "own.py").write_text(f"_base_ = [{base!r}]\n")
+    with pytest.raises(vpeft.UserError) as error:
+        read_config(tmp_path / "own.py")
+    assert said in str(error.value)
+    assert str(error.value).startswith(f"_base_ {base}: ")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_package_is_asked_for_by_the_name_of_what_is_installed():
+    """mmengine.hub installs what it does not find under that name."""
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    for module in ("mmseg", "mmdet", "mmpretrain", "mmaction"):
+        assert importlib.metadata.version(MODULE2PACKAGE[module])

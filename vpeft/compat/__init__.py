@@ -9,6 +9,7 @@ from vpeft.compat.mmcv import mmcv_without_ops
 from vpeft.compat.mmdet import mmdet_imports_augmenters_later
 from vpeft.compat.mmengine import (
     mmengine_atomic_write,
+    mmengine_configs_of_packages,
     mmengine_distributed_on_cpu,
     mmengine_no_pickled_data,
     mmengine_non_reentrant_checkpointing,
@@ -29,3 +30,4 @@ mmengine_safe_load()
 mmengine_no_pickled_data()
 mmengine_distributed_on_cpu()
 mmengine_atomic_write()
+mmengine_configs_of_packages()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
+import importlib.util
 import os
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -11,6 +14,9 @@ import torch
 
 from vpeft.compat.torch_load import Damaged, HoldsObjects, read_torch, sealed_archive
 from vpeft.errors import UserError
+
+#: Modules, and the distributions that carry them on where the original ones stopped.
+CONTINUED = {"mmpretrain": "onedl-mmpretrain", "mmdet": "onedl-mmdetection", "mmseg": "onedl-mmsegmentation"}
 
 
 def mmengine_non_reentrant_checkpointing() -> None:
@@ -147,3 +153,57 @@ def mmengine_no_pickled_data() -> None:
         )
 
     PickleHandler.load_from_fileobj = load_from_fileobj
+
+
+def mmengine_configs_of_packages() -> None:
+    """mmengine 0.10.12: ``_base_ = "mmseg::..."`` asks for the distribution that first had the module.
+
+    So it calls mmseg not installed where ``onedl-mmsegmentation`` is, and ``mmengine.hub`` would put the original
+    beside it. In mmaction2 it stumbles over a model that is listed with several configs.
+    """
+    from mmengine.config import Config
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    for module, package in CONTINUED.items():
+        if not _is_distribution(MODULE2PACKAGE[module]) and _is_distribution(package):
+            MODULE2PACKAGE[module] = package
+    original = Config._get_cfg_path
+
+    @functools.wraps(original)
+    def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        package, mark, name = cfg_path.partition("::")
+        return (str(_config_of(package, name)), package) if mark else original(cfg_path, filename)
+
+    Config._get_cfg_path = staticmethod(get_cfg_path)
+
+
+def _is_distribution(name: str) -> bool:
+    try:
+        return importlib.metadata.distribution(name) is not None
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _config_of(package: str, name: str) -> Path:
+    """The file of ``_base_ = "<package>::<name>"`` in the installed package."""
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    from vpeft.registry import closest
+
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"_base_ {package}::{name}: there is no package {package!r}: pip install "
+            f"{MODULE2PACKAGE.get(package, package)}, or correct the name before the colons."
+        )
+    folder = Path(next(iter(spec.submodule_search_locations)), ".mim", "configs")
+    if not folder.is_dir():
+        raise UserError(
+            f"_base_ {package}::{name}: {package} was installed without its configs (no {folder}): take the file from "
+            "its repository and name it by its path."
+        )
+    if not (folder / name).is_file():
+        close = closest(name, [str(file.relative_to(folder)) for file in folder.rglob("*.py")])
+        hint = "" if close is None else f": did you mean {package}::{close}?"
+        raise UserError(f"_base_ {package}::{name}: {package} has no such config{hint or f' below {folder}.'}")
+    return folder / name
