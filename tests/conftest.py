@@ -1,8 +1,9 @@
 """What every test shares."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 
 import vpeft  # noqa: F401  (before any package that it mends)
 
@@ -27,9 +28,12 @@ def _seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_default_scope() -> None:
-    """Runs leave mmengine's default scope behind, in which the next test would look its types up."""
-    DefaultScope._instance_dict.clear()
+def _same_process() -> Iterator[None]:
+    """What a test changes of its process would reach the tests that happen to come after it there."""
+    from support.process import same_process
+
+    with same_process():
+        yield
 
 
 @pytest.fixture

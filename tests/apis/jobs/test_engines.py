@@ -1,7 +1,10 @@
 """Working off jobs: retries, failures, lost workers; without training."""
 
+import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,3 +176,20 @@ def test_slurm_that_is_not_there_says_so(tmp_path, monkeypatch):
 
 def test_clock():
     assert [clock(None), clock(59.6), clock(3725)] == ["unknown", "0:01:00", "1:02:05"]
+
+
+def test_submitit_leaves_the_logs_of_this_process_open(tmp_path):
+    """Its import would close them: what is logged afterwards is lost, and mmengine's ``init_weights`` fails."""
+    code = f"""
+import logging, os
+log = logging.FileHandler({str(tmp_path / "log")!r}, "w")
+from vpeft.apis.jobs.engines.build import build_engine
+build_engine("slurm", cluster="local", folder={str(tmp_path)!r})
+logging.getLogger("run").addHandler(log)
+logging.getLogger("run").warning("goes on")
+assert "SUBMITIT_LOG_LEVEL" not in os.environ
+"""
+    if importlib.util.find_spec("submitit") is None:
+        pytest.skip("submitit is not installed")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    assert (tmp_path / "log").read_text() == "goes on\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from vpeft.apis.jobs.engines.engine import Engine, needed
 from vpeft.apis.jobs.job import Job, Outcome, execute
 from vpeft.errors import UserError
+
+#: How submitit sets up Python's logging at its import; ``NOCONFIG`` leaves that alone.
+_LOGGING = "SUBMITIT_LOG_LEVEL"
 
 
 class SlurmEngine(Engine):
@@ -35,7 +39,7 @@ class SlurmEngine(Engine):
         cluster: str = "slurm",
         **parameters,
     ) -> None:
-        submitit = needed("submitit", "slurm")
+        submitit = _submitit()
         try:
             self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         except RuntimeError as error:
@@ -65,3 +69,19 @@ class SlurmEngine(Engine):
         for task, _ in self.pending:
             task.cancel(check=False)
         self.pending.clear()
+
+
+def _submitit() -> Any:
+    """The package, imported without its settings of logging: they close every log file that this process writes.
+
+    The processes of jobs are submitit's own and keep them.
+    """
+    before = os.environ.get(_LOGGING)
+    os.environ[_LOGGING] = "NOCONFIG"
+    try:
+        return needed("submitit", "slurm")
+    finally:
+        if before is None:
+            del os.environ[_LOGGING]
+        else:
+            os.environ[_LOGGING] = before
