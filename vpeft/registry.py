@@ -1,4 +1,4 @@
-"""Registries: children of mmengine's under the scope ``vpeft``, and two of our own for methods and hosts."""
+"""Registries: children of mmengine's under the scope ``vpeft``, and our own for methods, hosts and block kinds."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 PEFT_METHODS = Registry("PEFT method", scope="vpeft")
 #: Hosts by ``<package>.<backbone>`` (:class:`vpeft.core.backbones.host.Host`).
 HOSTS = Registry("host", scope="vpeft")
+#: Block kinds by ``<package>.<block>`` (:class:`vpeft.core.backbones.block_forward.SiteBlock`).
+BLOCKS = Registry("block kind", scope="vpeft")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ def methods() -> list[dict[str, Any]]:
 def hosts() -> list[dict[str, Any]]:
     """Every registered host: name, the class that it reads, what it is."""
     return [
-        {"name": name, "backbone": cls.target, "about": inspect.getdoc(cls).splitlines()[0]}
+        {"name": name, "backbone": cls.targets[0], "about": inspect.getdoc(cls).splitlines()[0]}
         for name, cls in sorted(HOSTS.module_dict.items())
     ]
 

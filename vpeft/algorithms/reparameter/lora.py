@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.block import Block
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.contract.method import Method

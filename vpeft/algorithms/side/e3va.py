@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vpeft.algorithms.adapter.lorand import LoRandAdapter
 from vpeft.algorithms.modules.stateless import Stateless
-from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.backbones.block import HostParam
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS

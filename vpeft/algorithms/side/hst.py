@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.algorithms.prompt.vpt import Prompts
-from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.backbones.block import HostParam
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.site import channels_first, channels_last
 from vpeft.core.contract.method import Method

@@ -10,7 +10,8 @@ from timm.models.vision_transformer import Block as PlainBlock
 from torch import Tensor, nn
 
 from vpeft.algorithms.modules.stateless import Stateless
-from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.block import Block
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS

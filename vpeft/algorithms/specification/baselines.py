@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.backbones.block import HostParam
+from vpeft.core.backbones.host import Host
 from vpeft.core.contract.method import Method
 from vpeft.core.contract.search_space import LOW_LR
 from vpeft.registry import PEFT_METHODS

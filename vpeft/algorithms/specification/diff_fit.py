@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.backbones.block import HostParam
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.stated_linear import bias_size
 from vpeft.core.contract.method import Method

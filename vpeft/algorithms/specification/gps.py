@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.core.backbones.host import Block, Host, HostParam
+from vpeft.core.backbones.block import Block, HostParam
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.recording import record_streams
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.site import Site, channels_last

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from vpeft.core.backbones.host import PEFT_KEY, Block, Host, HostParam
+from vpeft.core.backbones.block import Block, HostParam
+from vpeft.core.backbones.host import PEFT_KEY, Host
 from vpeft.core.contract.method import Method
 from vpeft.core.contract.search_space import LOW_LR
 from vpeft.errors import UserError

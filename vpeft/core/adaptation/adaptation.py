@@ -21,7 +21,8 @@ from vpeft.core.adaptation.values.heads import Heads
 from vpeft.core.adaptation.values.merged_state import MERGED, put_merged, take_merged
 from vpeft.core.adaptation.values.precision import adapter_dtype, sample
 from vpeft.core.adaptation.wrappers import plain_keys, state_dict
-from vpeft.core.backbones.host import PEFT_KEY, Host, HostParam, is_peft_key
+from vpeft.core.backbones.block import HostParam
+from vpeft.core.backbones.host import PEFT_KEY, Host, is_peft_key
 from vpeft.core.contract.training import TrainingData
 from vpeft.errors import UserError
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
+from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.block_forward import QKV
-from vpeft.core.backbones.host import Block
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.site import Placed, Site
 from vpeft.errors import UserError

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from torch import Tensor
 
-from vpeft.core.backbones.host import HostParam
+from vpeft.core.backbones.block import HostParam
 from vpeft.errors import UserError
 
 #: Roles of tables whose size follows from the size of the input: another size is no other base.

@@ -45,11 +45,14 @@ def fold_site(site: Site, new: dict[int, Tensor]) -> list[Placed]:
     module = target.module
     if not any(hasattr(e.module, "affine") for e in site.entries):
         return []
-    weight, bias = _value(module.weight, new), _bias(module, new)
+    weight, bias = _weight(module, new), _bias(module, new)
     shape = weight.shape
     weight = weight.flatten(1) if isinstance(module, nn.modules.conv._ConvNd) else weight
-    folded = []
-    for entry in _foldable(site):
+    found, folded = _foldable(site), []
+    # A position table that is added next takes the shift, where nothing stays between the two.
+    spare = bias is None and target.table is not None and len(found) == sum(e.active for e in site.entries)
+    bias = weight.new_zeros(len(weight)) if spare else bias
+    for entry in found:
         matrix, shift = (None if t is None else t.detach().double() for t in entry.module.affine())
         if scale is not None:
             matrix, shift = _through_scale(matrix, shift, _value(_scale_parameter(scale), new))
@@ -61,31 +64,61 @@ def fold_site(site: Site, new: dict[int, Tensor]) -> list[Placed]:
         weight, bias = _fold(entry.placement, matrix, shift, weight, bias)
         folded.append(entry)
     if folded:
-        new[id(module.weight)] = weight.reshape(shape)
-        if bias is not None:
+        _keep_weight(module, weight.reshape(shape), new)
+        if spare:
+            _into_table(target.table, bias, new)
+        elif bias is not None:
             _keep_bias(site, module, bias, new)
     return folded
 
 
+def _weight(module: nn.Module | StatedLinear, new: dict[int, Tensor]) -> Tensor:
+    if not isinstance(module, StatedLinear):
+        return _value(module.weight, new)
+    return torch.cat([_value(part, new) for part in module.weights])
+
+
+def _keep_weight(module: nn.Module | StatedLinear, weight: Tensor, new: dict[int, Tensor]) -> None:
+    parts = module.weights if isinstance(module, StatedLinear) else [module.weight]
+    for part, value in zip(parts, weight.split([part.shape[0] for part in parts]), strict=True):
+        new[id(part)] = value
+
+
+def _into_table(table: tuple[nn.Parameter, int], shift: Tensor, new: dict[int, Tensor]) -> None:
+    param, first = table
+    if shift.any():
+        value = _value(param, new).clone()
+        value[..., first:, :] += shift
+        new[id(param)] = value
+
+
 def _bias(module: nn.Module | StatedLinear, new: dict[int, Tensor]) -> Tensor | None:
     if not isinstance(module, StatedLinear) or module.bias is None:
-        return _value(module.bias, new)
-    size = module.out_features // len(module.biases)
-    zeros = torch.zeros(size, dtype=torch.float64, device=module.weight.device)
-    return torch.cat([zeros if part is None else _value(part, new) for part in module.biases])
+        return _value(getattr(module, "bias", None), new)
+    device = module.weights[0].device
+    zeros = (torch.zeros(rows, dtype=torch.float64, device=device) for rows in module.bias_rows)
+    parts = zip(module.biases, zeros, strict=True)
+    return torch.cat([zero if part is None else _value(part, new) for part, zero in parts])
 
 
 def _keep_bias(site: Site, module: nn.Module | StatedLinear, bias: Tensor, new: dict[int, Tensor]) -> None:
-    parts = module.biases if isinstance(module, StatedLinear) else (module.bias,)
-    for part, value in zip(parts, bias.chunk(len(parts)), strict=True):
+    stated = isinstance(module, StatedLinear)
+    parts = module.biases if stated else (module.bias,)
+    values = bias.split(module.bias_rows if stated else len(bias))
+    for number, (part, value) in enumerate(zip(parts, values, strict=True)):
         if part is not None:
             new[id(part)] = value
-        elif value.any() and site.keys.entries:
-            names = ", ".join(sorted({entry.key for entry in site.keys.entries}))
+        elif value.any() and not (number == 1 and _keys_shift_freely(site)):
+            placed = [] if site.keys is None else site.keys.entries
+            names = ", ".join(sorted({entry.key for entry in placed})) or "the attention itself"
             raise UserError(
-                f"the keys of this attention have no bias to merge a shift into, and {names} reads or adds keys, so "
-                "that the shift matters: merge without it."
+                f"a part of the linears of site {site.name!r} has no bias to merge a shift into (keys, as a rule), and "
+                f"{names} reads or changes keys, so that the shift matters: merge without it."
             )
+
+
+def _keys_shift_freely(site: Site) -> bool:
+    return site.keys is not None and not site.keys.entries
 
 
 def _foldable(site: Site) -> list[Placed]:

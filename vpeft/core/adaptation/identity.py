@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from torch import nn
 
-from vpeft.core.backbones.find import full_name
-from vpeft.core.backbones.host import Host, HostParam, is_peft_key
+from vpeft.core.backbones.block import HostParam, full_name
+from vpeft.core.backbones.host import Host, is_peft_key
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.core.backbones.wrappers import named_modules
 from vpeft.core.contract.method import Method

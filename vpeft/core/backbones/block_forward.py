@@ -1,21 +1,24 @@
-"""The forward pass of a pre-norm transformer block, re-stated in terms of sites.
+"""The forward pass of a block, re-stated in terms of sites.
 
-A host gives its blocks a mixin of :class:`SiteBlock`; the block's class becomes a subclass of (mixin, its own class),
-so that keys, parameters and ``isinstance`` checks stay what they were. With nothing placed, the re-stated forward does
-the same operations in the same order as the original.
+Every block gets the mixin of :class:`SiteBlock` that is registered for its class; its class becomes a subclass of
+(mixin, its own class), so that keys, parameters and ``isinstance`` checks stay what they were. With nothing placed, the
+re-stated forward does the same operations in the same order as the original.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.layout import TOKENS, Layout
 from vpeft.core.backbones.sites.passes import Passes
 from vpeft.core.backbones.sites.site import Site
+from vpeft.core.backbones.sites.stated_linear import StatedLinear
 
 
 class QKV(NamedTuple):
@@ -58,12 +61,8 @@ def _empty(cls: type, mixin: type) -> nn.Module:
     return made.__new__(made)
 
 
-class SiteBlock:
-    """Mixin: ``x <- s1(x) + DP(attention(norm1 x))``, ``x <- s2(x) + DP(mlp(norm2 x))`` with every site around it.
-
-    A host's mixin states the pieces: :meth:`site_norm1`, :meth:`site_attention` (before DropPath, LayerScale
-    included), :meth:`site_drop1`, and the same three for the MLP.
-    """
+class SiteAttention:
+    """Mixin of a module that computes attention between its site ``qkv`` and its site ``proj``."""
 
     plain_class: type
     peft_passes: Passes
@@ -75,24 +74,6 @@ class SiteBlock:
         """The pass that is inside this block."""
         return self.peft_passes.at(self.peft_index)
 
-    def site_norm1(self, x: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} states no norm1")
-
-    def site_attention(self, x: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} states no attention")
-
-    def site_drop1(self, x: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} states no drop1")
-
-    def site_norm2(self, x: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} states no norm2")
-
-    def site_mlp(self, x: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} states no mlp")
-
-    def site_drop2(self, x: Tensor) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} states no drop2")
-
     def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
         """What the softmax of the attention takes, ``(B, heads, queries, keys)``: scaled, with bias and mask."""
         raise NotImplementedError(f"{type(self).__name__} states no scores")
@@ -100,6 +81,26 @@ class SiteBlock:
     def site_places(self) -> Tensor | None:
         """Where on the map the tokens of each window lie, ``(nW, N)``, -1 for padding; None without windows."""
         return None
+
+    def site_linears(self, name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Outputs of a site over several linears (:class:`.StackedLinear`), each its own.
+
+        Args:
+            name: The site.
+            inputs: One for all of them, or one each, where keys and values are of another tensor than queries. What is
+                placed sees every tensor once, and gives each linear the rows that are its own.
+        """
+        site = self.peft_sites[name]
+        linears = site.module.linears
+        inputs = inputs * len(linears) if len(inputs) == 1 else inputs
+        if not site.placed(*site.allowed):
+            return tuple(linear(x) for linear, x in zip(linears, inputs, strict=True))
+        outputs: dict[int, tuple[Tensor, ...]] = {}
+        for own in inputs:
+            if id(own) not in outputs:
+                mine = [x is own for x in inputs]
+                outputs[id(own)] = site.run(functools.partial(_beside, linears, mine), own).split(site.module.rows, -1)
+        return tuple(outputs[id(x)][i] for i, x in enumerate(inputs))
 
     def site_core(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor, scores: Scores | None = None) -> QKV:
         """Queries, keys and values as the methods at the site ``core`` leave them.
@@ -117,19 +118,121 @@ class SiteBlock:
             recorder(self, qkv, scores or self.site_scores)
         return qkv
 
-    def site_unit(self, name: str, norm: Operation, operation: Operation, drop: Operation, x: Tensor) -> Tensor:
-        """A residual unit, ``x <- s(x) + DP(operation(norm x))``, with its sites around it."""
-        branch, unit = self.peft_sites[f"{name}_branch"], self.peft_sites[f"{name}_residual"]
-        n = norm(x)
-        y = branch.dropped(n, branch.run(operation, n), drop)
-        return unit.after(x, unit.shortcut(x) + y)
 
-    def site_forward(self, x: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
-        """The block on a stream ``(B, prefix + H*W, C)``, in video ``(B, prefix + T*H*W, C)``."""
+def _beside(linears: Sequence[nn.Module], mine: Sequence[bool], x: Tensor) -> Tensor:
+    """Outputs of linears side by side, zeros for those that read another tensor."""
+    zeros = ((*x.shape[:-1], linear.weight.shape[0]) for linear in linears)
+    parts = zip(linears, mine, zeros, strict=True)
+    return torch.cat([linear(x) if own else x.new_zeros(shape) for linear, own, shape in parts], dim=-1)
+
+
+class SiteBlock(SiteAttention):
+    """A block kind: ``x <- s1(x) + DP(attention(norm1 x))``, ``x <- s2(x) + DP(mlp(norm2 x))``, every site around it.
+
+    A kind is a mixin of this class that is registered in ``BLOCKS``. It states what it reads (``site_targets`` to
+    ``site_layouts``, all of the plain block, before anything is attached), the pieces of the forward pass
+    (:meth:`site_norm1`, :meth:`site_attention` before DropPath with LayerScale included, :meth:`site_drop1`, and the
+    same three for the MLP), and ``forward``.
+
+    Attributes:
+        site_targets: Full names of the block classes whose forward it re-states.
+        site_parts: By the name of an inner module, full names of the classes that it may have; ``{0}`` stands for the
+            block's own module, and None for a module that may be left out.
+        site_inner: By the name of an inner module that computes the attention, the mixin that re-states its forward.
+        norm_behind: The norms stand behind the branches, ``x + DP(norm1(attention(x)))``.
+        free_keys: A shift of all keys changes nothing, as in a plain product of queries and keys (not with rotary
+            embeddings or normalised keys): where keys have no bias, a merged shift may be left out.
+        pointwise_mlp: The MLP looks at each token alone, so that it may be run on some of them.
+    """
+
+    site_targets: ClassVar[tuple[str, ...]]
+    site_parts: ClassVar[dict[str, tuple[str | None, ...]]] = {}
+    site_inner: ClassVar[dict[str, type[SiteAttention]]] = {}
+    norm_behind: ClassVar[bool] = False
+    free_keys: ClassVar[bool] = False
+    pointwise_mlp: ClassVar[bool] = True
+
+    # What a kind reads of a plain block -----------------------------------------------------------------------------
+
+    @staticmethod
+    def site_refuses(block: nn.Module) -> str | None:
+        """Why a block of the right classes cannot be re-stated, None where it can."""
+        return None
+
+    @staticmethod
+    def site_heads(block: nn.Module) -> int:
+        """Attention heads; 0 without attention."""
+        return block.attn.num_heads
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module | StatedLinear | None]:
+        """The modules behind ``norm1, qkv, proj, norm2, fc1, act, fc2``; without ``qkv`` the block has no attention.
+
+        None stands for a place that the re-stated forward runs without a module (``act`` of a gated MLP).
+        """
+        raise NotImplementedError("a block kind states site_modules(block): docs/hosts.md says what a kind states.")
+
+    @staticmethod
+    def site_scales(block: nn.Module) -> tuple[nn.Module | nn.Parameter | None, nn.Module | nn.Parameter | None]:
+        """The LayerScale of the attention and of the MLP branch, None where there is none."""
+        return None, None
+
+    @staticmethod
+    def site_layouts(block: nn.Module) -> tuple[Layout, Layout]:
+        """How the stream, and what is inside the branches, is laid out at the sites between modules."""
+        return TOKENS, TOKENS
+
+    # The forward pass -----------------------------------------------------------------------------------------------
+
+    def site_norm1(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no norm1")
+
+    def site_attention(self, x: Tensor, **given: Any) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no attention")
+
+    def site_drop1(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no drop1")
+
+    def site_norm2(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no norm2")
+
+    def site_mlp(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no mlp")
+
+    def site_drop2(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} states no drop2")
+
+    def site_add(self, x: Tensor, y: Tensor) -> Tensor:
+        """The stream and a branch's output together."""
+        return x + y
+
+    def site_unit(self, name: str, norm: Operation, operation: Operation, drop: Operation, x: Tensor) -> Tensor:
+        """A residual unit, ``x <- s(x) + DP(operation(norm x))``, with its sites around it.
+
+        With the norm behind it ``x <- s(x) + DP(norm(operation(x)))``; the branch is what is added, norm and all.
+        """
+        branch, unit = self.peft_sites[f"{name}_branch"], self.peft_sites[f"{name}_residual"]
+        if self.norm_behind:
+            n, inside = x, lambda x: norm(operation(x))
+        else:
+            n, inside = norm(x), operation
+        y = branch.dropped(n, branch.run(inside, n), drop)
+        return unit.after(x, self.site_add(unit.shortcut(x), y))
+
+    def site_forward(self, x: Tensor, grid: tuple[int, ...] | None = None, **given: Any) -> Tensor:
+        """The block on a stream ``(B, prefix + H*W, C)``, in video ``(B, prefix + T*H*W, C)``.
+
+        Args:
+            x: The stream.
+            grid: Extents of the map, where the block is told them.
+            given: What else travels into the attention (rotary embeddings, masks).
+        """
         mark = self.peft_passes.enter(self.peft_index, grid, x)
         block = self.peft_sites["block"]
         start = x = block.before(x)
-        x = self.site_unit("attn", self.site_norm1, self.site_attention, self.site_drop1, x)
+        if "attn_branch" in self.peft_sites:
+            attention = functools.partial(self.site_attention, **given) if given else self.site_attention
+            x = self.site_unit("attn", self.site_norm1, attention, self.site_drop1, x)
         x = self.site_unit("mlp", self.site_norm2, self.site_mlp, self.site_drop2, x)
         x = block.after(start, x)
         self.peft_passes.leave(mark, x)

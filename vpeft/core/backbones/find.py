@@ -4,33 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from vpeft.core.backbones.block import full_name
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.wrappers import held_name, named_modules
+from vpeft.core.backbones.wrappers import named_modules
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS
-
-
-def full_name(cls: type) -> str:
-    """``package.module.Class``, of the plain class where it was swapped."""
-    cls = getattr(cls, "plain_class", cls)
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def require_plain(module: nn.Module, target: str, what: str) -> None:
-    """Refuse a module whose forward is not the one that a host re-states.
-
-    Raises:
-        UserError: The module's class is not exactly ``target``.
-    """
-    if held_name(module) is not None:
-        raise UserError(
-            f"{what} stands under a {type(module).__name__}: attach the method first and wrap it afterwards."
-        )
-    if full_name(type(module)) != target:
-        raise UserError(
-            f"{what} is a {full_name(type(module))}, and only the forward of {target} is re-stated: a method attached "
-            "to it could be skipped without a word. Add a host for it (docs/hosts.md)."
-        )
 
 
 def hosts_in(model: nn.Module) -> dict[str, nn.Module]:
@@ -67,4 +45,4 @@ def read_host(backbone: nn.Module) -> Host:
 
 
 def _targets() -> dict[str, type[Host]]:
-    return {host.target: host for host in HOSTS.module_dict.values()}
+    return {target: host for host in HOSTS.module_dict.values() for target in host.targets}

@@ -1,23 +1,23 @@
 """Hosts: backbones read through one vocabulary of sites.
 
-A host is one file that states, for one backbone class, the order of its blocks, their widths and heads, the modules
-behind the sites, and the re-stated forward of its block. Everything else is here.
+A host is one file that states, for one backbone class, the order of its blocks, its embedding, its prefix and its
+norms; what a block is, its block kind states (:mod:`vpeft.core.backbones.block_forward`). Everything else is here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from vpeft.core.backbones.block_forward import SiteBackbone, SiteBlock, site_class
+from vpeft.core.backbones.block import Block, HostParam, read_block
+from vpeft.core.backbones.block_forward import SiteBackbone, site_class
+from vpeft.core.backbones.roles import role, roles_at_sites
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import CloseHook, OpenHook, Passes
-from vpeft.core.backbones.sites.site import BRANCH_PLACEMENTS, PLACEMENTS, AfterHook, BeforeHook, Placed, Site
-from vpeft.core.backbones.sites.stated_linear import StatedLinear
+from vpeft.core.backbones.sites.site import PLACEMENTS, AfterHook, BeforeHook, Placed, Site
 from vpeft.core.backbones.wrappers import unwrap
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, nearest
@@ -25,73 +25,17 @@ from vpeft.registry import HOSTS, nearest
 #: Component of every key of a PEFT parameter; base keys never contain it.
 PEFT_KEY = "peft"
 
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-_AFFINE = (nn.Linear, nn.modules.conv._ConvNd)
-
-
-@dataclass
-class HostParam:
-    """An existing parameter of the base.
-
-    Attributes:
-        name: Its key inside the backbone.
-        param: The parameter.
-        role: ``weight | bias | norm_weight | norm_bias | layer_scale | rel_pos_bias | pos_embed | cls_token | other``,
-            by the type of its module, never by its name.
-        block: The block that holds it, or None.
-        site: The site whose module holds it, or None.
-    """
-
-    name: str
-    param: nn.Parameter
-    role: str
-    block: Block | None
-    site: str | None
-
-
-@dataclass
-class Block:
-    """One block as methods see it.
-
-    Attributes:
-        module: The backbone's own block.
-        index: Its place in the order of all blocks.
-        stage: Its stage (0 for a host without stages).
-        dim: Width C of its stream.
-        heads: Attention heads.
-        hidden: Width of the MLP's hidden layer.
-        sites: Its sites by name.
-    """
-
-    module: nn.Module
-    index: int
-    stage: int
-    dim: int
-    heads: int
-    hidden: int
-    sites: dict[str, Site] = field(default_factory=dict, repr=False)
-    host: Host | None = field(default=None, repr=False)
-
-    def place(self, site: str, placement: str, module: nn.Module, name: str) -> None:
-        """Put ``module`` at ``site``; its parameters get the key ``<block>.peft.<method>.<name>``."""
-        self.host.place(site, placement, module, name, block=self)
-
-    def placed(self, method: str) -> nn.ModuleDict:
-        """The modules of a method at this block, by name."""
-        return getattr(self.module, PEFT_KEY)[method]
-
 
 class Host:
     """A backbone with its sites. Made by :func:`find_host`; nothing is changed until :meth:`adopt`.
 
-    A subclass sets the class attributes, fills ``blocks``, ``modules`` and ``channels_first`` in :meth:`describe`,
-    and registers itself in ``HOSTS`` under ``<package>.<class>``.
+    A subclass sets the class attributes, states blocks, embedding, norms and prefix in :meth:`describe`, and registers
+    itself in ``HOSTS`` under ``<package>.<class>``.
 
     Attributes:
-        target: Full name of the backbone class that it reads.
-        block_target: Full name of its block class.
-        block_mixin: The re-stated forward of the block.
+        targets: Full names of the backbone classes that it reads.
         backbone_mixin: What is added to the backbone itself.
+        embedding: The module that every forward pass begins with, however the backbone is called; it sees the image.
         prefix: Tokens before the map in the stream.
         patch_size: Height and width of a patch in pixels.
         in_channels: Channels of what one patch sees: of the image, in video times the frames of a tubelet.
@@ -104,14 +48,14 @@ class Host:
             features.
         identities: Such sites at which the backbone calls a module without weights, as where an output norm is left
             out.
+        channels_first: Sites of ``modules`` whose output is ``(B, C, H, W)`` though no convolution tells so.
+        special: Roles of parameters by their names in the backbone: ``pos_embed``, ``cls_token``.
+        table: The position table ``(..., N, C)`` that is added to the patch embedding's output next, and its first row
+            that belongs to the map; None without.
     """
 
-    target: ClassVar[str]
-    block_target: ClassVar[str]
-    block_mixin: ClassVar[type[SiteBlock]]
+    targets: ClassVar[tuple[str, ...]]
     backbone_mixin: ClassVar[type[SiteBackbone]] = SiteBackbone
-    #: Types whose only parameter is a per-channel scale of a branch.
-    scale_types: ClassVar[tuple[str, ...]] = ("LayerScale",)
 
     def __init__(self, backbone: nn.Module) -> None:
         self.backbone = backbone
@@ -121,6 +65,8 @@ class Host:
         self.identities: dict[str, nn.Module] = {}
         self.channels_first: set[str] = set()
         self.special: dict[str, str] = {}
+        self.table: tuple[nn.Parameter, int] | None = None
+        self.embedding: nn.Module | None = None
         self.prefix = 0
         self.patch_size = (1, 1)
         self.in_channels = 3
@@ -134,6 +80,7 @@ class Host:
         self.hooks: list[Any] = []
         self.describe()
         self.outputs = self.outputs or [len(self.blocks) - 1]
+        self.embedding = self.embedding or self.modules["patch_embed"]
         self.passes.last, self.passes.base = len(self.blocks) - 1, (self.modules["patch_embed"], "weight")
         self._make_sites()
 
@@ -150,22 +97,51 @@ class Host:
     # What a host states -------------------------------------------------------------------------------------------
 
     def describe(self) -> None:
-        """Fill ``blocks``, ``modules``, ``channels_first``, ``special``, ``prefix``, ``patch_size``."""
+        """State blocks (:meth:`add_blocks`), embedding (:meth:`embeds`), norms (:meth:`add_sites`) and prefix."""
         raise NotImplementedError(f"{type(self).__name__} states no describe(): docs/hosts.md says what a host states.")
 
-    def block_modules(self, block: Block) -> dict[str, nn.Module | StatedLinear]:
-        """The modules behind ``norm1, qkv, proj, norm2, fc1, act, fc2`` of a block."""
-        raise NotImplementedError(
-            f"{type(self).__name__} states no block_modules(): docs/hosts.md says what a host states."
-        )
+    def add_blocks(self, blocks: Iterable[nn.Module], where: str, stage: int = 0) -> None:
+        """Add blocks in their order.
 
-    def block_scales(self, block: Block) -> tuple[nn.Module | nn.Parameter | None, nn.Module | nn.Parameter | None]:
-        """The LayerScale of the attention and of the MLP branch, None where there is none."""
-        return None, None
+        Args:
+            blocks: The backbone's own blocks.
+            where: The name of what holds them, for errors: ``blocks`` gives ``blocks.3``.
+            stage: Their stage.
+
+        Raises:
+            UserError: No block kind reads one of them.
+        """
+        for position, module in enumerate(blocks):
+            self.blocks.append(read_block(module, len(self.blocks), stage, f"{where}.{position}"))
+
+    def embeds(self, projection: nn.Module, embedding: nn.Module | None = None) -> None:
+        """State the patch embedding: its projection, a convolution, and the module around it that sees the image."""
+        self.modules["patch_embed"] = projection
+        self.embedding = embedding or projection
+        *tubelet, height, width = projection.kernel_size
+        self.patch_size = (height, width)
+        self.in_channels = projection.in_channels * math.prod(tubelet)
+
+    def positions(self, name: str, first: int) -> None:
+        """State the position table that is added to the patch embedding's output, and its first row of the map."""
+        self.special[name] = "pos_embed"
+        self.table = (self.backbone.get_parameter(name), first)
+
+    def add_sites(self, **modules: nn.Module | None) -> None:
+        """Add sites of the backbone; what is None or has no weights is left out.
+
+        Args:
+            modules: By name, with ``_`` for the point in ``norm.0`` and ``downsample1.norm``: ``norm_0``.
+        """
+        for name, module in modules.items():
+            if name.startswith(("norm_", "downsample")):
+                name = name.replace("_", ".")
+            if module is not None and not isinstance(module, nn.Identity):
+                self.modules[name] = module
 
     def map_size(self, inputs: Tensor, embedded: Any) -> tuple[int, ...]:
-        """Extents of the first token map, from the patch embedding's input and output."""
-        raise NotImplementedError(f"{type(self).__name__} states no map_size(): docs/hosts.md says what a host states.")
+        """Extents of the first token map, from input and output of the embedding (by default a convolution)."""
+        return tuple(embedded.shape[2:])
 
     def downsample_tokens(self, stage: int, tokens: Tensor) -> Tensor:
         """Tokens ``(B, P, C)`` off the map through the patch merging that leads to ``stage``: four copies of each."""
@@ -197,23 +173,18 @@ class Host:
     # Sites ----------------------------------------------------------------------------------------------------------
 
     def _make_sites(self) -> None:
-        passes = self.passes
         self.sites = {
-            name: Site(name, passes, channels_first=name in self.channels_first, module=module)
+            name: Site(name, self.passes, channels_first=self._gives_maps(name, module), module=module)
             for name, module in {**self.modules, **self.identities}.items()
         }
+        if "patch_norm" not in self.sites:
+            self.sites["patch_embed"].table = self.table
         for block in self.blocks:
             block.host = self
-            make = partial(Site, passes=passes, index=block.index)
-            block.sites = {name: make(name, module=module) for name, module in self.block_modules(block).items()}
-            sites = block.sites
-            scale1, scale2 = self.block_scales(block)
-            sites["core"] = sites["qkv"].keys = make("core", allowed=("before",))
-            sites["block"] = make("block")
-            sites["attn_branch"] = make("attn_branch", allowed=BRANCH_PLACEMENTS, fold=(sites["proj"], scale1))
-            sites["mlp_branch"] = make("mlp_branch", allowed=BRANCH_PLACEMENTS, fold=(sites["fc2"], scale2))
-            for name in ("attn_residual", "mlp_residual"):
-                sites[name] = make(name, allowed=("parallel", "after", "shortcut"))
+            block.make_sites(self.passes)
+
+    def _gives_maps(self, name: str, module: nn.Module) -> bool:
+        return name in self.channels_first or isinstance(module, nn.modules.conv._ConvNd)
 
     def place(self, site: str, placement: str, module: nn.Module, name: str, block: Block | None = None) -> None:
         """Put ``module`` at a site of ``block``, or of the backbone where ``block`` is None.
@@ -260,12 +231,9 @@ class Host:
     def adopt(self) -> None:
         """Run the backbone through its sites from now on."""
         for block in self.blocks:
-            block.module.peft_passes = self.passes
-            block.module.peft_index = block.index
-            block.module.peft_sites = block.sites
-            block.module.__class__ = site_class(type(block.module), self.block_mixin)
+            block.adopt(self.passes)
         self.backbone.__class__ = site_class(type(self.backbone), self.backbone_mixin)
-        embedding = self.backbone.patch_embed
+        embedding = self.embedding
         self.hooks = [
             self.backbone.register_forward_pre_hook(OpenHook(self.passes), prepend=True),
             self.backbone.register_forward_hook(CloseHook(self.passes), always_call=True),
@@ -290,16 +258,14 @@ class Host:
         for hook in self.hooks:
             hook.remove()
         self.hooks = []
+        self.backbone.__class__ = getattr(self.backbone, "plain_class", type(self.backbone))
         for module in (self.backbone, *(block.module for block in self.blocks)):
-            if hasattr(module, "plain_class"):
-                module.__class__ = module.plain_class
             module._modules.pop(PEFT_KEY, None)
         for name, head in self.plain_heads.items():
             setattr(self.backbone, name, head.to(next(getattr(self.backbone, name).parameters())))
         self.plain_heads = {}
         for block in self.blocks:
-            for name in ("peft_passes", "peft_index", "peft_sites"):
-                block.module.__dict__.pop(name, None)
+            block.release()
         self._make_sites()
 
     # Existing parameters --------------------------------------------------------------------------------------------
@@ -309,8 +275,10 @@ class Host:
         owners = {id(block.module): block for block in self.blocks}
         head = {id(m) for name in self.heads() for m in self.backbone.get_submodule(name).modules()}
         every = (self.sites, *(block.sites for block in self.blocks))
-        modules = ((name, site.module) for named in every for name, site in named.items() if site.module is not None)
+        modules = [(name, site.module) for named in every for name, site in named.items() if site.module is not None]
         sites = {id(param): name for name, module in modules for param in module.parameters()}
+        scales = (scale for b in self.blocks for scale in b.kind.site_scales(b.module) if scale is not None)
+        roles = roles_at_sites(modules, scales)
 
         def walk(module: nn.Module, prefix: str, block: Block | None) -> Iterator[HostParam]:
             module = unwrap(module)
@@ -319,22 +287,13 @@ class Host:
             block = owners.get(id(module), block)
             for name, param in module._parameters.items():
                 if param is not None:
-                    role = self.special.get(prefix + name) or self._role(module, name)
-                    yield HostParam(prefix + name, param, role, block, sites.get(id(param)))
+                    own = self.special.get(prefix + name) or roles.get(id(param)) or role(module, name)
+                    yield HostParam(prefix + name, param, own, block, sites.get(id(param)))
             for name, child in module._modules.items():
                 if child is not None and name != PEFT_KEY:
                     yield from walk(child, f"{prefix}{name}.", block)
 
         yield from walk(self.backbone, "", None)
-
-    def _role(self, module: nn.Module, name: str) -> str:
-        if isinstance(module, _NORMS):
-            return f"norm_{name}"
-        if isinstance(module, _AFFINE):
-            return name
-        if type(module).__name__ in self.scale_types:
-            return "layer_scale"
-        return {"relative_position_bias_table": "rel_pos_bias"}.get(name, "other")
 
     def description(self) -> dict[str, Any]:
         """What an adapter file says of the host: name, and per block stage, width, heads and hidden width."""

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from vpeft.core.backbones.host import Host, HostParam
+from vpeft.core.backbones.block import HostParam
+from vpeft.core.backbones.host import Host
 from vpeft.core.contract.checks import Checks
 from vpeft.core.contract.search_space import COMMON, Values
 from vpeft.core.contract.training import TrainingData, TrainingPass

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.block import Block
+from vpeft.core.backbones.host import Host
 from vpeft.errors import UserError
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.layout import MAP_LAST, TOKENS, Layout
 from vpeft.core.backbones.sites.passes import Passes
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 
@@ -54,9 +55,13 @@ class Site:
         index: Index of its block; None at the backbone itself.
         allowed: Placements that the place can take.
         channels_first: The operation's output is ``(B, C, H, W)``; placed modules always see channels last.
+        pointwise: Its input is too (a 1x1 convolution), and is shown channels last as well.
+        layout: How what passes is laid out; a placed module sees a stream.
         module: The module (or stated linear) whose weights the site's operation is; None between modules.
         fold: Where an affine ``after`` of a place between modules merges to: the site of the last linear, and the
             LayerScale between the two, a module or its parameter (or None).
+        table: Where the shift of an operation without a bias may go: a position table ``(..., N, C)`` that is added to
+            the output next, and its first row that belongs to the map.
         keys: Where attention's keys are read, for a stated linear whose bias has no part for them: a shift of all keys
             changes nothing so long as no method reads or adds any.
     """
@@ -66,8 +71,11 @@ class Site:
     index: int | None = None
     allowed: tuple[str, ...] = MODULE_PLACEMENTS
     channels_first: bool = False
+    pointwise: bool = False
+    layout: Layout = TOKENS
     module: nn.Module | StatedLinear | None = field(default=None, repr=False)
     fold: tuple[Site, nn.Module | nn.Parameter | None] | None = field(default=None, repr=False)
+    table: tuple[nn.Parameter, int] | None = field(default=None, repr=False)
     keys: Site | None = field(default=None, repr=False)
     entries: list[Placed] = field(default_factory=list, repr=False)
 
@@ -116,19 +124,36 @@ class Site:
 
     def _changed(self, entry: Placed, x: Any, flow: Flow | None = None) -> Any:
         flow, dtype = flow or self.passes.at(self.index, x), self.passes.precision(x)
+        if self.layout is not TOKENS:
+            like, x = x, self.layout.open(x)
+            y = entry.module(x, flow) if dtype is None else entry.module(x.to(dtype), flow).to(x.dtype)
+            return self.layout.close(y, like)
         return entry.module(x, flow) if dtype is None else _cast(entry.module(_cast(x, dtype), flow), like=x)
 
     def _added(self, entry: Placed, x: Tensor, y: Tensor, flow: Flow) -> Tensor:
         dtype = self.passes.precision(y)
         add_to = getattr(entry.module, "add_to", None)
+        if self.layout is not TOKENS:
+            like, x, y = y, self.layout.open(x), self.layout.open(y)
+            wide = y if dtype is None else y.to(dtype)
+            out = add_to(wide, x.to(wide.dtype), flow) if add_to else wide + entry.module(x.to(wide.dtype), flow)
+            return self.layout.close(out.to(y.dtype), like)
         if dtype is None:
             return add_to(y, x, flow) if add_to else y + entry.module(x, flow)
         x, wide = x.to(dtype), y.to(dtype)
         return (add_to(wide, x, flow) if add_to else wide + entry.module(x, flow)).to(y.dtype)
 
     def _around(self, entry: Placed, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        if self.layout is not TOKENS:
+            # Only some tokens of a map may be left: what is pointwise runs on any shape with the channels last.
+            own = operation if self.layout is MAP_LAST else partial(self._inside, operation, x)
+            y = self.layout.close(entry.module.around(own, self.layout.open(x), self.passes.at(self.index)), x)
+            return y.to(x.dtype)
         y = entry.module.around(operation, x, self.passes.at(self.index))
         return y if self.passes.precision(x) is None else y.to(x.dtype)
+
+    def _inside(self, operation: Callable[[Tensor], Tensor], like: Tensor, x: Tensor) -> Tensor:
+        return self.layout.open(operation(self.layout.close(x, like)))
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -155,6 +180,8 @@ class BeforeHook:
         self.site = site
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self.site.pointwise:
+            return (channels_first(self.site.before(channels_last(args[0]))), *args[1:])
         return (self.site.before(args[0]), *args[1:])
 
 
@@ -166,5 +193,6 @@ class AfterHook:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         if self.site.channels_first:
-            return channels_first(self.site.after(args[0], channels_last(output)))
+            x = channels_last(args[0]) if self.site.pointwise else args[0]
+            return channels_first(self.site.after(x, channels_last(output)))
         return self.site.after(args[0], output)

@@ -1,11 +1,14 @@
-"""Linears whose weights a backbone uses without calling a module."""
+"""Linears that a block's re-stated forward runs: weights used without a call, and several linears as one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+
+#: A parameter by the module that holds it, and its name there.
+Held = tuple[nn.Module, str]
 
 
 class StatedLinear:
@@ -16,19 +19,32 @@ class StatedLinear:
         *biases: The same of every part of its bias along the output, in order; None for a part that is always zero.
     """
 
-    def __init__(self, weight: tuple[nn.Module, str], *biases: tuple[nn.Module, str] | None) -> None:
-        self._weight, self._biases = weight, biases
-        self.out_features, self.in_features = self.weight.shape
+    def __init__(self, weight: Held, *biases: Held | None) -> None:
+        rows = weight[0].get_parameter(weight[1]).shape[0]
+        self._weights, self._biases = [weight], list(biases)
+        self.bias_rows = [rows // max(len(biases), 1)] * len(biases)
+        self.out_features, self.in_features = rows, self.weight.shape[1]
 
     @property
     def holders(self) -> list[nn.Module]:
         """The modules that hold its weight and the parts of its bias."""
-        return [module for module, _ in (self._weight, *filter(None, self._biases))]
+        return [module for module, _ in (*self._weights, *filter(None, self._biases))]
 
     @property
-    def weight(self) -> nn.Parameter:
-        """``(out, in)``, as the module holds it now."""
-        return getattr(*self._weight)
+    def weights(self) -> list[nn.Parameter]:
+        """The parts of its weight along the output, as the modules hold them now."""
+        return [getattr(*part) for part in self._weights]
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of each part of its weight."""
+        return [weight.shape[0] for weight in self.weights]
+
+    @property
+    def weight(self) -> Tensor:
+        """``(out, in)``; a parameter where it has one part."""
+        parts = self.weights
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @property
     def biases(self) -> tuple[nn.Parameter | None, ...]:
@@ -40,16 +56,32 @@ class StatedLinear:
         """The whole bias ``(out,)``, None where it has none."""
         if all(part is None for part in self.biases):
             return None
-        zeros = self.weight.new_zeros(self.out_features // len(self.biases))
-        return torch.cat([zeros if part is None else part for part in self.biases])
+        new_zeros = self.weights[0].new_zeros
+        parts = zip(self.biases, self.bias_rows, strict=True)
+        return torch.cat([new_zeros(rows) if part is None else part for part, rows in parts])
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Weight and parts of the bias that exist."""
-        yield self.weight
+        """Weights and parts of the bias that exist."""
+        yield from self.weights
         yield from (part for part in self.biases if part is not None)
+
+
+class StackedLinear(StatedLinear):
+    """Several linears with one input as one: queries, keys and values apart, or the two halves of a gated MLP.
+
+    Args:
+        *linears: In the order of the rows.
+    """
+
+    def __init__(self, *linears: nn.Linear) -> None:
+        self.linears: Sequence[nn.Linear] = linears
+        self._weights = [(linear, "weight") for linear in linears]
+        self._biases = [(linear, "bias") if linear.bias is not None else None for linear in linears]
+        self.bias_rows = self.rows
+        self.out_features, self.in_features = sum(self.rows), linears[0].weight.shape[1]
 
 
 def bias_size(module: nn.Module | StatedLinear) -> int:
     """How many numbers the bias of a linear, convolution or norm has as parameters."""
     parts = module.biases if isinstance(module, StatedLinear) else (getattr(module, "bias", None),)
-    return sum(part.numel() for part in parts if part is not None)
+    return sum(part.numel() for part in parts if isinstance(part, nn.Parameter))

@@ -6,15 +6,35 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vpeft.core.backbones.find import require_plain
-from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.block import Block
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.windows import WindowBlock
 from vpeft.errors import UserError
-from vpeft.registry import HOSTS
+from vpeft.registry import BLOCKS, HOSTS
 
 
+@BLOCKS.register_module(name="mmaction.SwinTransformerBlock3D")
 class VideoSwinBlock(WindowBlock):
     """``SwinTransformerBlock3D``: windows in time and space; its maps ``(B, T, H, W, C)`` are streams inside."""
+
+    site_targets = ("mmaction.models.backbones.swin.SwinTransformerBlock3D",)
+    site_parts = {"attn": ("{0}.WindowAttention3D",), "mlp": ("{0}.Mlp",)}
+
+    @staticmethod
+    def site_heads(block: nn.Module) -> int:
+        return block.num_heads
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module]:
+        return {
+            "norm1": block.norm1,
+            "qkv": block.attn.qkv,
+            "proj": block.attn.proj,
+            "norm2": block.norm2,
+            "fc1": block.mlp.fc1,
+            "act": block.mlp.act,
+            "fc2": block.mlp.fc2,
+        }
 
     def site_norm1(self, x: Tensor) -> Tensor:
         return self.norm1(x)
@@ -61,32 +81,19 @@ class VideoSwinBlock(WindowBlock):
 class VideoSwin(Host):
     """mmaction2 ``SwinTransformer3D``; its merging halves height and width and leaves the frames."""
 
-    target = "mmaction.models.backbones.swin.SwinTransformer3D"
-    block_target = "mmaction.models.backbones.swin.SwinTransformerBlock3D"
-    block_mixin = VideoSwinBlock
+    targets = ("mmaction.models.backbones.swin.SwinTransformer3D",)
 
     def describe(self) -> None:
         backbone = self.backbone
         for stage, layer in enumerate(backbone.layers):
-            for position, module in enumerate(layer.blocks):
-                where = f"layers.{stage}.blocks.{position}"
-                require_plain(module, self.block_target, where)
-                require_plain(module.attn, "mmaction.models.backbones.swin.WindowAttention3D", f"{where}.attn")
-                require_plain(module.mlp, "mmaction.models.backbones.swin.Mlp", f"{where}.mlp")
-                dim, hidden = module.embed_dims, module.mlp.fc1.out_features
-                self.blocks.append(Block(module, len(self.blocks), stage, dim, module.num_heads, hidden))
+            self.add_blocks(layer.blocks, f"layers.{stage}.blocks", stage)
         if backbone.out_after_downsample:
             raise UserError("outputs behind the merging (out_after_downsample=True) are not stated by this host.")
-        projection = backbone.patch_embed.proj
-        tubelet, *self.patch_size = projection.kernel_size
-        self.in_channels = projection.in_channels * tubelet
-        self.channels_first = {"patch_embed"}
+        self.embeds(backbone.patch_embed.proj, backbone.patch_embed)
         self.flat_stream = False
         self.outputs = [self.last_block(f"norm.{i}").index for i in sorted(backbone.out_indices)]
         self.pools_map = len(self.outputs) == 1
-        self.modules["patch_embed"] = projection
-        if backbone.patch_embed.norm is not None:
-            self.modules["patch_norm"] = backbone.patch_embed.norm
+        self.add_sites(patch_norm=backbone.patch_embed.norm)
         for stage, layer in enumerate(backbone.layers):
             if layer.downsample is not None:
                 self.modules[f"downsample{stage + 1}.norm"] = layer.downsample.norm
@@ -94,18 +101,6 @@ class VideoSwin(Host):
         for i in backbone.out_indices:
             norm = getattr(backbone, f"norm{i}")
             (self.identities if isinstance(norm, nn.Identity) else self.modules)[f"norm.{i}"] = norm
-
-    def block_modules(self, block: Block) -> dict[str, nn.Module]:
-        module = block.module
-        return {
-            "norm1": module.norm1,
-            "qkv": module.attn.qkv,
-            "proj": module.attn.proj,
-            "norm2": module.norm2,
-            "fc1": module.mlp.fc1,
-            "act": module.mlp.act,
-            "fc2": module.mlp.fc2,
-        }
 
     def map_size(self, inputs: Tensor, embedded: Tensor) -> tuple[int, ...]:
         return tuple(embedded.shape[2:])

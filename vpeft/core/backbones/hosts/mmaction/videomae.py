@@ -7,14 +7,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteBlock
-from vpeft.core.backbones.find import require_plain
-from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
-from vpeft.registry import HOSTS
+from vpeft.registry import BLOCKS, HOSTS
 
 
+@BLOCKS.register_module(name="mmaction.Block")
 class VideoMAEBlock(SiteBlock):
     """``Block``: the weights of qkv are used without calling it, with biases of queries and values apart."""
+
+    site_targets = ("mmaction.models.backbones.vit_mae.Block",)
+    site_parts = {"attn": ("{0}.Attention",), "mlp": ("mmcv.cnn.bricks.transformer.FFN",)}
+    free_keys = True
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module | StatedLinear]:
+        attn = block.attn
+        biased = hasattr(attn, "q_bias")
+        return {
+            "norm1": block.norm1,
+            "qkv": StatedLinear((attn.qkv, "weight"), (attn, "q_bias"), None, (attn, "v_bias")) if biased else attn.qkv,
+            "proj": attn.proj,
+            "norm2": block.norm2,
+            "fc1": block.mlp.layers[0][0],
+            "act": block.mlp.layers[0][1],
+            "fc2": block.mlp.layers[1],
+        }
+
+    @staticmethod
+    def site_scales(block: nn.Module) -> tuple[nn.Parameter | None, nn.Parameter | None]:
+        return getattr(block, "gamma_1", None), getattr(block, "gamma_2", None)
 
     def site_norm1(self, x: Tensor) -> Tensor:
         return self.norm1(x)
@@ -63,49 +85,22 @@ class VideoMAEBlock(SiteBlock):
 class VideoMAE(Host):
     """mmaction2 ``VisionTransformer``; a clip ``(B, 3, T, H, W)`` is a map of tubelets."""
 
-    target = "mmaction.models.backbones.vit_mae.VisionTransformer"
-    block_target = "mmaction.models.backbones.vit_mae.Block"
-    block_mixin = VideoMAEBlock
+    targets = ("mmaction.models.backbones.vit_mae.VisionTransformer",)
 
     def describe(self) -> None:
         backbone = self.backbone
-        for index, block in enumerate(backbone.blocks):
-            where = f"blocks.{index}"
-            require_plain(block, self.block_target, where)
-            require_plain(block.attn, "mmaction.models.backbones.vit_mae.Attention", f"{where}.attn")
-            require_plain(block.mlp, "mmcv.cnn.bricks.transformer.FFN", f"{where}.mlp")
-            attn, hidden = block.attn, block.mlp.feedforward_channels
-            self.blocks.append(Block(block, index, 0, attn.embed_dims, attn.num_heads, hidden))
-            self.special |= {f"{where}.{name}": "layer_scale" for name in ("gamma_1", "gamma_2")}
-            self.special |= {f"{where}.attn.{name}": "bias" for name in ("q_bias", "v_bias")}
-        projection = backbone.patch_embed.projection
-        tubelet, *self.patch_size = projection.kernel_size
-        self.in_channels = projection.in_channels * tubelet
-        self.channels_first = {"patch_embed"}
-        self.special["pos_embed"] = "pos_embed"
-        self.modules["patch_embed"] = projection
+        self.add_blocks(backbone.blocks, "blocks")
+        self.embeds(backbone.patch_embed.projection, backbone.patch_embed)
+        if "pos_embed" in backbone._parameters:
+            self.positions("pos_embed", 0)
+        else:
+            self.special["pos_embed"] = "pos_embed"
         self.reads_map = backbone.return_feat_map
         self.pools_map = backbone.fc_norm is not None and not self.reads_map
         places = self.identities if isinstance(backbone.norm, nn.Identity) else self.modules
         places["norm.0"] = backbone.norm
         if backbone.fc_norm is not None:
             self.modules["pool_norm"] = backbone.fc_norm
-
-    def block_modules(self, block: Block) -> dict[str, nn.Module | StatedLinear]:
-        module, attn = block.module, block.module.attn
-        stated = StatedLinear((attn.qkv, "weight"), (attn, "q_bias"), None, (attn, "v_bias"))
-        return {
-            "norm1": module.norm1,
-            "qkv": stated if hasattr(attn, "q_bias") else attn.qkv,
-            "proj": attn.proj,
-            "norm2": module.norm2,
-            "fc1": module.mlp.layers[0][0],
-            "act": module.mlp.layers[0][1],
-            "fc2": module.mlp.layers[1],
-        }
-
-    def block_scales(self, block: Block) -> tuple[nn.Parameter | None, nn.Parameter | None]:
-        return getattr(block.module, "gamma_1", None), getattr(block.module, "gamma_2", None)
 
     def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, int]]) -> tuple[int, ...]:
         kernel = self.modules["patch_embed"].kernel_size

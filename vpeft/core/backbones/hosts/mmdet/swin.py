@@ -10,14 +10,22 @@ from torch.utils.checkpoint import checkpoint
 
 from vpeft.core.backbones.hosts.mmpretrain.swin import MMPretrainSwin, SwinBlock
 from vpeft.core.backbones.windows import partition
-from vpeft.registry import HOSTS
+from vpeft.registry import BLOCKS, HOSTS
 
 #: Added to the score of two tokens that a shift has brought together.
 APART = -100.0
 
 
+@BLOCKS.register_module(name="mmdet.SwinBlock")
 class DenseSwinBlock(SwinBlock):
     """``SwinBlock`` of mmdet and mmseg: it pads a map of any size, and keeps its shift on small ones."""
+
+    site_targets = ("mmdet.models.backbones.swin.SwinBlock", "mmseg.models.backbones.swin.SwinBlock")
+    site_parts = {
+        "attn": ("{0}.ShiftWindowMSA",),
+        "attn.w_msa": ("{0}.WindowMSA",),
+        "ffn": ("mmcv.cnn.bricks.transformer.FFN",),
+    }
 
     def site_window_size(self, extents: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return (self.attn.window_size,) * 2, (self.attn.shift_size,) * 2
@@ -53,10 +61,7 @@ def shift_mask(padded: tuple[int, int], window: int, shift: int, device: torch.d
 class MMDetSwin(MMPretrainSwin):
     """mmdet ``SwinTransformer``; its outputs are maps for a neck or dense head."""
 
-    target = "mmdet.models.backbones.swin.SwinTransformer"
-    block_target = "mmdet.models.backbones.swin.SwinBlock"
-    block_mixin = DenseSwinBlock
-    attention_targets = ("mmdet.models.backbones.swin.ShiftWindowMSA", "mmdet.models.backbones.swin.WindowMSA")
+    targets = ("mmdet.models.backbones.swin.SwinTransformer",)
 
     def describe(self) -> None:
         super().describe()

@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vpeft.core.backbones.find import require_plain
-from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.block import Block
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.windows import WindowBlock
 from vpeft.errors import UserError
-from vpeft.registry import HOSTS
+from vpeft.registry import BLOCKS, HOSTS
 
 
+@BLOCKS.register_module(name="mmpretrain.SwinBlock")
 class SwinBlock(WindowBlock):
     """``SwinBlock`` with ``ShiftWindowMSA`` and ``WindowMSA``."""
+
+    site_targets = ("mmpretrain.models.backbones.swin_transformer.SwinBlock",)
+    site_parts = {
+        "attn": ("mmpretrain.models.utils.attention.ShiftWindowMSA",),
+        "attn.w_msa": ("mmpretrain.models.utils.attention.WindowMSA",),
+        "ffn": ("mmcv.cnn.bricks.transformer.FFN",),
+    }
+
+    @staticmethod
+    def site_heads(block: nn.Module) -> int:
+        return block.attn.w_msa.num_heads
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module]:
+        return {
+            "norm1": block.norm1,
+            "qkv": block.attn.w_msa.qkv,
+            "proj": block.attn.w_msa.proj,
+            "norm2": block.norm2,
+            "fc1": block.ffn.layers[0][0],
+            "act": block.ffn.layers[0][1],
+            "fc2": block.ffn.layers[1],
+        }
+
+    @staticmethod
+    def site_scales(block: nn.Module) -> tuple[nn.Module | None, nn.Module | None]:
+        scale = getattr(block.ffn, "gamma2", None)
+        return None, None if isinstance(scale, nn.Identity) else scale
 
     def site_norm1(self, x: Tensor) -> Tensor:
         return self.norm1(x)
@@ -65,63 +92,27 @@ class SwinBlock(WindowBlock):
 class MMPretrainSwin(Host):
     """mmpretrain ``SwinTransformer``."""
 
-    target = "mmpretrain.models.backbones.swin_transformer.SwinTransformer"
-    block_target = "mmpretrain.models.backbones.swin_transformer.SwinBlock"
-    block_mixin = SwinBlock
-    #: Full names of the shifting attention and of the one inside its windows.
-    attention_targets: ClassVar[tuple[str, str]] = (
-        "mmpretrain.models.utils.attention.ShiftWindowMSA",
-        "mmpretrain.models.utils.attention.WindowMSA",
-    )
+    targets = ("mmpretrain.models.backbones.swin_transformer.SwinTransformer",)
 
     def describe(self) -> None:
         backbone = self.backbone
         for stage, sequence in enumerate(backbone.stages):
-            for position, module in enumerate(sequence.blocks):
-                where = f"stages.{stage}.blocks.{position}"
-                require_plain(module, self.block_target, where)
-                require_plain(module.attn, self.attention_targets[0], f"{where}.attn")
-                require_plain(module.attn.w_msa, self.attention_targets[1], f"{where}.attn.w_msa")
-                require_plain(module.ffn, "mmcv.cnn.bricks.transformer.FFN", f"{where}.ffn")
-                heads, hidden = module.attn.w_msa.num_heads, module.ffn.feedforward_channels
-                dim = module.ffn.embed_dims
-                self.blocks.append(Block(module, len(self.blocks), stage, dim, heads, hidden))
-        projection = backbone.patch_embed.projection
-        self.patch_size = tuple(projection.kernel_size)
-        self.in_channels = projection.in_channels
-        self.channels_first = {"patch_embed"}
-        self.outputs = [self.last_block(f"norm.{i}").index for i in sorted(backbone.out_indices)]
-        self.pools_map = len(self.outputs) == 1
-        self.reads_map = not self.pools_map
-        self.special = {"absolute_pos_embed": "pos_embed"}
-        self.modules["patch_embed"] = projection
-        if backbone.patch_embed.norm is not None:
-            self.modules["patch_norm"] = backbone.patch_embed.norm
-        for stage, sequence in enumerate(backbone.stages):
+            self.add_blocks(sequence.blocks, f"stages.{stage}.blocks", stage)
             if sequence.downsample is not None:
                 if sequence.downsample.norm is not None:
                     self.modules[f"downsample{stage + 1}.norm"] = sequence.downsample.norm
                 self.modules[f"downsample{stage + 1}.reduction"] = sequence.downsample.reduction
+        self.embeds(backbone.patch_embed.projection, backbone.patch_embed)
+        self.outputs = [self.last_block(f"norm.{i}").index for i in sorted(backbone.out_indices)]
+        self.pools_map = len(self.outputs) == 1
+        self.reads_map = not self.pools_map
+        if getattr(backbone, "use_abs_pos_embed", False):
+            self.positions("absolute_pos_embed", 0)
+        self.add_sites(patch_norm=backbone.patch_embed.norm)
         for i in backbone.out_indices:
             norm = getattr(backbone, f"norm{i}")
             if not isinstance(norm, nn.Identity):
                 self.modules[f"norm.{i}"] = norm
-
-    def block_modules(self, block: Block) -> dict[str, nn.Module]:
-        module = block.module
-        return {
-            "norm1": module.norm1,
-            "qkv": module.attn.w_msa.qkv,
-            "proj": module.attn.w_msa.proj,
-            "norm2": module.norm2,
-            "fc1": module.ffn.layers[0][0],
-            "act": module.ffn.layers[0][1],
-            "fc2": module.ffn.layers[1],
-        }
-
-    def block_scales(self, block: Block) -> tuple[nn.Module | None, nn.Module | None]:
-        scale = block.module.ffn.gamma2
-        return None, None if isinstance(scale, nn.Identity) else scale
 
     def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, int]]) -> tuple[int, int]:
         return embedded[1]

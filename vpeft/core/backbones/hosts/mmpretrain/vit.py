@@ -5,14 +5,45 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteBlock
-from vpeft.core.backbones.find import require_plain
-from vpeft.core.backbones.host import Block, Host
-from vpeft.errors import UserError
-from vpeft.registry import HOSTS
+from vpeft.core.backbones.host import Host
+from vpeft.registry import BLOCKS, HOSTS
 
 
+@BLOCKS.register_module(name="mmpretrain.TransformerEncoderLayer")
 class ViTBlock(SiteBlock):
     """``TransformerEncoderLayer``: DropPath sits inside ``attn`` and ``ffn``, the second residual inside ``ffn``."""
+
+    site_targets = ("mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer",)
+    site_parts = {
+        "attn": ("mmpretrain.models.utils.attention.MultiheadAttention",),
+        "ffn": ("mmcv.cnn.bricks.transformer.FFN",),
+    }
+
+    @staticmethod
+    def site_refuses(block: nn.Module) -> str | None:
+        if block.attn.v_shortcut or block.ffn.num_fcs != 2:
+            return (
+                "a value shortcut (v_shortcut=True) or an MLP of other than two linears "
+                f"(num_fcs={block.ffn.num_fcs}) is not re-stated by this host."
+            )
+        return None
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module]:
+        return {
+            "norm1": block.ln1,
+            "qkv": block.attn.qkv,
+            "proj": block.attn.proj,
+            "norm2": block.ln2,
+            "fc1": block.ffn.layers[0][0],
+            "act": block.ffn.layers[0][1],
+            "fc2": block.ffn.layers[1],
+        }
+
+    @staticmethod
+    def site_scales(block: nn.Module) -> tuple[nn.Module | None, nn.Module | None]:
+        scales = (block.attn.gamma1, block.ffn.gamma2)
+        return tuple(None if isinstance(scale, nn.Identity) else scale for scale in scales)
 
     def site_norm1(self, x: Tensor) -> Tensor:
         return self.ln1(x)
@@ -52,58 +83,23 @@ class ViTBlock(SiteBlock):
 class MMPretrainViT(Host):
     """mmpretrain ``VisionTransformer``."""
 
-    target = "mmpretrain.models.backbones.vision_transformer.VisionTransformer"
-    block_target = "mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer"
-    block_mixin = ViTBlock
+    targets = ("mmpretrain.models.backbones.vision_transformer.VisionTransformer",)
 
     def describe(self) -> None:
         backbone = self.backbone
-        for index, layer in enumerate(backbone.layers):
-            require_plain(layer, self.block_target, f"layers.{index}")
-            require_plain(layer.attn, "mmpretrain.models.utils.attention.MultiheadAttention", f"layers.{index}.attn")
-            require_plain(layer.ffn, "mmcv.cnn.bricks.transformer.FFN", f"layers.{index}.ffn")
-            if layer.attn.v_shortcut or layer.ffn.num_fcs != 2:
-                raise UserError(
-                    f"layers.{index}: a value shortcut (v_shortcut=True) or an MLP of other than two linears "
-                    f"(num_fcs={layer.ffn.num_fcs}) is not re-stated by this host."
-                )
-            self.blocks.append(
-                Block(layer, index, 0, layer.embed_dims, layer.attn.num_heads, layer.ffn.feedforward_channels)
-            )
+        self.add_blocks(backbone.layers, "layers")
+        self.embeds(backbone.patch_embed.projection, backbone.patch_embed)
         self.prefix = backbone.num_extra_tokens
-        projection = backbone.patch_embed.projection
-        self.patch_size = tuple(projection.kernel_size)
-        self.in_channels = projection.in_channels
-        self.channels_first = {"patch_embed"}
-        self.special = {"pos_embed": "pos_embed", "cls_token": "cls_token"}
-        self.modules["patch_embed"] = projection
-        if backbone.patch_embed.norm is not None:
-            self.modules["patch_norm"] = backbone.patch_embed.norm
-        if not isinstance(backbone.pre_norm, nn.Identity):
-            self.modules["pre_norm"] = backbone.pre_norm
+        self.special = {"cls_token": "cls_token"}
+        if backbone.pos_embed is not None:
+            self.positions("pos_embed", self.prefix)
+        self.add_sites(patch_norm=backbone.patch_embed.norm, pre_norm=backbone.pre_norm)
         if backbone.final_norm:
             self.modules["norm.0"] = backbone.ln1
         self.outputs = sorted(i % len(backbone.layers) for i in backbone.out_indices)
         self.reads_map = backbone.out_type == "featmap"
         if backbone.out_type == "avg_featmap":
             self.modules["pool_norm"] = backbone.ln2
-
-    def block_modules(self, block: Block) -> dict[str, nn.Module]:
-        layer = block.module
-        fc1, act = layer.ffn.layers[0][0], layer.ffn.layers[0][1]
-        return {
-            "norm1": layer.ln1,
-            "qkv": layer.attn.qkv,
-            "proj": layer.attn.proj,
-            "norm2": layer.ln2,
-            "fc1": fc1,
-            "act": act,
-            "fc2": layer.ffn.layers[1],
-        }
-
-    def block_scales(self, block: Block) -> tuple[nn.Module | None, nn.Module | None]:
-        scales = (block.module.attn.gamma1, block.module.ffn.gamma2)
-        return tuple(None if isinstance(scale, nn.Identity) else scale for scale in scales)
 
     def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, int]]) -> tuple[int, int]:
         return embedded[1]

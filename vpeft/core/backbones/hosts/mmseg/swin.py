@@ -10,6 +10,4 @@ from vpeft.registry import HOSTS
 class MMSegSwin(MMDetSwin):
     """mmseg ``SwinTransformer``; its outputs are maps for a decode head."""
 
-    target = "mmseg.models.backbones.swin.SwinTransformer"
-    block_target = "mmseg.models.backbones.swin.SwinBlock"
-    attention_targets = ("mmseg.models.backbones.swin.ShiftWindowMSA", "mmseg.models.backbones.swin.WindowMSA")
+    targets = ("mmseg.models.backbones.swin.SwinTransformer",)

@@ -10,15 +10,46 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vpeft.core.backbones.block_forward import SiteBlock
-from vpeft.core.backbones.find import require_plain
-from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
-from vpeft.errors import UserError
-from vpeft.registry import HOSTS
+from vpeft.registry import BLOCKS, HOSTS
 
 
+@BLOCKS.register_module(name="mmseg.TransformerEncoderLayer")
 class MMSegViTBlock(SiteBlock):
     """``TransformerEncoderLayer``: torch's attention reads its weights itself, and works on tokens before images."""
+
+    site_targets = ("mmseg.models.backbones.vit.TransformerEncoderLayer",)
+    site_parts = {
+        "attn": ("mmcv.cnn.bricks.transformer.MultiheadAttention",),
+        "attn.attn": ("torch.nn.modules.activation.MultiheadAttention",),
+        "ffn": ("mmcv.cnn.bricks.transformer.FFN",),
+    }
+
+    @staticmethod
+    def site_refuses(block: nn.Module) -> str | None:
+        if block.ffn.num_fcs != 2:
+            return f"an MLP of other than two linears (num_fcs={block.ffn.num_fcs}) is not re-stated."
+        return None
+
+    @staticmethod
+    def site_heads(block: nn.Module) -> int:
+        return block.attn.attn.num_heads
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module | StatedLinear]:
+        attn = block.attn.attn
+        bias = () if attn.in_proj_bias is None else ((attn, "in_proj_bias"),)
+        out_bias = () if attn.out_proj.bias is None else ((attn.out_proj, "bias"),)
+        return {
+            "norm1": block.norm1,
+            "qkv": StatedLinear((attn, "in_proj_weight"), *bias),
+            "proj": StatedLinear((attn.out_proj, "weight"), *out_bias),
+            "norm2": block.norm2,
+            "fc1": block.ffn.layers[0][0],
+            "act": block.ffn.layers[0][1],
+            "fc2": block.ffn.layers[1],
+        }
 
     def site_norm1(self, x: Tensor) -> Tensor:
         return self.norm1(x)
@@ -32,7 +63,7 @@ class MMSegViTBlock(SiteBlock):
             if site.placed(*site.allowed)
             else self.site_qkv(x)
         )
-        q, k, v, _ = self.site_core(*(self.site_heads(t) for t in (q, k, v)), x)
+        q, k, v, _ = self.site_core(*(self.site_split(t) for t in (q, k, v)), x)
         batch, heads = q.shape[:2]
         q, k, v = (t.flatten(0, 1) for t in (q, k, v))
         weights = self.site_scores(q, k).softmax(dim=-1)
@@ -44,7 +75,7 @@ class MMSegViTBlock(SiteBlock):
     def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
         return q * math.sqrt(1.0 / self.attn.attn.head_dim) @ k.transpose(-2, -1)
 
-    def site_heads(self, t: Tensor) -> Tensor:
+    def site_split(self, t: Tensor) -> Tensor:
         """``(B, tokens, C)`` to ``(B, heads, tokens, head width)``, tokens before images on the way."""
         batch, tokens, _ = t.shape
         heads = self.attn.attn.num_heads
@@ -87,54 +118,22 @@ class MMSegViTBlock(SiteBlock):
 class MMSegViT(Host):
     """mmseg ``VisionTransformer``; its outputs are maps for a decode head, one for each of its ``out_indices``."""
 
-    target = "mmseg.models.backbones.vit.VisionTransformer"
-    block_target = "mmseg.models.backbones.vit.TransformerEncoderLayer"
-    block_mixin = MMSegViTBlock
+    targets = ("mmseg.models.backbones.vit.VisionTransformer",)
 
     def describe(self) -> None:
         backbone = self.backbone
-        for index, layer in enumerate(backbone.layers):
-            where = f"layers.{index}"
-            require_plain(layer, self.block_target, where)
-            require_plain(layer.attn, "mmcv.cnn.bricks.transformer.MultiheadAttention", f"{where}.attn")
-            require_plain(layer.attn.attn, "torch.nn.modules.activation.MultiheadAttention", f"{where}.attn.attn")
-            require_plain(layer.ffn, "mmcv.cnn.bricks.transformer.FFN", f"{where}.ffn")
-            if layer.ffn.num_fcs != 2:
-                raise UserError(
-                    f"{where}: an MLP of other than two linears (num_fcs={layer.ffn.num_fcs}) is not re-stated."
-                )
-            attn, hidden = layer.attn.attn, layer.ffn.feedforward_channels
-            self.blocks.append(Block(layer, index, 0, attn.embed_dim, attn.num_heads, hidden))
-            self.special[f"{where}.attn.attn.in_proj_weight"] = "weight"
-            self.special[f"{where}.attn.attn.in_proj_bias"] = "bias"
-        projection = backbone.patch_embed.projection
-        self.patch_size = tuple(projection.kernel_size)
-        self.in_channels = projection.in_channels
-        self.channels_first = {"patch_embed"}
+        self.add_blocks(backbone.layers, "layers")
+        self.embeds(backbone.patch_embed.projection, backbone.patch_embed)
         self.prefix = int(backbone.with_cls_token)
         self.reads_map = True
         self.outputs = sorted(i % len(backbone.layers) for i in backbone.out_indices)
-        self.special |= {"pos_embed": "pos_embed", "cls_token": "cls_token"}
-        self.modules["patch_embed"] = projection
-        if backbone.patch_embed.norm is not None:
-            self.modules["patch_norm"] = backbone.patch_embed.norm
+        self.special = {"cls_token": "cls_token"}
+        self.positions("pos_embed", self.prefix)
+        self.add_sites(patch_norm=backbone.patch_embed.norm)
         if backbone.pre_norm:
             self.modules["pre_norm"] = backbone.pre_ln
         if backbone.final_norm:
             self.modules["norm.0"] = backbone.norm1
-
-    def block_modules(self, block: Block) -> dict[str, nn.Module]:
-        layer = block.module
-        attn = layer.attn.attn
-        return {
-            "norm1": layer.norm1,
-            "qkv": StatedLinear((attn, "in_proj_weight"), (attn, "in_proj_bias")),
-            "proj": StatedLinear((attn.out_proj, "weight"), (attn.out_proj, "bias")),
-            "norm2": layer.norm2,
-            "fc1": layer.ffn.layers[0][0],
-            "act": layer.ffn.layers[0][1],
-            "fc2": layer.ffn.layers[1],
-        }
 
     def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, int]]) -> tuple[int, int]:
         return embedded[1]

@@ -8,16 +8,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpeft.core.backbones.block import require_plain
 from vpeft.core.backbones.block_forward import SiteBlock
-from vpeft.core.backbones.find import require_plain
-from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.hosts.timm.resizing import TimmBackbone
 from vpeft.core.backbones.windows import gather, pad_bias, spread
-from vpeft.registry import HOSTS
+from vpeft.registry import BLOCKS, HOSTS
 
 
+@BLOCKS.register_module(name="timm.SwinTransformerBlock")
 class TimmSwinBlock(SiteBlock):
     """``SwinTransformerBlock`` with ``WindowAttention``; its channels-last maps are streams inside the block."""
+
+    site_targets = ("timm.models.swin_transformer.SwinTransformerBlock",)
+    site_parts = {"attn": ("timm.models.swin_transformer.WindowAttention",), "mlp": ("timm.layers.mlp.Mlp",)}
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module]:
+        return {
+            "norm1": block.norm1,
+            "qkv": block.attn.qkv,
+            "proj": block.attn.proj,
+            "norm2": block.norm2,
+            "fc1": block.mlp.fc1,
+            "act": block.mlp.act,
+            "fc2": block.mlp.fc2,
+        }
 
     def site_norm1(self, x: Tensor) -> Tensor:
         return self.norm1(x)
@@ -115,48 +131,21 @@ class TimmSwinBlock(SiteBlock):
 class TimmSwin(Host):
     """timm ``SwinTransformer``."""
 
-    target = "timm.models.swin_transformer.SwinTransformer"
-    block_target = "timm.models.swin_transformer.SwinTransformerBlock"
-    block_mixin = TimmSwinBlock
+    targets = ("timm.models.swin_transformer.SwinTransformer",)
     backbone_mixin = TimmBackbone
 
     def describe(self) -> None:
         backbone = self.backbone
         for stage, sequence in enumerate(backbone.layers):
-            for position, module in enumerate(sequence.blocks):
-                where = f"layers.{stage}.blocks.{position}"
-                require_plain(module, self.block_target, where)
-                require_plain(module.attn, "timm.models.swin_transformer.WindowAttention", f"{where}.attn")
-                require_plain(module.mlp, "timm.layers.mlp.Mlp", f"{where}.mlp")
-                hidden = module.mlp.fc1.out_features
-                self.blocks.append(Block(module, len(self.blocks), stage, module.dim, module.attn.num_heads, hidden))
-        require_plain(backbone.patch_embed, "timm.layers.patch_embed.PatchEmbed", "patch_embed")
-        projection = backbone.patch_embed.proj
-        self.patch_size = tuple(projection.kernel_size)
-        self.in_channels = projection.in_channels
-        self.channels_first = {"patch_embed"}
-        self.pools_map = True
-        self.flat_stream = False
-        self.modules["patch_embed"] = projection
-        if not isinstance(backbone.patch_embed.norm, nn.Identity):
-            self.modules["patch_norm"] = backbone.patch_embed.norm
-        for stage, sequence in enumerate(backbone.layers):
+            self.add_blocks(sequence.blocks, f"layers.{stage}.blocks", stage)
             if not isinstance(sequence.downsample, nn.Identity):
                 self.modules[f"downsample{stage}.norm"] = sequence.downsample.norm
                 self.modules[f"downsample{stage}.reduction"] = sequence.downsample.reduction
-        self.modules["norm.0"] = backbone.norm
-
-    def block_modules(self, block: Block) -> dict[str, nn.Module]:
-        module = block.module
-        return {
-            "norm1": module.norm1,
-            "qkv": module.attn.qkv,
-            "proj": module.attn.proj,
-            "norm2": module.norm2,
-            "fc1": module.mlp.fc1,
-            "act": module.mlp.act,
-            "fc2": module.mlp.fc2,
-        }
+        require_plain(backbone.patch_embed, "timm.layers.patch_embed.PatchEmbed", "patch_embed")
+        self.embeds(backbone.patch_embed.proj, backbone.patch_embed)
+        self.pools_map = True
+        self.flat_stream = False
+        self.add_sites(patch_norm=backbone.patch_embed.norm, norm_0=backbone.norm)
 
     def map_size(self, inputs: Tensor, embedded: Tensor) -> tuple[int, int]:
         return tuple(embedded.shape[1:3])

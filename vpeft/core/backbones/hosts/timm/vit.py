@@ -6,16 +6,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpeft.core.backbones.block import require_plain
 from vpeft.core.backbones.block_forward import SiteBlock
-from vpeft.core.backbones.find import require_plain
-from vpeft.core.backbones.host import Block, Host
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.hosts.timm.resizing import TimmBackbone
 from vpeft.errors import UserError
-from vpeft.registry import HOSTS
+from vpeft.registry import BLOCKS, HOSTS
 
 
+@BLOCKS.register_module(name="timm.Block")
 class TimmViTBlock(SiteBlock):
     """``Block`` with ``Attention``."""
+
+    site_targets = ("timm.models.vision_transformer.Block",)
+    site_parts = {"attn": ("timm.layers.attention.Attention",), "mlp": ("timm.layers.mlp.Mlp",)}
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module]:
+        return {
+            "norm1": block.norm1,
+            "qkv": block.attn.qkv,
+            "proj": block.attn.proj,
+            "norm2": block.norm2,
+            "fc1": block.mlp.fc1,
+            "act": block.mlp.act,
+            "fc2": block.mlp.fc2,
+        }
+
+    @staticmethod
+    def site_scales(block: nn.Module) -> tuple[nn.Module | None, nn.Module | None]:
+        return tuple(None if isinstance(scale, nn.Identity) else scale for scale in (block.ls1, block.ls2))
 
     def site_norm1(self, x: Tensor) -> Tensor:
         return self.norm1(x)
@@ -62,50 +82,24 @@ class TimmViTBlock(SiteBlock):
 class TimmViT(Host):
     """timm ``VisionTransformer``."""
 
-    target = "timm.models.vision_transformer.VisionTransformer"
-    block_target = "timm.models.vision_transformer.Block"
-    block_mixin = TimmViTBlock
+    targets = ("timm.models.vision_transformer.VisionTransformer",)
     backbone_mixin = TimmBackbone
 
     def describe(self) -> None:
         backbone = self.backbone
-        for index, block in enumerate(backbone.blocks):
-            require_plain(block, self.block_target, f"blocks.{index}")
-            require_plain(block.attn, "timm.layers.attention.Attention", f"blocks.{index}.attn")
-            require_plain(block.mlp, "timm.layers.mlp.Mlp", f"blocks.{index}.mlp")
-            dim, hidden = block.attn.qkv.in_features, block.mlp.fc1.out_features
-            self.blocks.append(Block(block, index, 0, dim, block.attn.num_heads, hidden))
+        self.add_blocks(backbone.blocks, "blocks")
         require_plain(backbone.patch_embed, "timm.layers.patch_embed.PatchEmbed", "patch_embed")
         if not isinstance(backbone.patch_drop, nn.Identity):
             raise UserError("patch dropout (patch_drop_rate > 0) takes tokens off the map: set it to 0.")
+        self.embeds(backbone.patch_embed.proj, backbone.patch_embed)
         self.prefix = backbone.num_prefix_tokens
-        projection = backbone.patch_embed.proj
-        self.patch_size = tuple(projection.kernel_size)
-        self.in_channels = projection.in_channels
-        self.channels_first = {"patch_embed"}
-        self.special = {"pos_embed": "pos_embed", "cls_token": "cls_token", "reg_token": "cls_token"}
-        self.modules["patch_embed"] = projection
-        norms = {"patch_norm": backbone.patch_embed.norm, "pre_norm": backbone.norm_pre}
-        norms |= {"norm.0": backbone.norm, "pool_norm": backbone.fc_norm}
-        self.modules.update({k: m for k, m in norms.items() if not isinstance(m, nn.Identity)})
+        self.special = {"cls_token": "cls_token", "reg_token": "cls_token"}
+        if backbone.pos_embed is not None:
+            self.positions("pos_embed", 0 if backbone.no_embed_class else self.prefix)
+        self.add_sites(patch_norm=backbone.patch_embed.norm, pre_norm=backbone.norm_pre)
+        self.add_sites(norm_0=backbone.norm, pool_norm=backbone.fc_norm)
         if "norm.0" not in self.modules:
             self.identities["norm.0"] = backbone.norm
-
-    def block_modules(self, block: Block) -> dict[str, nn.Module]:
-        module = block.module
-        return {
-            "norm1": module.norm1,
-            "qkv": module.attn.qkv,
-            "proj": module.attn.proj,
-            "norm2": module.norm2,
-            "fc1": module.mlp.fc1,
-            "act": module.mlp.act,
-            "fc2": module.mlp.fc2,
-        }
-
-    def block_scales(self, block: Block) -> tuple[nn.Module | None, nn.Module | None]:
-        scales = (block.module.ls1, block.module.ls2)
-        return tuple(None if isinstance(scale, nn.Identity) else scale for scale in scales)
 
     def map_size(self, inputs: Tensor, embedded: Tensor) -> tuple[int, int]:
         return self.backbone.patch_embed.dynamic_feat_size(torch.Size(inputs.shape[-2:]))

@@ -1,0 +1,224 @@
+"""Blocks as methods see them, and which block kind reads a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from vpeft.core.backbones.block_forward import SiteBlock, site_class
+from vpeft.core.backbones.sites.layout import TOKENS
+from vpeft.core.backbones.sites.passes import Passes
+from vpeft.core.backbones.sites.site import BRANCH_PLACEMENTS, Site
+from vpeft.core.backbones.sites.stated_linear import StatedLinear
+from vpeft.core.backbones.wrappers import held_name
+from vpeft.errors import UserError
+from vpeft.registry import BLOCKS
+
+if TYPE_CHECKING:
+    from vpeft.core.backbones.host import Host
+
+_STATE = ("peft_passes", "peft_index", "peft_sites")
+
+
+@dataclass
+class HostParam:
+    """An existing parameter of the base.
+
+    Attributes:
+        name: Its key inside the backbone.
+        param: The parameter.
+        role: ``weight | bias | norm_weight | norm_bias | layer_scale | rel_pos_bias | pos_embed | cls_token | other``,
+            by what it does (:mod:`vpeft.core.backbones.roles`), never by its name.
+        block: The block that holds it, or None.
+        site: The site whose module holds it, or None.
+    """
+
+    name: str
+    param: nn.Parameter
+    role: str
+    block: Block | None
+    site: str | None
+
+
+@dataclass
+class Block:
+    """One block as methods see it.
+
+    Attributes:
+        module: The backbone's own block.
+        kind: The mixin that re-states its forward.
+        index: Its place in the order of all blocks.
+        stage: Its stage (0 for a host without stages).
+        heads: Attention heads; 0 without attention.
+        dim: Width C of its stream.
+        dim_in: Width of the stream that enters it, where it is another one.
+        hidden: Width of the MLP's hidden layer, as its last linear reads it.
+        sites: Its sites by name.
+    """
+
+    module: nn.Module
+    kind: type[SiteBlock]
+    index: int
+    stage: int
+    heads: int = 0
+    dim: int = 0
+    dim_in: int = 0
+    hidden: int = 0
+    sites: dict[str, Site] = field(default_factory=dict, repr=False)
+    host: Host | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.heads = self.kind.site_heads(self.module)
+        modules = self.kind.site_modules(self.module)
+        self.dim, self.hidden = modules["fc2"].weight.shape[:2]
+        first = modules.get("norm1")
+        self.dim_in = self.dim if first is None or self.kind.norm_behind else first.weight.shape[0]
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Its residual units: ``attn`` where it has attention, and ``mlp``."""
+        return ("attn", "mlp") if "qkv" in self.sites else ("mlp",)
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether other tokens than those of the map may enter it."""
+        return self.sites["block"].layout.tokens and "qkv" in self.sites
+
+    def linears(self, *names: str) -> Iterator[tuple[str, nn.Module | StatedLinear]]:
+        """Those of the named sites that it has, with their modules."""
+        yield from ((name, self.sites[name].module) for name in names if name in self.sites)
+
+    def size(self, site: str) -> tuple[int, int]:
+        """Inputs and outputs of the linear of a site."""
+        out, into = self.sites[site].module.weight.shape[:2]
+        return into, out
+
+    def rows(self, name: str) -> tuple[int, int]:
+        """First and last row (exclusive) of ``q``, ``k`` or ``v`` among the outputs of the site ``qkv``."""
+        module = self.sites["qkv"].module
+        rows = module.rows if isinstance(module, StatedLinear) else [module.weight.shape[0]]
+        if len(rows) == 1:
+            rows = [rows[0] // 3] * 3
+        elif len(rows) == 2:  # queries, and keys with values
+            rows = [rows[0], rows[1] // 2, rows[1] // 2]
+        number = "qkv".index(name)
+        return sum(rows[:number]), sum(rows[: number + 1])
+
+    def place(self, site: str, placement: str, module: nn.Module, name: str) -> None:
+        """Put ``module`` at ``site``; its parameters get the key ``<block>.peft.<method>.<name>``."""
+        self.host.place(site, placement, module, name, block=self)
+
+    def placed(self, method: str) -> nn.ModuleDict:
+        """The modules of a method at this block, by name."""
+        return self.module.peft[method]
+
+    # Taken over by a host -------------------------------------------------------------------------------------------
+
+    def make_sites(self, passes: Passes) -> None:
+        """Make its sites, with nothing placed."""
+        stream, inside = self.kind.site_layouts(self.module)
+        make = partial(Site, passes=passes, index=self.index)
+        self.sites = sites = {}
+        for name, module in self.kind.site_modules(self.module).items():
+            convolves = isinstance(module, nn.modules.conv._ConvNd)
+            pointwise = convolves and set(module.kernel_size) == set(module.stride) == {1}
+            layout = TOKENS if module is not None else inside
+            sites[name] = make(name, module=module, channels_first=convolves, pointwise=pointwise, layout=layout)
+        scales = self.kind.site_scales(self.module)
+        sites["block"] = make("block", layout=stream)
+        if "qkv" in sites:
+            sites["core"] = make("core", allowed=("before",))
+            sites["qkv"].keys = sites["core"] if self.kind.free_keys else None
+        ends = {"attn": ("norm1", "proj", scales[0]), "mlp": ("norm2", "fc2", scales[1])}
+        for unit in self.units:
+            norm, last, scale = ends[unit]
+            fold = (sites[norm], None) if self.kind.norm_behind else (sites[last], scale)
+            allowed = BRANCH_PLACEMENTS if unit == "attn" or self.kind.pointwise_mlp else BRANCH_PLACEMENTS[1:]
+            sites[f"{unit}_branch"] = make(f"{unit}_branch", allowed=allowed, fold=fold, layout=inside)
+            sites[f"{unit}_residual"] = make(
+                f"{unit}_residual", allowed=("parallel", "after", "shortcut"), layout=stream
+            )
+
+    def adopt(self, passes: Passes) -> None:
+        """Run the block through its sites from now on."""
+        for module, mixin in self._rebuilt():
+            for name, value in zip(_STATE, (passes, self.index, self.sites), strict=True):
+                setattr(module, name, value)
+            module.__class__ = site_class(type(module), mixin)
+
+    def release(self) -> None:
+        """Give the block its own class back."""
+        for module, _ in self._rebuilt():
+            module.__class__ = getattr(module, "plain_class", type(module))
+            for name in _STATE:
+                module.__dict__.pop(name, None)
+
+    def _rebuilt(self) -> Iterator[tuple[nn.Module, type]]:
+        yield self.module, self.kind
+        yield from ((self.module.get_submodule(path), mixin) for path, mixin in self.kind.site_inner.items())
+
+
+def full_name(cls: type) -> str:
+    """``package.module.Class``, of the plain class where it was swapped."""
+    cls = getattr(cls, "plain_class", cls)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def block_kinds() -> dict[str, type[SiteBlock]]:
+    """The block kinds by the full names of the classes that they read."""
+    return {target: kind for kind in BLOCKS.module_dict.values() for target in kind.site_targets}
+
+
+def read_block(module: nn.Module, index: int, stage: int, where: str) -> Block:
+    """A block by its class.
+
+    Args:
+        module: The backbone's own block.
+        index: Its place in the order of all blocks.
+        stage: Its stage.
+        where: Its name in the backbone, for the error.
+
+    Raises:
+        UserError: No block kind re-states its forward, or that of a module in it.
+    """
+    kinds = block_kinds()
+    require_plain(module, tuple(kinds), where)
+    kind = kinds[full_name(type(module))]
+    for path, targets in kind.site_parts.items():
+        part = _submodule(module, path)
+        if part is None and None in targets:
+            continue
+        own = type(module).__module__
+        require_plain(part, tuple(t.replace("{0}", own) for t in targets if t is not None), f"{where}.{path}")
+    if why := kind.site_refuses(module):
+        raise UserError(f"{where}: {why}")
+    return Block(module, kind, index, stage)
+
+
+def require_plain(module: nn.Module, targets: str | tuple[str, ...], what: str) -> None:
+    """Refuse a module whose forward is not one that is re-stated.
+
+    Raises:
+        UserError: The module's class is exactly none of ``targets``.
+    """
+    targets = (targets,) if isinstance(targets, str) else targets
+    if module is not None and held_name(module) is not None:
+        raise UserError(
+            f"{what} stands under a {type(module).__name__}: attach the method first and wrap it afterwards."
+        )
+    if full_name(type(module)) not in targets:
+        own = targets if len(targets) < 5 else (f"{len(targets)} other classes (tools/list.py hosts)",)
+        raise UserError(
+            f"{what} is a {full_name(type(module))}, and only the forward of {' or '.join(own)} is re-stated: a method "
+            "attached to it could be skipped without a word. Add a block kind for it (docs/hosts.md)."
+        )
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    for name in path.split("."):
+        module = getattr(module, name, None)
+    return module

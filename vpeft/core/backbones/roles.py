@@ -1,0 +1,48 @@
+"""What a parameter of a backbone does: by the site that it is used at, else by the form of its module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from vpeft.core.backbones.sites.stated_linear import StatedLinear
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
+_AFFINE = (nn.Linear, nn.modules.conv._ConvNd)
+_EPS = ("eps", "variance_epsilon")
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a norm: one of torch's, or one of that form (an epsilon, and at most a scale and a shift)."""
+    if isinstance(module, _NORMS):
+        return True
+    own = {name: param for name, param in module._parameters.items() if param is not None}
+    form = own and own.keys() <= {"weight", "bias"} and all(param.dim() == 1 for param in own.values())
+    return bool(form) and not module._modules and any(isinstance(getattr(module, eps, None), float) for eps in _EPS)
+
+
+def role(module: nn.Module, name: str) -> str:
+    """The role of a module's own parameter by the form of the module."""
+    if is_norm(module):
+        return f"norm_{name}"
+    if isinstance(module, _AFFINE):
+        return name
+    return {"relative_position_bias_table": "rel_pos_bias"}.get(name, "other")
+
+
+def roles_at_sites(
+    sites: Iterable[tuple[str, nn.Module | StatedLinear]], scales: Iterable[nn.Module | nn.Parameter]
+) -> dict[int, str]:
+    """Roles, by the parameters' ``id``, of what sites use: parts of stated linears, norms, LayerScales."""
+    found: dict[int, str] = {}
+    for name, module in sites:
+        if isinstance(module, StatedLinear):
+            found |= {id(weight): "weight" for weight in module.weights}
+            found |= {id(bias): "bias" for bias in module.biases if bias is not None}
+        elif name.split(".")[0].endswith("norm") or name.split(".")[-1].startswith("norm"):
+            found |= {id(param): f"norm_{own}" for own, param in module._parameters.items() if param is not None}
+    for scale in scales:
+        params = [scale] if isinstance(scale, nn.Parameter) else scale.parameters()
+        found |= {id(param): "layer_scale" for param in params}
+    return found
