@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import nn
 
@@ -18,10 +18,16 @@ from vpeft.core.backbones.wrappers import held_name
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS
 
-if TYPE_CHECKING:
-    from vpeft.core.backbones.host import Host
-
 _STATE = ("peft_passes", "peft_index", "peft_sites")
+
+
+class Owner(Protocol):
+    """What a block knows of its host (:class:`vpeft.core.backbones.host.Host`)."""
+
+    blocks: list[Block]
+
+    def place(self, site: str, placement: str, module: nn.Module, name: str, block: Block | None = None) -> None:
+        """Put a module at a site."""
 
 
 @dataclass
@@ -69,7 +75,7 @@ class Block:
     dim_in: int = 0
     hidden: int = 0
     sites: dict[str, Site] = field(default_factory=dict, repr=False)
-    host: Host | None = field(default=None, repr=False)
+    host: Owner | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.heads = self.kind.site_heads(self.module)
