@@ -102,11 +102,11 @@ class LoRand(Method):
 
     def build(self, host: Host) -> None:
         for block in host.blocks:
-            for branch in ("attn", "mlp"):
+            for branch in block.units:
                 width = block.dim // self.reduction
                 module = LoRandAdapter(block.dim, width, self.alpha, self.beta, self.init == "identity")
                 block.place(f"{branch}_branch", "late", module, branch)
 
     def count(self, host: Host) -> int:
         size = LoRandAdapter.count
-        return sum(2 * size(b.dim, b.dim // self.reduction, self.alpha, self.beta) for b in host.blocks)
+        return sum(len(b.units) * size(b.dim, b.dim // self.reduction, self.alpha, self.beta) for b in host.blocks)

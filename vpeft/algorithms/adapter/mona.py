@@ -98,11 +98,11 @@ class Mona(Method):
 
     def build(self, host: Host) -> None:
         for block in host.blocks:
-            for branch in ("attn", "mlp"):
+            for branch in block.units:
                 module = MonaAdapter(block.dim, self.bottleneck, self.drop, self.init)
                 block.place(f"{branch}_residual", "after", module, branch)
 
     def count(self, host: Host) -> int:
         d = self.bottleneck
         # down and up, LN and both gammas, three depthwise convolutions, the pointwise one
-        return sum(2 * (2 * b.dim * d + d + b.dim + 4 * b.dim + (9 + 25 + 49 + 3) * d + d * d + d) for b in host.blocks)
+        return sum(len(b.units) * (2 * b.dim * d + d + b.dim + 4 * b.dim + (9 + 25 + 49 + 3) * d + d * d + d) for b in host.blocks)

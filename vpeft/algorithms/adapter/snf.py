@@ -80,9 +80,9 @@ class SNF(Method):
 
     def build(self, host: Host) -> None:
         for block in host.blocks:
-            for branch in ("attn", "mlp"):
+            for branch in block.units:
                 module = ShortcutFlow(block.dim, self.steps, self.init == "identity")
                 block.place(f"{branch}_residual", "shortcut", module, branch)
 
     def count(self, host: Host) -> int:
-        return 2 * sum(2 * b.dim + self.steps * (2 * b.dim + 1) for b in host.blocks)
+        return sum(len(b.units) * (2 * b.dim + self.steps * (2 * b.dim + 1)) for b in host.blocks)

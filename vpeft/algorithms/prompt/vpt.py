@@ -123,12 +123,15 @@ class VPT(Method):
     identity_at_start = False
     base_eval = True
 
+    def check(self, host: Host) -> None:
+        self.need_tokens(host)
+
     def bound(self, host: Host) -> float:
         """``sqrt(6 / (3 ph pw + D))``: Xavier's bound for a patch embedding; ``D`` is its width in every stage."""
         return math.sqrt(6 / (host.in_channels * math.prod(host.patch_size) + host.blocks[0].dim))
 
     def prompts(self, host: Host, block: Block) -> Prompts:
-        return Prompts(self.prompt_length, block.dim, self.bound(host), self.drop)
+        return Prompts(self.prompt_length, block.dim_in, self.bound(host), self.drop)
 
     def place_out(self, host: Host, block: Block, keep: bool) -> None:
         keep = keep or (block is host.blocks[-1] and self.pools(host))
@@ -185,4 +188,4 @@ class VPTDeep(VPT):
         self.place_pool(host)
 
     def count(self, host: Host) -> int:
-        return self.prompt_length * sum(block.dim for block in host.blocks)
+        return self.prompt_length * sum(block.dim_in for block in host.blocks)

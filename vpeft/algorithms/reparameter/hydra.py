@@ -74,9 +74,8 @@ class Hydra(Method):
 
     def build(self, host: Host) -> None:
         for block in host.blocks:
-            for name in ("proj", "fc2"):
-                linear = block.sites[name].module
-                inputs, outputs = linear.in_features, linear.out_features
+            for name, _ in block.linears("proj", "fc2"):
+                inputs, outputs = block.size(name)
                 sequential = LinearBranch(outputs, outputs, self.rank, self.scale, self.drop, residual=True)
                 parallel = LinearBranch(inputs, outputs, self.rank, self.scale, self.drop, residual=False)
                 # In this order: the sequential branch reads the linear's own output.
@@ -85,5 +84,6 @@ class Hydra(Method):
 
     def count(self, host: Host) -> int:
         r = self.rank
-        # Three branches C -> C, and the parallel one of fc2 from the hidden width.
-        return sum(3 * (2 * b.dim * r + r + b.dim) + (b.hidden + b.dim) * r + r + b.dim for b in host.blocks)
+        ends = [block.size(name) for block in host.blocks for name, _ in block.linears("proj", "fc2")]
+        # A sequential branch from outputs to outputs, and a parallel one from the inputs.
+        return sum(3 * outputs * r + inputs * r + 2 * (r + outputs) for inputs, outputs in ends)

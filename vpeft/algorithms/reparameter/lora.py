@@ -14,6 +14,7 @@ from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.contract.method import Method
+from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 #: Targets, the site that each belongs to, and which third of that site's rows it is (None: all rows).
@@ -32,7 +33,7 @@ class LowRank(nn.Module):
     """Low-rank updates of some row ranges of one linear, computed as one pair of matrix products.
 
     Args:
-        linear: The linear; its sizes are read.
+        size: Inputs and outputs of the linear.
         rows: First and last row (exclusive) that each target updates.
         rank: r of each target.
         scale: alpha / r.
@@ -40,13 +41,13 @@ class LowRank(nn.Module):
     """
 
     def __init__(
-        self, linear: nn.Linear, rows: dict[str, tuple[int, int]], rank: int, scale: float, drop: float
+        self, size: tuple[int, int], rows: dict[str, tuple[int, int]], rank: int, scale: float, drop: float
     ) -> None:
         super().__init__()
+        inputs, self.out_features = size
         self.rows, self.rank, self.scale = rows, rank, scale
-        self.out_features = linear.out_features
         self.drop = nn.Dropout(drop)
-        self.down = nn.ParameterDict({t: torch.empty(rank, linear.in_features) for t in rows})
+        self.down = nn.ParameterDict({t: torch.empty(rank, inputs) for t in rows})
         self.up = nn.ParameterDict({t: torch.empty(last - first, rank) for t, (first, last) in rows.items()})
         self.reset_parameters()
 
@@ -128,23 +129,22 @@ class LoRA(Method):
         scale = (self.rank if self.alpha is None else self.alpha) / self.rank
         for block in host.blocks:
             for site in dict.fromkeys(TARGETS[t][0] for t in self.targets):
-                linear = block.sites[site].module
+                if site not in block.sites:
+                    has = [target for target, (name, _) in TARGETS.items() if name in block.sites]
+                    raise UserError(
+                        f"LoRA: targets={self.targets!r}: block {block.index} of {host.registered_name()} has no "
+                        f"{site}: its blocks have {', '.join(has)}."
+                    )
                 rows = {t: self.rows(block, t) for t in self.targets if TARGETS[t][0] == site}
-                block.place(site, "parallel", LowRank(linear, rows, self.rank, scale, self.drop), site)
+                block.place(site, "parallel", LowRank(block.size(site), rows, self.rank, scale, self.drop), site)
 
     @staticmethod
     def rows(block: Block, target: str) -> tuple[int, int]:
         """Rows of the target's linear that it updates."""
         site, third = TARGETS[target]
-        out = block.sites[site].module.out_features
-        return (0, out) if third is None else (third * out // 3, (third + 1) * out // 3)
+        return (0, block.size(site)[1]) if third is None else block.rows(target)
 
     def count(self, host: Host) -> int:
-        ends = {
-            "proj": (1, 0),
-            "qkv": (3, 0),
-            "fc1": (0, 1),
-            "fc2": (0, 1),
-        }  # widths C and hidden beside one C
-        pairs = (ends.get(t, (1, 0)) for t in self.targets)
-        return self.rank * sum((1 + c) * b.dim + h * b.hidden for c, h in pairs for b in host.blocks)
+        # r rows of A, as long as the linear's inputs, and r columns of B, as long as the rows that are updated.
+        pairs = [(block.size(TARGETS[t][0])[0], *self.rows(block, t)) for block in host.blocks for t in self.targets]
+        return self.rank * sum(inputs + last - first for inputs, first, last in pairs)

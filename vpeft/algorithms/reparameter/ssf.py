@@ -11,7 +11,7 @@ from vpeft.core.backbones.host import Host
 from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
-BLOCK_SITES = ("norm1", "qkv", "proj", "norm2", "fc1", "fc2")
+BLOCK_SITES = ("norm1", "qkv", "proj", "dwconv", "norm2", "fc1", "fc2")
 INIT_STD = {"official": 0.02, "identity": 0.0}
 
 
@@ -24,7 +24,7 @@ def channels(module: nn.Module) -> int:
 @dataclass(kw_only=True)
 class SSF(Method):
     """``y <- gamma * y + beta`` per channel after every operation: patch embedding (and its norm), LN1, qkv, proj, LN2,
-    fc1 (before GELU), fc2, the norms of patch mergings, and the output norms.
+    fc1 (before GELU), fc2, of ConvNeXt's blocks the depthwise convolution too, the norms of patch mergings, and the output norms.
 
     Args:
         init: ``official`` draws gamma from N(1, 0.02) and beta from N(0, 0.02), so it does not start exactly as the
@@ -47,10 +47,10 @@ class SSF(Method):
             if not name.endswith("reduction"):
                 host.place(name, "after", ScaleShift(channels(module), std), name.replace(".", "_"))
         for block in host.blocks:
-            for name in BLOCK_SITES:
-                block.place(name, "after", ScaleShift(channels(block.sites[name].module), std), name)
+            for name, module in block.linears(*BLOCK_SITES):
+                block.place(name, "after", ScaleShift(channels(module), std), name)
 
     def count(self, host: Host) -> int:
-        # A block: LN1 C, qkv 3C, proj C, LN2 C, fc1 its hidden width, fc2 C.
+        # A ViT's block: LN1 C, qkv 3C, proj C, LN2 C, fc1 its hidden width, fc2 C.
         around = sum(2 * channels(m) for name, m in host.modules.items() if not name.endswith("reduction"))
-        return sum(2 * (7 * b.dim + b.hidden) for b in host.blocks) + around
+        return sum(2 * channels(m) for b in host.blocks for _, m in b.linears(*BLOCK_SITES)) + around

@@ -112,7 +112,7 @@ class E3VA(Method):
             merge = block.stage if block.stage != stage else None
             stage = block.stage
             block.place("block", "before", Enter(key, host, merge), "enter")
-            for branch in ("attn", "mlp"):
+            for branch in block.units:
                 width = block.dim // self.reduction
                 module = Highway(key, branch, block.dim, width, self.alpha, self.beta)
                 block.place(f"{branch}_branch", "late", module, branch)
@@ -123,4 +123,4 @@ class E3VA(Method):
         size = LoRandAdapter.count
         trained = [host.modules[name] for name in host.output_norms if name in host.modules] if self.train_norms else []
         norms = sum(2 * norm.weight.numel() for norm in trained)
-        return norms + sum(2 * size(b.dim, b.dim // self.reduction, self.alpha, self.beta) for b in host.blocks)
+        return norms + sum(len(b.units) * size(b.dim, b.dim // self.reduction, self.alpha, self.beta) for b in host.blocks)

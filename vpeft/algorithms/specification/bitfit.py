@@ -35,12 +35,8 @@ class BitFit(Method):
         return param.role in roles
 
     def count(self, host: Host) -> int:
-        # Per block: two norms, qkv, proj, fc1, fc2.
-        blocks = sum(
-            bias_size(b.sites[name].module)
-            for b in host.blocks
-            for name in ("norm1", "qkv", "proj", "norm2", "fc1", "fc2")
-        )
+        # Per block of a ViT: two norms, qkv, proj, fc1, fc2.
+        blocks = sum(bias_size(site.module) for b in host.blocks for site in b.sites.values())
         tables = sum(p.param.numel() for p in host.parameters() if p.role == "rel_pos_bias")
         around = sum(bias_size(m) for m in host.modules.values())
         return blocks + around + tables * self.include_rel_pos_bias

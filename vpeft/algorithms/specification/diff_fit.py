@@ -52,7 +52,7 @@ class DiffFit(Method):
 
     def build(self, host: Host) -> None:
         for block in host.blocks:
-            for branch in ("attn", "mlp"):
+            for branch in block.units:
                 block.place(f"{branch}_branch", "after", Gamma(block.dim), branch)
 
     def count(self, host: Host) -> int:
@@ -60,4 +60,4 @@ class DiffFit(Method):
         modules = [site.module for site in sites if hasattr(site.module, "weight")]
         biases = sum(bias_size(m) for m in modules)
         norms = sum(m.weight.numel() for m in modules if m.weight.dim() == 1)
-        return biases + norms + sum(2 * b.dim for b in host.blocks)
+        return biases + norms + sum(len(b.units) * b.dim for b in host.blocks)

@@ -14,7 +14,7 @@ from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.recording import record_streams
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.site import Site, channels_last
-from vpeft.core.backbones.sites.stated_linear import bias_size
+from vpeft.core.backbones.sites.stated_linear import bias_size, weight_parts
 from vpeft.core.contract.method import Method
 from vpeft.core.contract.training import TrainingData
 from vpeft.registry import PEFT_METHODS
@@ -112,7 +112,7 @@ class GPS(Method):
             if module.weight.dim() > 1:
                 yield name.replace(".", "_"), host.sites[name], None
         for block in host.blocks:
-            for name in ("qkv", "proj", "fc1", "fc2"):
+            for name, _ in block.linears("qkv", "proj", "fc1", "fc2"):
                 yield name, block.sites[name], block
 
     def build(self, host: Host) -> None:
@@ -121,7 +121,8 @@ class GPS(Method):
 
     def learn(self, host: Host, data: TrainingData) -> None:
         layers = list(self.layers(host))
-        weights = [site.module.weight for _, site, _ in layers]
+        parts = [weight_parts(site.module) for _, site, _ in layers]
+        weights = [weight for own in parts for weight in own]
         total = [torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32)) for weight in weights]
         mode = host.backbone.training
         try:
@@ -137,7 +138,9 @@ class GPS(Method):
             host.backbone.train(mode)
             for weight in weights:
                 weight.requires_grad_(False)
-        for gradient, (_, site, _) in zip(total, layers, strict=True):
+        sums = iter(total)
+        for own, (_, site, _) in zip(parts, layers, strict=True):
+            gradient = torch.cat([next(sums) for _ in own])
             module = next(e.module for e in site.entries if e.key == host.method_key)
             module.index.copy_(gradient.flatten(1).abs().topk(self.entries, dim=1).indices.sort(dim=1).values)
             module.learned.fill_(True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.sites.stated_linear import bias_size
 from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
@@ -24,6 +25,7 @@ class LNTune(Method):
         return param.role in ("norm_weight", "norm_bias")
 
     def count(self, host: Host) -> int:
-        # Two norms a block; a merging normalises four tokens side by side.
-        around = sum(2 * m.weight.numel() for m in host.modules.values() if m.weight.dim() == 1)
-        return sum(2 * 2 * b.dim for b in host.blocks) + around
+        # Two norms a block, weight and bias; a merging of Swin's normalises four tokens side by side.
+        sites = [site for block in host.blocks for site in block.sites.values()] + list(host.sites.values())
+        norms = [site.module for site in sites if getattr(site.module, "weight", None) is not None]
+        return sum(m.weight.numel() + bias_size(m) for m in norms if m.weight.dim() == 1)

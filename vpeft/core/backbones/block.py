@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import nn
 
 from vpeft.core.backbones.block_forward import SiteBlock, site_class
-from vpeft.core.backbones.sites.layout import TOKENS
+from vpeft.core.backbones.sites.layout import MAP_FIRST, TOKENS
 from vpeft.core.backbones.sites.passes import Passes
 from vpeft.core.backbones.sites.site import BRANCH_PLACEMENTS, Site
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
@@ -90,6 +90,17 @@ class Block:
         return ("attn", "mlp") if "qkv" in self.sites else ("mlp",)
 
     @property
+    def inner(self) -> int:
+        """Width of its attention, of all heads together."""
+        return self.size("proj")[0]
+
+    @property
+    def is_square(self) -> bool:
+        """Whether its queries, keys and values are as wide as its stream, one after the other."""
+        thirds = [(i * self.dim, (i + 1) * self.dim) for i in range(3)]
+        return "qkv" in self.sites and self.size("qkv") == (self.dim, 3 * self.dim) and [*map(self.rows, "qkv")] == thirds
+
+    @property
     def takes_tokens(self) -> bool:
         """Whether other tokens than those of the map may enter it."""
         return self.sites["block"].layout.tokens and "qkv" in self.sites
@@ -130,10 +141,12 @@ class Block:
         make = partial(Site, passes=passes, index=self.index)
         self.sites = sites = {}
         for name, module in self.kind.site_modules(self.module).items():
-            convolves = isinstance(module, nn.modules.conv._ConvNd)
-            pointwise = convolves and set(module.kernel_size) == set(module.stride) == {1}
+            convolves, maps = isinstance(module, nn.modules.conv._ConvNd), inside is MAP_FIRST and module is not None
+            pointwise = set(module.kernel_size) == set(module.stride) == {1} if convolves else maps
             layout = TOKENS if module is not None else inside
-            sites[name] = make(name, module=module, channels_first=convolves, pointwise=pointwise, layout=layout)
+            sites[name] = make(
+                name, module=module, channels_first=convolves or maps, pointwise=pointwise, layout=layout
+            )
         scales = self.kind.site_scales(self.module)
         sites["block"] = make("block", layout=stream)
         if "qkv" in sites:

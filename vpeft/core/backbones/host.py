@@ -174,7 +174,13 @@ class Host:
 
     def _make_sites(self) -> None:
         self.sites = {
-            name: Site(name, self.passes, channels_first=self._gives_maps(name, module), module=module)
+            name: Site(
+                name,
+                self.passes,
+                channels_first=name in self.channels_first or isinstance(module, nn.modules.conv._ConvNd),
+                pointwise=name in self.channels_first,
+                module=module,
+            )
             for name, module in {**self.modules, **self.identities}.items()
         }
         if "patch_norm" not in self.sites:
@@ -182,9 +188,6 @@ class Host:
         for block in self.blocks:
             block.host = self
             block.make_sites(self.passes)
-
-    def _gives_maps(self, name: str, module: nn.Module) -> bool:
-        return name in self.channels_first or isinstance(module, nn.modules.conv._ConvNd)
 
     def place(self, site: str, placement: str, module: nn.Module, name: str, block: Block | None = None) -> None:
         """Put ``module`` at a site of ``block``, or of the backbone where ``block`` is None.
@@ -202,8 +205,9 @@ class Host:
         sites = block.sites if block else self.sites
         where = f"block {block.index} of " if block else ""
         if site not in sites:
+            why = "its blocks have no attention. " if block and "qkv" not in sites else ""
             raise UserError(
-                f"{self.method_key}: {where}host {self.registered_name()} has no site {site!r}: {nearest(site, sites)}"
+                f"{self.method_key}: {where}host {self.registered_name()} has no site {site!r}: {why}{nearest(site, sites)}"
             )
         if placement not in sites[site].allowed:
             raise UserError(

@@ -32,6 +32,23 @@ class Checks:
                     f"{host.registered_name()}."
                 )
 
+    def need_tokens(self, host: Host) -> None:
+        """Other tokens than those of the map must fit into the stream and into the attention."""
+        if not all(block.takes_tokens for block in host.blocks):
+            raise UserError(
+                f"{self.registered_name()} puts tokens into the stream, and the blocks of {host.registered_name()} take "
+                "none: they have no attention, or work on maps. Adapters, LoRA and SSF attach there."
+            )
+
+    def need_square(self, host: Host) -> None:
+        """Queries, keys and values must be as wide as the stream, and the stream as wide at both ends of a block."""
+        for block in host.blocks:
+            if not block.is_square or block.dim_in != block.dim:
+                raise UserError(
+                    f"{self.registered_name()} is defined where queries, keys and values are as wide as the stream; in "
+                    f"block {block.index} of {host.registered_name()} they are not. LoRA attaches there."
+                )
+
     def need_output_norm(self, host: Host, name: str | None = None) -> None:
         """A read-out takes the place of what an output norm (``name``, or any) reads or gives."""
         if name not in host.sites if name else not host.output_norms:

@@ -85,3 +85,8 @@ def bias_size(module: nn.Module | StatedLinear) -> int:
     """How many numbers the bias of a linear, convolution or norm has as parameters."""
     parts = module.biases if isinstance(module, StatedLinear) else (getattr(module, "bias", None),)
     return sum(part.numel() for part in parts if isinstance(part, nn.Parameter))
+
+
+def weight_parts(module: nn.Module | StatedLinear) -> list[nn.Parameter]:
+    """The parameters that make up the weight of a linear, convolution or norm, along its output."""
+    return module.weights if isinstance(module, StatedLinear) else [module.weight]
