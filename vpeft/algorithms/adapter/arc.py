@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import STARTS, Method
@@ -99,15 +100,21 @@ class ARC(Method):
     def build(self, host: Host) -> None:
         shared: dict[str, SharedProjection] = {}
         for block in host.blocks:
-            for site in WHERE[self.where]:
-                name = f"{site}{block.stage}"
+            for site, _ in block.linears(*WHERE[self.where]):
+                name, width = self.shares(block, site)
                 if name not in shared:
-                    shared[name] = SharedProjection(block.dim, self.bottleneck)
+                    shared[name] = SharedProjection(width, self.bottleneck)
                     host.keep(shared[name], name)
                 zero = site == "qkv" or self.init == "identity"
                 block.place(site, "before", Recomposed(shared[name], self.drop, zero), site)
 
+    @staticmethod
+    def shares(block: Block, site: str) -> tuple[str, int]:
+        """Name and width of the E that a block shares; one that enters a stage in another width has its own."""
+        width = block.size(site)[0]
+        return f"{site}{block.stage}{'' if width == block.dim else '_in'}", width
+
     def count(self, host: Host) -> int:
-        r, places = self.bottleneck, len(WHERE[self.where])
-        widths = {b.stage: b.dim for b in host.blocks}
-        return places * (sum(c * r for c in widths.values()) + sum(r + b.dim for b in host.blocks))
+        r = self.bottleneck
+        places = [self.shares(b, site) for b in host.blocks for site, _ in b.linears(*WHERE[self.where])]
+        return sum(c * r for c in dict(places).values()) + sum(r + c for _, c in places)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
@@ -83,12 +84,16 @@ class Convpass(Method):
         self.need_choice("conv", CONVS)
         self.need_choice("where", WHERE)
 
+    def branches(self, block: Block) -> list[str]:
+        """The branches of a block that are passed by."""
+        return [branch for branch in WHERE[self.where] if branch in block.units]
+
     def build(self, host: Host) -> None:
         for block in host.blocks:
-            for branch in WHERE[self.where]:
+            for branch in self.branches(block):
                 module = ConvBypass(block.dim, self.bottleneck, self.scale, self.drop, self.conv)
                 block.place(f"{branch}_branch", "beside", module, branch)
 
     def count(self, host: Host) -> int:
         r = self.bottleneck
-        return len(WHERE[self.where]) * sum(2 * b.dim * r + r + b.dim + 9 * r * r + r for b in host.blocks)
+        return sum(len(self.branches(b)) * (2 * b.dim * r + r + b.dim + 9 * r * r + r) for b in host.blocks)

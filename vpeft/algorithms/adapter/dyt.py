@@ -14,6 +14,7 @@ from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.contract.training import TrainingPass
+from vpeft.errors import UserError
 from vpeft.registry import MODELS, PEFT_METHODS
 
 
@@ -98,6 +99,15 @@ class DyT(AdaptFormer):
     identity_at_start = False
     adds_losses = True
     unverified = "Scale s and learning rate are set per dataset outside the authors' parser; the values here are ours."
+
+    def check(self, host: Host) -> None:
+        super().check(host)
+        self.need_tokens(host)
+        if any(block.kind.norm_behind for block in host.blocks):
+            raise UserError(
+                f"DyT chooses tokens before a block's second norm; those of {host.registered_name()} stand behind the "
+                "branches."
+            )
 
     def build(self, host: Host) -> None:
         super().build(host)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from vpeft.algorithms.modules.bottleneck import ACTIVATIONS, INITS, Bottleneck
+from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
@@ -53,9 +54,13 @@ class Adapter(Method):
         self.need_choice("act", ACTIVATIONS)
         self.need_choice("init", INITS)
 
+    def places(self, block: Block) -> list[str]:
+        """The branches of a block that get an adapter."""
+        return [branch for branch in self.branches if branch in block.units]
+
     def build(self, host: Host) -> None:
         for block in host.blocks:
-            for branch in self.branches:
+            for branch in self.places(block):
                 module = SequentialAdapter(
                     block.dim, self.bottleneck, self.scale, act=self.act, drop=self.drop, init=self.init
                 )
@@ -63,7 +68,7 @@ class Adapter(Method):
 
     def count(self, host: Host) -> int:
         r = self.bottleneck
-        return len(self.branches) * sum(r * (2 * b.dim + 1) + b.dim for b in host.blocks)
+        return sum(len(self.places(b)) * (r * (2 * b.dim + 1) + b.dim) for b in host.blocks)
 
 
 @PEFT_METHODS.register_module()

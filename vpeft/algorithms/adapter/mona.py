@@ -105,4 +105,7 @@ class Mona(Method):
     def count(self, host: Host) -> int:
         d = self.bottleneck
         # down and up, LN and both gammas, three depthwise convolutions, the pointwise one
-        return sum(len(b.units) * (2 * b.dim * d + d + b.dim + 4 * b.dim + (9 + 25 + 49 + 3) * d + d * d + d) for b in host.blocks)
+        return sum(
+            len(b.units) * (2 * b.dim * d + d + b.dim + 4 * b.dim + (9 + 25 + 49 + 3) * d + d * d + d)
+            for b in host.blocks
+        )

@@ -131,6 +131,8 @@ class SCT(Method):
         self.need_choice("variant", self.PLACES)
         self.need_choice("form", FORMS)
         self.need_choice("init", STARTS)
+        if self.variant == "qkv":
+            self.need_square(host)
         if self.channels is not None:
             self.need_width("channels", host)
 

@@ -68,6 +68,8 @@ class PATT(Method):
     unverified = "The authors' ViT variant is not released: its inner width is fitted to the published count."
 
     def check(self, host: Host) -> None:
+        self.need_square(host)
+        self.need_full_keys(host)
         self.need_choice("mode", MODES)
         self.need_choice("init", STARTS)
 

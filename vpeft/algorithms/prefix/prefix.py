@@ -102,13 +102,14 @@ class PrefixTuning(Method):
     def build(self, host: Host) -> None:
         for block in host.blocks:
             if self.reparametrised:
-                module = ReparametrisedPrefix(self.prefix_length, block.dim, self.hidden)
+                module = ReparametrisedPrefix(self.prefix_length, block.inner, self.hidden)
             else:
-                module = Prefix(self.prefix_length, block.dim)
+                module = Prefix(self.prefix_length, block.inner)
             block.place("core", "before", module, "prefix")
 
     def count(self, host: Host) -> int:
         n, m = self.prefix_length, self.hidden
+        widths = [block.inner for block in host.blocks]
         if not self.reparametrised:
-            return sum(2 * n * b.dim for b in host.blocks)
-        return sum(n * b.dim + b.dim * m + m + 2 * m * b.dim + 2 * b.dim for b in host.blocks)
+            return sum(2 * n * c for c in widths)
+        return sum(n * c + c * m + m + 2 * m * c + 2 * c for c in widths)

@@ -137,12 +137,14 @@ class FacT(Method):
     mergeable = True
 
     def check(self, host: Host) -> None:
+        self.need_square(host)
         self.need_width("rank", host)
         for block in host.blocks:
-            if block.hidden % block.dim:
+            rows = block.size("fc1")[1]
+            if block.hidden % block.dim or rows != block.hidden:
                 raise UserError(
-                    f"{self.registered_name()}: the hidden width {block.hidden} of {host.registered_name()} is no "
-                    f"multiple of its width {block.dim}, so fc1 and fc2 cannot be cut into slices."
+                    f"{self.registered_name()}: fc1 of {host.registered_name()} gives {rows} and fc2 reads "
+                    f"{block.hidden}, not one multiple of its width {block.dim}: they cannot be cut into slices."
                 )
 
     @staticmethod

@@ -104,6 +104,7 @@ class KAdaptation(Method):
     unverified = "Made for few-shot tuning of CLIP; the authors state no setting for VTAB-1k."
 
     def check(self, host: Host) -> None:
+        self.need_square(host)
         self.need_choice("init", STARTS)
         self.need_divisor("terms", host)
 

@@ -72,6 +72,7 @@ class KronA(Method):
     unverified = "A language-model method: sizes and scale for vision are ours, the authors' code was not found."
 
     def check(self, host: Host) -> None:
+        self.need_square(host)
         self.need_choice("targets", THIRDS)
         self.need_divisor("size", host)
 

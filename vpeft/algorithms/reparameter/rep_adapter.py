@@ -88,10 +88,11 @@ class RepAdapter(Method):
 
     def build(self, host: Host) -> None:
         for block in host.blocks:
-            for site in SITES[self.where]:
-                module = GroupedAdapter(block.dim, self.bottleneck, self.groups, self.scale, self.drop)
+            for site, _ in block.linears(*SITES[self.where]):
+                module = GroupedAdapter(block.size(site)[0], self.bottleneck, self.groups, self.scale, self.drop)
                 block.place(site, "before", module, site)
 
     def count(self, host: Host) -> int:
         r, g = self.bottleneck, self.groups
-        return len(SITES[self.where]) * sum(b.dim * r + r + b.dim * r // g + b.dim for b in host.blocks)
+        widths = [b.size(site)[0] for b in host.blocks for site, _ in b.linears(*SITES[self.where])]
+        return sum(c * r + r + c * r // g + c for c in widths)

@@ -24,7 +24,8 @@ def channels(module: nn.Module) -> int:
 @dataclass(kw_only=True)
 class SSF(Method):
     """``y <- gamma * y + beta`` per channel after every operation: patch embedding (and its norm), LN1, qkv, proj, LN2,
-    fc1 (before GELU), fc2, of ConvNeXt's blocks the depthwise convolution too, the norms of patch mergings, and the output norms.
+    fc1 (before GELU), fc2, of ConvNeXt's blocks the depthwise convolution too, the norms of patch mergings, and the
+    output norms.
 
     Args:
         init: ``official`` draws gamma from N(1, 0.02) and beta from N(0, 0.02), so it does not start exactly as the

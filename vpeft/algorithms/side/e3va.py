@@ -12,6 +12,7 @@ from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.stated_linear import bias_size
 from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
@@ -122,5 +123,6 @@ class E3VA(Method):
     def count(self, host: Host) -> int:
         size = LoRandAdapter.count
         trained = [host.modules[name] for name in host.output_norms if name in host.modules] if self.train_norms else []
-        norms = sum(2 * norm.weight.numel() for norm in trained)
-        return norms + sum(len(b.units) * size(b.dim, b.dim // self.reduction, self.alpha, self.beta) for b in host.blocks)
+        norms = sum(norm.weight.numel() + bias_size(norm) for norm in trained)
+        sizes = (len(b.units) * size(b.dim, b.dim // self.reduction, self.alpha, self.beta) for b in host.blocks)
+        return norms + sum(sizes)

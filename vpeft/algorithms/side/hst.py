@@ -16,6 +16,7 @@ from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.site import channels_first, channels_last
+from vpeft.core.backbones.sites.stated_linear import bias_size
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
@@ -181,6 +182,7 @@ class HST(Method):
 
     def check(self, host: Host) -> None:
         self.need_one_width(host)
+        self.need_tokens(host)
         if "pool_norm" in host.modules:
             raise UserError(f"HST: this {host.registered_name()} norms a mean of its own width: use a class token.")
         if host.reads_map:
@@ -213,7 +215,8 @@ class HST(Method):
 
     def count(self, host: Host) -> int:
         dim, counts = host.blocks[0].dim, self.counts(host)
-        total = len(host.blocks) * (dim + 4 * dim)  # meta tokens, the norms of the blocks
+        norms = [b.sites[name].module for b in host.blocks for name in ("norm1", "norm2")]
+        total = len(host.blocks) * dim + sum(m.weight.numel() + bias_size(m) for m in norms)  # meta tokens, norms
         for stage, (w, n) in enumerate(zip(WIDTHS, counts, strict=False)):
             below = WIDTHS[stage - 1] if stage else host.in_channels
             # The stem has no bias in its first convolution, and a batch norm and a second convolution behind it.

@@ -14,6 +14,7 @@ from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
+from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 INITS = ("magnitude", "random")
@@ -164,6 +165,9 @@ class LST(Method):
     def check(self, host: Host) -> None:
         self.need_choice("init", INITS)
         self.need_one_width(host)
+        self.need_square(host)
+        if any(block.size("fc1")[1] != block.hidden for block in host.blocks):
+            raise UserError(f"LST copies parts of plain MLPs, and those of {host.registered_name()} are gated.")
         self.need_divisor("reduction", host)
 
     def build(self, host: Host) -> None:

@@ -109,6 +109,13 @@ class LayerTune(BlockChoice):
 
     sites: ClassVar[tuple[str, ...]]
 
+    def check(self, host: Host) -> None:
+        super().check(host)
+        if not all(name in block.sites for block in self.chosen(host) for name in self.sites):
+            raise UserError(
+                f"{self.registered_name()}: blocks of {host.registered_name()} have no {' and '.join(self.sites)}."
+            )
+
     def trains(self, param: HostParam) -> bool:
         return param.site in self.sites and param.block in self.chosen(param.block.host)
 

@@ -154,6 +154,8 @@ class NOAH(Method):
                     f"NOAH: {field}={getattr(self, field)!r} must be a whole number of at least 0, or one for each of "
                     f"the {len(host.blocks)} blocks of {host.registered_name()}."
                 )
+        self.need_tokens(host)
+        self.need_square(host)
         if not any(any(self.sizes(kind, host)) for kind in KINDS):
             raise UserError("NOAH: every size is 0, so nothing would be trained.")
 

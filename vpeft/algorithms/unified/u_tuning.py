@@ -148,6 +148,8 @@ class UTuning(Method):
         self.need_choice("op", OPS)
         self.need_choice("kind", KINDS)
         self.need_choice("act", ACTIVATIONS)
+        if self.kind != "adapter":
+            self.need_square(host)
         if self.kind != "adapter" and self.op in LINEARS:
             raise UserError(
                 f"UTuning: kind={self.kind!r} attends over a block's tokens; beside the linear {self.op!r} of "
@@ -158,8 +160,7 @@ class UTuning(Method):
         """Widths of the operation's input and output."""
         if self.op not in LINEARS:
             return block.dim, block.dim
-        linear = block.sites[self.op].module
-        return linear.in_features, linear.out_features
+        return block.size(self.op)
 
     def build(self, host: Host) -> None:
         for block in host.blocks:

@@ -98,7 +98,9 @@ class Block:
     def is_square(self) -> bool:
         """Whether its queries, keys and values are as wide as its stream, one after the other."""
         thirds = [(i * self.dim, (i + 1) * self.dim) for i in range(3)]
-        return "qkv" in self.sites and self.size("qkv") == (self.dim, 3 * self.dim) and [*map(self.rows, "qkv")] == thirds
+        return (
+            "qkv" in self.sites and self.size("qkv") == (self.dim, 3 * self.dim) and [*map(self.rows, "qkv")] == thirds
+        )
 
     @property
     def takes_tokens(self) -> bool:
@@ -156,11 +158,13 @@ class Block:
         for unit in self.units:
             norm, last, scale = ends[unit]
             fold = (sites[norm], None) if self.kind.norm_behind else (sites[last], scale)
-            allowed = BRANCH_PLACEMENTS if unit == "attn" or self.kind.pointwise_mlp else BRANCH_PLACEMENTS[1:]
-            sites[f"{unit}_branch"] = make(f"{unit}_branch", allowed=allowed, fold=fold, layout=inside)
-            sites[f"{unit}_residual"] = make(
-                f"{unit}_residual", allowed=("parallel", "after", "shortcut"), layout=stream
-            )
+            branch = BRANCH_PLACEMENTS if unit == "attn" or self.kind.pointwise_mlp else BRANCH_PLACEMENTS[1:]
+            residual: tuple[str, ...] = ("parallel", "after", "shortcut")
+            if unit == self.units[0] and self.dim_in != self.dim:  # what goes in does not fit what comes out
+                branch, residual = ("after", "late"), ("after", "shortcut")
+                sites["block"].allowed = ("before", "after")
+            sites[f"{unit}_branch"] = make(f"{unit}_branch", allowed=branch, fold=fold, layout=inside)
+            sites[f"{unit}_residual"] = make(f"{unit}_residual", allowed=residual, layout=stream)
 
     def adopt(self, passes: Passes) -> None:
         """Run the block through its sites from now on."""

@@ -206,9 +206,8 @@ class Host:
         where = f"block {block.index} of " if block else ""
         if site not in sites:
             why = "its blocks have no attention. " if block and "qkv" not in sites else ""
-            raise UserError(
-                f"{self.method_key}: {where}host {self.registered_name()} has no site {site!r}: {why}{nearest(site, sites)}"
-            )
+            name = self.registered_name()
+            raise UserError(f"{self.method_key}: {where}host {name} has no site {site!r}: {why}{nearest(site, sites)}")
         if placement not in sites[site].allowed:
             raise UserError(
                 f"{self.method_key}: site {site!r} of host {self.registered_name()} takes no placement {placement!r}: "

@@ -36,8 +36,8 @@ class Checks:
         """Other tokens than those of the map must fit into the stream and into the attention."""
         if not all(block.takes_tokens for block in host.blocks):
             raise UserError(
-                f"{self.registered_name()} puts tokens into the stream, and the blocks of {host.registered_name()} take "
-                "none: they have no attention, or work on maps. Adapters, LoRA and SSF attach there."
+                f"{self.registered_name()} puts tokens into the stream, and the blocks of {host.registered_name()} "
+                "take none: they have no attention, or work on maps. Adapters, LoRA and SSF attach there."
             )
 
     def need_square(self, host: Host) -> None:
@@ -48,6 +48,14 @@ class Checks:
                     f"{self.registered_name()} is defined where queries, keys and values are as wide as the stream; in "
                     f"block {block.index} of {host.registered_name()} they are not. LoRA attaches there."
                 )
+
+    def need_full_keys(self, host: Host) -> None:
+        """Keys and values must be of the same tokens as queries."""
+        if not all(block.kind.full_keys for block in host.blocks):
+            raise UserError(
+                f"{self.registered_name()} changes the keys of every token; those of {host.registered_name()} are of a "
+                "reduced map."
+            )
 
     def need_output_norm(self, host: Host, name: str | None = None) -> None:
         """A read-out takes the place of what an output norm (``name``, or any) reads or gives."""
