@@ -38,9 +38,8 @@ def _same_process() -> Iterator[None]:
 
 @pytest.fixture
 def images(request: pytest.FixtureRequest) -> torch.Tensor:
-    """Two inputs of the size that the test's ``host`` takes, mmpretrain's ViT unless it has that parameter."""
-    from support.hosts import SIZES
+    """Two inputs as the test's ``host`` takes them, mmpretrain's ViT unless it has that parameter."""
+    from support.hosts import inputs
 
     host = getattr(request.node, "callspec", None) and request.node.callspec.params.get("host")
-    size = SIZES[host or "mmpretrain.VisionTransformer"]
-    return torch.randn(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return inputs(host or "mmpretrain.VisionTransformer", dtype=torch.float64, seed=1)

@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
-from support.hosts import BUILDERS, SIZES, build, head_names, loss, perturb, tokens, trained
+from support.hosts import TINY, build, head_names, inputs, loss, perturb, tokens, trained
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
@@ -43,8 +43,8 @@ def ask_like(plain, model):
         param.requires_grad_(asks[key])
 
 
-def images(host, dtype=torch.float64, size=None, count=2):
-    return torch.randn(count, 3, *(size or SIZES[host]), dtype=dtype, generator=torch.Generator().manual_seed(5))
+def images(host, dtype=torch.float64, shape=None, count=2):
+    return inputs(host, count, dtype, shape=shape)
 
 
 def backward(model, x):
@@ -214,28 +214,15 @@ def test_7_autocast(host, method):
         assert not missing
 
 
-OTHER_SIZES = {
-    "mmpretrain.VisionTransformer": ({}, (48, 40)),
-    "mmpretrain.SwinTransformer": ({"pad_small_map": True}, (44, 24)),
-    "timm.VisionTransformer": ({"dynamic_img_size": True}, (48, 40)),
-    "timm.SwinTransformer": ({"strict_img_size": False}, (48, 40)),
-    "mmdet.SwinTransformer": ({}, (22, 12)),
-    "mmseg.SwinTransformer": ({}, (22, 12)),
-    "mmseg.VisionTransformer": ({}, (48, 40)),
-    "mmaction.VisionTransformer": ({}, (4, 24, 32)),
-    "mmaction.SwinTransformer3D": ({}, (9, 20, 24)),
-}
-
-
-@pairs
+@pytest.mark.parametrize(("host", "method"), [pair for pair in PAIRS if "other-size" in TINY[pair[0]].variants])
 def test_7_other_input_size(host, method):
-    options, size = OTHER_SIZES[host]
+    options, shape = TINY[host].variants["other-size"]
     _, model = attached(host, method, **options)
     perturb(model)
-    out = tokens(model.train(), images(host, size=size))
+    out = tokens(model.train(), images(host, shape=shape))
     assert torch.isfinite(out).all()
     if trained(model):
-        backward(model, images(host, size=size))
+        backward(model, images(host, shape=shape))
         assert [k for k, p in trained(model).items() if p.grad is None or not p.grad.any()] == []
 
 
@@ -289,4 +276,4 @@ def test_class_attributes_are_stated():
         assert cls.__doc__, name
         assert ("Not verified" in cls.__doc__) == bool(cls.unverified), name
         assert not cls.unverified or cls.unverified in cls.__doc__, name
-    assert set(BUILDERS) == set(HOSTS.module_dict)
+    assert set(TINY) == set(HOSTS.module_dict)

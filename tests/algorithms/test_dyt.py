@@ -4,7 +4,8 @@ import pytest
 import torch
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
-from support.hosts import ARCH, build, perturb, tokens
+from support.hosts import build, perturb, tokens
+from support.hosts.mmpretrain.vit import ARCH
 
 import vpeft
 from vpeft.algorithms.adapter.dyt import DyTLoss

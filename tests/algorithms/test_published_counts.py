@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.hosts import mm_swin, mm_vit
+from support.hosts.mmpretrain.swin import mm_swin
+from support.hosts.mmpretrain.vit import mm_vit
 
 import vpeft
 from vpeft.apis.catalogue import config_parameters

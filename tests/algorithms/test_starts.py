@@ -5,7 +5,8 @@ import math
 
 import pytest
 import torch
-from support.hosts import build, mm_vit, tokens
+from support.hosts import build, tokens
+from support.hosts.mmpretrain.vit import mm_vit
 from test_published_counts import WIDE, check_start, constant, normal, uniform, zero
 
 import vpeft

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from support.hosts import BUILDERS, SIZES, VARIANTS, build, perturb, tokens
+from support.hosts import TINY, build, inputs, perturb, tokens
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,12 +20,12 @@ METHODS = {
     "VPT-Deep": {"type": "VPTDeep", "prompt_length": 2},
     "LoRA": {"type": "LoRA", "rank": 2},
 }
-PADDED = [(host, "padded") for host in BUILDERS if "padded" in VARIANTS[host]]
-CASES = [(host, "plain") for host in BUILDERS] + PADDED
+PADDED = [(host, "padded") for host in TINY if "padded" in TINY[host].variants]
+CASES = [(host, "plain") for host in TINY] + PADDED
 
 
 def made(host, variant="plain", method=None, scale=0.5):
-    options, size = VARIANTS[host][variant] if variant in VARIANTS[host] else ({}, SIZES[host])
+    options, shape = TINY[host].variants[variant]
     model = build(host, **options)
     if method:
         perturb(vpeft.attach(model, method), scale)
@@ -33,7 +33,7 @@ def made(host, variant="plain", method=None, scale=0.5):
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = True
-    return model, torch.randn(2, 3, *size, dtype=torch.float64)
+    return model, inputs(host, dtype=torch.float64, shape=shape)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_maps_are_the_naive_softmax(host, variant, method, seen):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("host", BUILDERS)
+@pytest.mark.parametrize("host", TINY)
 def test_weights_are_those_that_the_host_used(host, method, seen, monkeypatch):
     """Weights times values is what the projection behind the attention really reads, fused kernels or not."""
     model, images = made(host, method=METHODS[method] or "Full")
@@ -279,7 +279,7 @@ def operations(model, images):
     return mode.names, sum(saved), fused.count
 
 
-@pytest.mark.parametrize("host", BUILDERS)
+@pytest.mark.parametrize("host", TINY)
 def test_unrecorded_costs_nothing(host, monkeypatch):
     model, images = made(host, method=METHODS["LoRA"])
     with record_attention(model):

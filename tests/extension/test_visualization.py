@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.hosts import BUILDERS, SIZES, build
+from support.hosts import TINY, build, inputs
 from support.runs import write_run
 from torch import nn
 
@@ -136,14 +136,14 @@ class Classifier(nn.Module):
 
 
 @pytest.mark.parametrize("method", [None, "VPTDeep"])
-@pytest.mark.parametrize("host", BUILDERS)
+@pytest.mark.parametrize("host", TINY)
 def test_gradcam_is_its_formula(host, method):
     torch.manual_seed(0)
     model = Classifier(host, **({"with_cls_token": True} if host == "mmseg.VisionTransformer" else {}))
     if method:
         vpeft.attach(model, {"type": method, "prompt_length": 2})
     model.eval()
-    images = torch.randn(2, 3, *SIZES[host], dtype=torch.float64)
+    images = inputs(host, dtype=torch.float64)
     cam = gradcam(model, images, target=1, block=-1)
     assert (cam >= 0).all()
     assert cam.max() > 0
@@ -157,7 +157,7 @@ def test_gradcam_is_its_formula(host, method):
     scores = model(leaf)
     hook.remove()
     (gradient,) = torch.autograd.grad(scores[:, 1].sum(), kept[0])
-    own = 1 if "Vision" in host and "mmaction" not in host else 0
+    own = TINY[host].prefix
     for image in range(2):
         x, g = (t[image].reshape(-1, t.shape[-1])[own:] for t in (kept[0].detach(), gradient))
         expected = torch.zeros(len(x), dtype=torch.float64)

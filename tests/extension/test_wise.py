@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from support.hosts import BUILDERS, SIZES, build, perturb, tokens
+from support.hosts import TINY, build, inputs, perturb, tokens
 from torch import nn
 
 import vpeft
@@ -14,7 +14,7 @@ from vpeft.registry import PEFT_METHODS
 
 HOSTS = ("mmpretrain.VisionTransformer", "mmpretrain.SwinTransformer")
 #: On the other hosts: one method for each way, and for each kind of place.
-OTHERS = [host for host in BUILDERS if host not in HOSTS]
+OTHERS = [host for host in TINY if host not in HOSTS]
 SAMPLE = (
     "LoRA",
     "SSF",
@@ -41,7 +41,7 @@ OPERATIONS = {"VPTDeep", "VPTShallow", "PrefixTuning", "NOAH"}
 
 
 def images(host):
-    return torch.randn(2, 3, *SIZES[host], dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    return inputs(host, dtype=torch.float64)
 
 
 def interpolated(host, method):

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from support.hosts import BUILDERS, build, loss, perturb, tokens
+from support.hosts import TINY, build, loss, perturb, tokens
 
 import vpeft
 from vpeft.core.adaptation.find import find_adaptation, get_adaptation
 
-hosts = pytest.mark.parametrize("host", sorted(BUILDERS))
+hosts = pytest.mark.parametrize("host", sorted(TINY))
 VIT = "mmpretrain.VisionTransformer"
 
 

@@ -12,7 +12,8 @@ from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import load_state_dict
 from safetensors import safe_open
 from safetensors.torch import save_file
-from support.hosts import ARCH, BUILDERS, SIZES, build, perturb, tokens
+from support.hosts import TINY, build, inputs, perturb, tokens
+from support.hosts.mmpretrain.vit import ARCH
 
 import vpeft
 from vpeft.core.adaptation import fingerprint
@@ -24,7 +25,7 @@ from vpeft.core.models.build import meta_build
 
 VIT = "mmpretrain.VisionTransformer"
 LORA = {"type": "LoRA", "rank": 2}
-hosts = pytest.mark.parametrize("host", sorted(BUILDERS))
+hosts = pytest.mark.parametrize("host", sorted(TINY))
 
 
 @pytest.fixture
@@ -290,19 +291,11 @@ def test_another_precision_is_no_other_base(there, here, tmp_path, said):
         base_of(other).check(json.loads(safe_open(file, "pt").metadata()["vpeft"])["base"], "it")
 
 
-def larger(host: str) -> dict:
-    """Options under which a host's positions have another size."""
-    if host == "mmaction.VisionTransformer":
-        return {"num_frames": 8}
-    if host == "mmaction.SwinTransformer3D":
-        return {"window_size": (4, 2, 2)}
-    return {"window_size": 2} if "Swin" in host else {"img_size": 48}
-
-
-@hosts
+@pytest.mark.parametrize("host", sorted(host for host in TINY if TINY[host].larger))
 def test_positions_of_another_size_are_no_other_base(host, tmp_path, said):
     file = vpeft.save_adapter(perturb(vpeft.attach(build(host), LORA)), tmp_path / "lora.safetensors", head=False)
-    state, other = build(host).state_dict(), build(host, **larger(host))
+    options, shape = TINY[host].larger
+    state, other = build(host).state_dict(), build(host, **options)
     fits = {key: value for key, value in state.items() if other.state_dict()[key].shape == value.shape}
     assert len(fits) < len(state)
     other.load_state_dict(fits, strict=False)
@@ -310,12 +303,10 @@ def test_positions_of_another_size_are_no_other_base(host, tmp_path, said):
     (line,) = [line for line in said if "another input size" in line]
     roles = ("pos_embed", "relative_position_bias_table")
     assert any(role in line for role in roles)
-    size = SIZES[host] if host != "mmaction.VisionTransformer" else (8, 16, 16)
     if host == VIT:
-        size = (48, 48)
         assert "[1, 17, 64] there, [1, 37, 64] here" in line
-    if host != "timm.VisionTransformer":  # which takes one size alone
-        assert torch.isfinite(tokens(other, torch.randn(1, 3, *size, dtype=torch.float64))).all()
+    if shape:
+        assert torch.isfinite(tokens(other, inputs(host, 1, torch.float64, shape=shape))).all()
     vpeft.detach(other)
     with torch.no_grad():
         next(p for name, p in other.named_parameters() if name.endswith("weight")).view(-1)[0] += 1e-3

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from support.hosts import BUILDERS, build, perturb, tokens
+from support.hosts import TINY, build, perturb, tokens
 
 import vpeft
 
 TARGETS = [["q"], ["k"], ["v"], ["proj"], ["fc1"], ["fc2"], ["qkv"], ["q", "k", "v", "proj", "fc1", "fc2"]]
-VARIANTS = [(host, {}) for host in sorted(BUILDERS)] + [
+VARIANTS = [(host, {}) for host in sorted(TINY)] + [
     ("mmpretrain.VisionTransformer", {"layer_scale_init_value": 0.1}),
     ("mmpretrain.VisionTransformer", {"qkv_bias": False}),
     ("timm.VisionTransformer", {"init_values": 0.1}),

@@ -6,7 +6,7 @@ import warnings
 import peft
 import pytest
 import torch
-from support.hosts import BUILDERS, build, perturb, tokens
+from support.hosts import TINY, build, perturb, tokens
 from torch import nn
 from torch.nn.utils import parametrizations, prune, weight_norm
 
@@ -16,7 +16,7 @@ from vpeft.core.contract.method import Method
 
 TIMM, VIT = "timm.VisionTransformer", "mmpretrain.VisionTransformer"
 LORA = {"type": "LoRA", "rank": 4}
-hosts = pytest.mark.parametrize("host", sorted(BUILDERS))
+hosts = pytest.mark.parametrize("host", sorted(TINY))
 
 
 def refused(act, *messages):

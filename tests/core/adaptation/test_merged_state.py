@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from support.hosts import SIZES, build, perturb, tokens
+from support.hosts import build, inputs, perturb, tokens
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
@@ -21,7 +21,7 @@ def adapted(method="LoRA", host=VIT, seed=7):
 
 @pytest.mark.parametrize("host", [VIT, "mmpretrain.SwinTransformer", "mmseg.VisionTransformer"])
 def test_a_merged_state_loads_as_merged(host):
-    model, x = adapted(host=host), torch.randn(2, 3, *SIZES[host])
+    model, x = adapted(host=host), inputs(host)
     truth = tokens(model, x)
     vpeft.merge(model)
     state, merged = copy.deepcopy(model.state_dict()), tokens(model, x)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from support.hosts import BUILDERS, SIZES, build, perturb, tokens
+from support.hosts import TINY, build, inputs, perturb, tokens
 
 import vpeft
 
@@ -17,11 +17,11 @@ def adapted(host, method="LoRA"):
     return perturb(vpeft.attach(build(host, torch.float32), method))
 
 
-@pytest.mark.parametrize("host", BUILDERS)
+@pytest.mark.parametrize("host", TINY)
 def test_a_pickled_model_is_the_model(host):
     model = adapted(host)
     model.eval()
-    x = torch.randn(2, 3, *SIZES[host])
+    x = inputs(host)
     twin = pickle.loads(pickle.dumps(model))
     assert type(twin) is type(model)
     assert torch.equal(tokens(twin, x), tokens(model, x))
@@ -30,7 +30,7 @@ def test_a_pickled_model_is_the_model(host):
     vpeft.unmerge(twin)
     assert torch.equal(tokens(twin, x), tokens(model, x))
     vpeft.detach(twin)
-    assert type(twin) is type(BUILDERS[host]())
+    assert type(twin) is type(build(host))
     with vpeft.disabled(model):
         # Without a graph torch's own attention takes another path.
         torch.testing.assert_close(tokens(twin, x), tokens(model, x), atol=1e-5, rtol=1e-5)

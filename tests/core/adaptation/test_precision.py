@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from support.hosts import SIZES, build, perturb, tokens
+from support.hosts import build, inputs, perturb, tokens
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
@@ -55,7 +55,7 @@ def test_every_method_runs_on_a_half_base_without_autocast(host, method):
     model.load_state_dict(wide.state_dict())
     for one in (wide, model):
         one.eval()
-    x = torch.randn(2, 3, *SIZES[host], generator=torch.Generator().manual_seed(0))
+    x = inputs(host, seed=0)
     want, got = tokens(wide, x), tokens(model, x.bfloat16())
     assert got.dtype is torch.bfloat16
     assert dtypes(model) <= {torch.float32}

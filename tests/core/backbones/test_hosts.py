@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 from mmpretrain.models import ImageClassifier, VisionTransformer
-from support.hosts import BUILDERS, SIZES, VARIANTS, build, mm_vit, t_vit, tokens
+from support.hosts import TINY, build, inputs, tokens
+from support.hosts.mmpretrain.vit import mm_vit
+from support.hosts.timm.vit import t_vit
 from torch import nn
 
 import vpeft
@@ -13,11 +15,23 @@ from vpeft.core.backbones.find import find_host
 from vpeft.registry import HOSTS
 
 DENSE_AND_VIDEO = ["mmseg.VisionTransformer", "mmaction.VisionTransformer", "mmaction.SwinTransformer3D"]
-CASES = [(host, variant) for host in VARIANTS for variant in VARIANTS[host]]
+CASES = [(host, variant) for host in TINY for variant in TINY[host].variants]
 
 
 def test_every_host_has_builders():
-    assert set(BUILDERS) == set(VARIANTS) == set(HOSTS.module_dict)
+    assert set(TINY) == set(HOSTS.module_dict)
+
+
+def test_every_output_is_read():
+    """Of hosts that give tuples, or the mappings of transformers."""
+
+    class Nested(nn.Module):
+        def forward(self, x):
+            return {"last_hidden_state": x, "hidden_states": (x[:, :1], [2 * x]), "attentions": None}
+
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(tokens(Nested(), x), torch.cat([x.flatten(1), x[:, 0], 2 * x.flatten(1)], 1))
+    assert tokens(nn.Identity(), x) is x
 
 
 def gradients(model, images):
@@ -31,14 +45,14 @@ def gradients(model, images):
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize(("host", "variant"), CASES)
 def test_untouched_host_is_bit_identical(host, variant, training):
-    options, size = VARIANTS[host][variant]
+    options, shape = TINY[host].variants[variant]
     plain = build(host, torch.float32, **options)
     sited = vpeft.attach(copy.deepcopy(plain), "Full")  # the sites are in use, nothing is placed
     assert type(sited) is not type(plain)
     assert isinstance(sited, type(plain))
     for model in (plain, sited):
         model.train(training)
-    images = torch.randn(2, 3, *size)
+    images = inputs(host, shape=shape)
     out, grads = gradients(plain, images)
     sited_out, sited_grads = gradients(sited, images)
     assert torch.equal(out, sited_out)
@@ -61,7 +75,7 @@ def test_fused_and_plain_attention(host, fused):
     assert torch.equal(tokens(plain, images), tokens(sited, images))
 
 
-@pytest.mark.parametrize("host", BUILDERS)
+@pytest.mark.parametrize("host", TINY)
 def test_map_size_prefix_and_block_order(host):
     model = build(host, torch.float32)
     view = find_host(model)
@@ -72,16 +86,13 @@ def test_map_size_prefix_and_block_order(host):
         assert block.sites["fc1"].module.out_features == block.hidden
         assert block.dim % block.heads == 0
     vpeft.attach(model, "Full")
-    model(torch.randn(1, 3, *SIZES[host]))
+    model(inputs(host, 1))
     flow = model.peft_adaptation.host.flow
-    grids = {"mmaction.VisionTransformer": (2, 2, 2), "mmaction.SwinTransformer3D": (3, 2, 2)}
-    grids |= {"mmdet.SwinTransformer": (4, 4), "mmseg.SwinTransformer": (4, 4)}
-    assert flow.grid == grids.get(host, (4, 4) if "Vision" in host else (8, 8))
-    assert flow.prefix == (1 if "Vision" in host and "mmaction" not in host else 0)
+    assert (flow.grid, flow.prefix) == (TINY[host].grid, TINY[host].prefix)
 
 
 def test_every_parameter_has_a_role():
-    for host in BUILDERS:
+    for host in TINY:
         model = build(host, torch.float32)
         view = find_host(model)
         roles = {p.role for p in view.parameters()}

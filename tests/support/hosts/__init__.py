@@ -1,0 +1,151 @@
+"""Tiny variants of every host, and how to read all that they put out.
+
+The builder of a host stands in ``<library>/<architecture>.py`` here, as the host itself does in
+``vpeft/core/backbones/hosts``, and imports its library when it is called. A registered host without one fails a test.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vpeft.core.adaptation.find import get_adaptation
+
+Shape = tuple[int, ...]
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A tiny backbone of a host.
+
+    Attributes:
+        build: Builds it; options change it.
+        shape: Of one input, without the batch: ``(3, H, W)``, or ``(3, T, H, W)`` or whatever the class takes.
+        grid: Map after the last block for that input.
+        prefix: Tokens before the map.
+        variants: Options under which the untouched backbone must stay bit-identical, each with the shape of an input;
+            ``other-size`` takes another than ``shape`` and is gone through with every method too.
+        larger: Options under which position tables have another size, with the shape of an input; None where no option
+            changes them, and no shape where the class takes one size alone.
+        call: Calls the model on a batch; None calls ``forward_features`` where there is one, and the model otherwise.
+    """
+
+    build: Callable[..., nn.Module]
+    shape: Shape
+    grid: Shape
+    prefix: int
+    variants: dict[str, tuple[Options, Shape]]
+    larger: tuple[Options, Shape | None] | None
+    call: Callable[[nn.Module, Tensor], Any] | None
+
+
+#: Of each host by its registered name.
+TINY: dict[str, Tiny] = {}
+_CALLS: dict[type, Callable[[nn.Module, Tensor], Any]] = {}
+
+
+def tiny(
+    host: str,
+    shape: Shape,
+    *,
+    grid: Shape,
+    prefix: int = 0,
+    variants: dict[str, Options | tuple[Options, Shape]],
+    larger: tuple[Options, Shape | None] | None = None,
+    call: Callable[[nn.Module, Tensor], Any] | None = None,
+) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
+    """State the builder of a host; see :class:`Tiny`. A variant that names no shape takes that of the host."""
+
+    def state(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        stated = {name: v if isinstance(v, tuple) else (v, shape) for name, v in variants.items()}
+        TINY[host] = Tiny(build, shape, grid, prefix, {"plain": ({}, shape), **stated}, larger, call)
+        return build
+
+    return state
+
+
+def build(host: str, dtype: torch.dtype = torch.float64, **options) -> nn.Module:
+    """A tiny host in eval mode with random weights, none of them at a value that hides an error."""
+    torch.manual_seed(0)
+    model = TINY[host].build(**options).to(dtype)
+    if TINY[host].call:
+        _CALLS[type(model)] = TINY[host].call
+    with torch.no_grad():
+        for param in model.parameters():
+            param.add_(torch.randn_like(param) * 0.05)
+    model.eval()
+    return model
+
+
+def inputs(
+    host: str, count: int = 2, dtype: torch.dtype = torch.float32, *, shape: Shape | None = None, seed: int = 5
+) -> Tensor:
+    """A batch that the host takes; ``shape`` is of one input."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, *(shape or TINY[host].shape), dtype=dtype, generator=generator)
+
+
+def tokens(model: nn.Module, images: Tensor, seed: int = 0) -> Tensor:
+    """All output tokens: what every trained parameter can be seen in.
+
+    Several outputs (tuples, mappings, outputs of transformers, nested) become one row for each input.
+    """
+    torch.manual_seed(2654435761 * (seed + 1) % 2**32)  # small seeds alike draw alike
+    call = _CALLS.get(getattr(type(model), "plain_class", type(model)))
+    if call:
+        out = call(model, images)
+    else:
+        out = model.forward_features(images) if hasattr(model, "forward_features") else model(images)
+    found = list(_tensors(out))
+    return found[0] if found[0] is out else torch.cat([one.flatten(1) for one in found], 1)
+
+
+def _tensors(out: Any) -> Iterator[Tensor]:
+    if isinstance(out, Tensor):
+        yield out
+    elif isinstance(out, (Mapping, tuple, list)):
+        for one in out.values() if isinstance(out, Mapping) else out:
+            yield from _tensors(one)
+
+
+def perturb(model: nn.Module, scale: float = 0.1) -> nn.Module:
+    """Move every trained parameter away from its start."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for param in model.parameters():
+            if param.requires_grad:
+                param.add_(torch.randn(param.shape, generator=generator, dtype=param.dtype) * scale)
+    return model
+
+
+def loss(out: Tensor) -> Tensor:
+    """A scalar that weighs every output with a number of its own."""
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return (out * weights.to(out.dtype)).sum()
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    adaptation = get_adaptation(model)
+    return tuple(f"{name}." for name in adaptation.host.heads()) if adaptation else ()
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Trained parameters of the backbone by key, its head left out."""
+    heads = head_names(model)
+    return {k: p for k, p in model.named_parameters() if p.requires_grad and not (heads and k.startswith(heads))}
+
+
+def clone(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model)
+
+
+for _file in sorted(Path(__file__).parent.glob("*/*.py")):
+    importlib.import_module(f"{__name__}.{_file.parent.name}.{_file.stem}")
