@@ -99,7 +99,7 @@ class BaseWeights:
         self.mark_start()
         self._hooks = [self.backbone.register_load_state_dict_post_hook(_Loaded(self))]
         if source == NEVER:
-            self._hooks.append(self.host.embedding.register_forward_pre_hook(_Unloaded(self)))
+            self._hooks.append(self.adaptation.host.embedding.register_forward_pre_hook(_Unloaded(self)))
 
     def close(self) -> None:
         """Leave the backbone alone: the adaptation is taken off."""
