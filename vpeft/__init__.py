@@ -6,6 +6,8 @@ with importing():
     from vpeft import compat  # isort: skip  # noqa: F401  must come before any package that it mends
 
     from vpeft import algorithms, core, extension  # noqa: F401  (register)
+    from vpeft.core.backbones.load import load_backbone  # isort: skip
+    from vpeft.core.backbones.weights import load_pretrained  # isort: skip
     from vpeft.apis import attach, detach, disabled, learn, load_adapter, merge, plain_state_dict, save_adapter, unmerge
 
 __version__ = "0.1.0"
@@ -17,6 +19,8 @@ __all__ = [
     "disabled",
     "learn",
     "load_adapter",
+    "load_backbone",
+    "load_pretrained",
     "merge",
     "plain_state_dict",
     "save_adapter",

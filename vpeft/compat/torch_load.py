@@ -147,7 +147,7 @@ def read_torch(file: Any, map_location: Any = None) -> Any:
         with warnings.catch_warnings(), torch.serialization.safe_globals(ALLOWED):
             warnings.simplefilter("ignore")
             return _restored(torch.load(file, map_location=map_location, weights_only=True), {})
-    except Damaged:
+    except (Damaged, HoldsObjects):
         raise
     except UnpicklingError as error:
         raise _refused(error) from error
@@ -172,6 +172,8 @@ def _check_archive(file: Any) -> None:
         return
     with zipfile.ZipFile(file) as archive:
         members, comment = archive.infolist(), archive.comment
+        if any(m.filename.endswith("/constants.pkl") for m in members):
+            raise HoldsObjects("a TorchScript program")
         size = archive.fp.seek(0, os.SEEK_END)
         # What torch writes is not packed, so a file cannot hold more than its own size.
         if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:

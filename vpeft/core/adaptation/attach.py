@@ -11,9 +11,12 @@ from mmengine.logging import print_log
 from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
+from vpeft.core.adaptation.base_weights import NEVER
 from vpeft.core.adaptation.find import adaptations
 from vpeft.core.adaptation.values.precision import named_dtype
 from vpeft.core.backbones.find import find_host, full_name, hosts_in, read_host
+from vpeft.core.backbones.weights.remembered import RememberedWeights, remembered_weights
+from vpeft.core.backbones.wrappers import named_modules
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -43,14 +46,18 @@ def attach(
     """
     hosts = hosts_in(model) or {"": find_host(model).backbone}  # find_host says why there is none
     names, dtype = _chosen(model, hosts, backbone), named_dtype(dtype)
-    placed: list[Adaptation] = []
+    modules, placed = dict(named_modules(model)), []
     try:
         for name in names:
             adaptation = Adaptation(
                 read_host(hosts[name]), copy.deepcopy(methods) if len(names) > 1 else methods, dtype
             )
+            base = {p.name: p.param for p in adaptation.host.parameters()}
+            remembered = remembered_weights(modules, name, base)
             adaptation.place()
             placed.append(adaptation)
+            if remembered is not None:
+                _say_where_from(adaptation, remembered)
     except Exception:
         for adaptation in placed:
             adaptation.detach()
@@ -99,6 +106,14 @@ def _named(hosts: dict[str, nn.Module], name: str) -> str:
     if not inside:
         raise UserError(f"backbone={name!r} is no backbone that can be adapted: {nearest(name, hosts)}")
     return inside[0]
+
+
+def _say_where_from(adaptation: Adaptation, weights: RememberedWeights) -> None:
+    """Tell an adaptation what was loaded into its base before."""
+    if weights.file is None:
+        adaptation.base.start(NEVER)
+    else:
+        adaptation.base.loaded(weights.file, None, weights.prefix)
 
 
 def _say_what_stays(model: nn.Module, hosts: dict[str, nn.Module]) -> None:

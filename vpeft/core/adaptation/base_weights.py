@@ -58,8 +58,8 @@ class BaseWeights:
     Attributes:
         source: ``file``, ``given``, ``random`` or ``never``.
         file: The file, where there is one.
-        by: ``init_cfg`` or ``load_from``: how the file came in.
-        prefix: The ``prefix`` of that ``init_cfg``.
+        by: ``init_cfg`` or ``load_from``: how the file came in; None where it was there before attaching.
+        prefix: The ``prefix`` that was given with it.
     """
 
     def __init__(self, adaptation: Adapted) -> None:
@@ -107,7 +107,7 @@ class BaseWeights:
             hook.remove()
         self._hooks = []
 
-    def loaded(self, file: str, by: str, prefix: str | None = None) -> None:
+    def loaded(self, file: str, by: str | None, prefix: str | None = None) -> None:
         """Say that the base was loaded from a file."""
         self.start(FILE)
         self.file, self.by, self.prefix = file, by, prefix

@@ -170,7 +170,11 @@ def test_wrong_architecture(tmp_path):
 
 def test_backbone_of_another_kind(tmp_path):
     path = save_torch(timm_vit().state_dict(), tmp_path / "vit.pth")
-    assert "Linear has the keys of none of them" in refused(nn.Linear(2, 2), path)
+    message = refused(nn.Linear(2, 2), path)
+    assert message.startswith("has this model's keys below 'norm.', 'head.', ")
+    assert message.endswith("say which by prefix=...")
+    message = refused(nn.LSTM(2, 2), path)
+    assert message.startswith("has no keys of LSTM (its first keys: cls_token, pos_embed, ")
 
 
 def test_recognise_names_the_format():

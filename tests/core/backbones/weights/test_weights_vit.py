@@ -77,7 +77,7 @@ def test_into_a_timm_backbone_with_a_pooled_norm(tmp_path):
     path = save_npz(timm_vit(), tmp_path / "vit.npz")
     backbone = timm_vit(seed=7, global_pool="avg", fc_norm=True)
     report = load_pretrained(backbone, path)
-    assert report.kept == ["fc_norm.weight", "fc_norm.bias"]
+    assert report.kept == ["fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"]
     assert "Transformer/encoder_norm/scale" in report.left_out
 
 

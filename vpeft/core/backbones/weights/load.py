@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
+from vpeft.core.backbones.libraries import library_of
 from vpeft.core.backbones.weights.converted import Converted
 from vpeft.core.backbones.weights.read import read_weights
-from vpeft.core.backbones.weights.recognise import (
-    FORMATS,
-    VIDEO,
-    below,
-    convert,
-    find_prefix,
-    layout_of,
-    reason_outside,
-    recognise,
-)
+from vpeft.core.backbones.weights.recognise import NoWay, below
+from vpeft.core.backbones.weights.remembered import remember_weights
 from vpeft.core.backbones.weights.resize import Resized, fit_positions, inflate_kernels
+from vpeft.core.backbones.weights.ways import Found, in_modules, ways
 from vpeft.errors import UserError
 
 #: Component of every key of an adapter parameter.
 _PEFT = "peft"
+_NOWHERE = 1 << 30
 #: Options of backbones that decide whether they have a key.
 _OPTIONS = {
     "patch_embed.projection.bias": "patch_bias",
@@ -47,7 +42,8 @@ class LoadReport:
         resized: Position tables by the backbone's keys, with the shapes before and after.
         inflated: Kernels of images that were given frames, likewise.
         left_out: Keys of the file that are not loaded on purpose, each with the reason.
-        kept: Keys of output norms that such files never hold; they keep their start.
+        kept: Keys of heads and output norms that the file does not hold; they keep their start.
+        differing: Settings of the folder's config that are not the backbone's.
     """
 
     format: str
@@ -58,6 +54,7 @@ class LoadReport:
     inflated: Resized = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         """One line: format, counts, what was inflated, resized, left out and kept."""
@@ -72,6 +69,8 @@ class LoadReport:
         parts += [f"left out {_some(keys)} ({reason})" for reason, keys in reasons.items()]
         if self.kept:
             parts.append(f"not in such files and at their start: {_some(self.kept)}")
+        if self.differing:
+            parts.append(f"OTHER SETTINGS in its config: {_some(self.differing)}")
         if self.missing:
             parts.append(f"MISSING {_some(self.missing)}")
         if self.unexpected:
@@ -90,28 +89,32 @@ def load_pretrained(
     """Load pretrained weights into a backbone; where anything is wrong the backbone stays as it was.
 
     Args:
-        backbone: A ViT or Swin of OpenMMLab or timm, plain or adapted. Keys with a component ``peft`` are adapter
-            parameters, which no file is asked for.
-        checkpoint: Path of the file, or an address such as ``vpeft://nano_vit``.
-        prefix: Component before the backbone's keys in the file, with or without the final dot; None looks for
-            ``backbone.`` and ``module.`` by itself.
-        strict: Whether missing and unexpected keys are errors; otherwise they are logged as a warning.
+        backbone: A model, plain or adapted. Keys with a component ``peft`` are adapter parameters, which no file is
+            asked for.
+        checkpoint: Path of the file, or of a folder as transformers, timm and open_clip write it; or an address such as
+            ``vpeft://nano_vit``.
+        prefix: Component before the backbone's keys in the file, with or without the final dot; None looks for it.
+        strict: Whether missing and unexpected keys are errors; otherwise they are logged as a warning. The same goes
+            for settings in the folder's ``config.json`` that are not the model's.
         logger: Logger for the one line of report; None means mmengine's.
 
     Returns:
         What became of every key.
 
     Raises:
-        UserError: The file cannot be read, is in no known format or of another architecture, a tensor has the wrong
-            shape, or, with ``strict``, keys are missing or unexpected.
+        UserError: The file cannot be read, does not fit the backbone, a tensor has the wrong shape, or, with
+            ``strict``, keys are missing or unexpected.
     """
     try:
         state, left_out = read_weights(str(checkpoint))
+        differing = _differences(backbone, str(checkpoint), strict)
         report = _load(backbone, state, left_out, prefix, strict)
+        report.differing = differing
     except UserError as error:
         raise UserError(f"{checkpoint}: {error}") from error
+    remember_weights(backbone, str(checkpoint), prefix)
     logger = logger or MMLogger.get_current_instance()
-    level = logging.WARNING if report.missing or report.unexpected else logging.INFO
+    level = logging.WARNING if report.missing or report.unexpected or report.differing else logging.INFO
     logger.log(level, f"Loaded {checkpoint} as {report}.")
     return report
 
@@ -127,43 +130,88 @@ def _load(
             raise UserError(f"no key begins with the prefix {prefix!r}; the keys' first components: {heads}.")
         left_out |= {key: f"outside {prefix!r}" for key in state if not key.startswith(prefix)}
         state = inside
-    name = recognise(state, backbone)
-    found = find_prefix(state)
-    left_out |= {key: reason_outside(found) for key in state if not key.startswith(found)}
-    state = below(state, found)
-
-    weights = convert(state, name, backbone)
-    report = LoadReport(name)
     own = backbone.state_dict()
-    report.unexpected = weights.unknown + [weights.source[key] for key in weights.state if key not in own]
-    report.missing, report.kept = _absent(backbone, weights.state)
-    if strict and (report.missing or report.unexpected):
-        raise UserError(_mismatch(report, weights, backbone))
-    weights.state = {key: tensor for key, tensor in weights.state.items() if key in own}
-    report.inflated = inflate_kernels(weights, backbone)
-    report.resized = fit_positions(weights, backbone, of_clips=FORMATS[name].holds.startswith(VIDEO))
-    report.left_out = left_out | weights.left_out
-    _check_shapes(weights, own)
-    _check_values(weights, own)
+    report, weights = _best(state, backbone, own, strict)
+    report.left_out = left_out | report.left_out
     backbone.load_state_dict(weights.state, strict=False)
     report.loaded = sorted(weights.state)
     return report
 
 
-def _absent(backbone: nn.Module, given: Collection[str]) -> tuple[list[str], list[str]]:
-    """Keys of the backbone that are not given: those it needs, and the output norms that files may lack."""
-    buffers = {name for name, _ in backbone.named_buffers()}
-    layout = layout_of(backbone)
+def _best(
+    state: dict[str, Tensor], backbone: nn.Module, own: dict[str, Tensor], strict: bool
+) -> tuple[LoadReport, Converted]:
+    """The first way in which the file fits; where it fits in none, the nearest, or what is wrong there."""
+    tried: list[tuple[int, UserError | tuple[LoadReport, Converted]]] = []
+    for found in ways(state, backbone):
+        if isinstance(found, UserError):
+            tried.append((_NOWHERE if isinstance(found, NoWay) else 0, found))
+            continue
+        report, weights = LoadReport(found.format, left_out=found.left_out), found.weights
+        report.unexpected = weights.unknown + [weights.source[key] for key in weights.state if key not in own]
+        report.missing, report.kept = _absent(backbone, found)
+        wrong = len(report.missing) + len(report.unexpected)
+        if wrong and strict:
+            tried.append((wrong, UserError(_mismatch(report, weights, backbone))))
+            continue
+        try:
+            _fit(report, found, backbone, own)
+        except UserError as error:
+            tried.append((wrong, error))
+            continue
+        if not wrong:
+            return report, weights
+        tried.append((wrong, (report, weights)))
+    _, nearest = min(tried, key=lambda one: (one[0], isinstance(one[1], UserError)))
+    if isinstance(nearest, UserError):
+        raise nearest
+    return nearest
+
+
+def _fit(report: LoadReport, found: Found, backbone: nn.Module, own: dict[str, Tensor]) -> None:
+    """Bring weights, in place, to the sizes of a backbone."""
+    weights = found.weights
+    weights.state = {key: tensor for key, tensor in weights.state.items() if key in own}
+    if found.of_clips is not None:
+        report.inflated = inflate_kernels(weights, backbone)
+        report.resized = fit_positions(weights, backbone, of_clips=found.of_clips)
+    report.left_out |= weights.left_out
+    _check_shapes(weights, own)
+    _check_values(weights, own)
+
+
+def _absent(backbone: nn.Module, found: Found) -> tuple[list[str], list[str]]:
+    """Keys of the backbone that are not given: those it needs, and those that files may lack."""
+    buffers = {key for key, value in backbone.named_buffers() if found.of_clips is not None or _is_counted(value)}
     # Every file has the norm of the last stage.
     last = f"norm{len(getattr(backbone, 'stages', getattr(backbone, 'layers', ()))) - 1}."
     missing, kept = [], []
     for key in backbone.state_dict():
-        is_head = layout.startswith("timm") and key.split(".")[0] in ("head", "head_drop")
-        if key in given or key in buffers or is_head or _PEFT in key.split("."):
+        if key in found.weights.state or key in buffers or _PEFT in key.split("."):
             continue
-        is_kept = re.fullmatch(FORMATS[layout].kept, key) and not key.startswith(last)
-        (kept if is_kept else missing).append(key)
+        is_kept = re.fullmatch(found.kept, key) and not key.startswith(last)
+        (kept if is_kept or in_modules(key, found.heads) else missing).append(key)
     return missing, kept
+
+
+def _is_counted(buffer: Tensor) -> bool:
+    """Whether a buffer holds positions or a count, which no file need bring, and no statistics of training."""
+    return not buffer.is_floating_point()
+
+
+def _differences(backbone: nn.Module, checkpoint: str, strict: bool) -> list[str]:
+    """Settings of the folder's config that change what the same tensors compute."""
+    of, folder = library_of(backbone), Path(checkpoint).expanduser()
+    folder = folder if folder.is_dir() else folder.parent
+    if "://" in checkpoint or of is None or not of.owns(folder):
+        return []
+    differing = of.differences(folder, backbone)
+    if differing and strict:
+        raise UserError(
+            f"{of.config} beside it has {_some(differing)}, so the weights would compute something else: build the "
+            "model by that file (vpeft.load_backbone with the folder); load_pretrained(..., strict=False) loads them."
+        )
+    return differing
 
 
 def _check_shapes(weights: Converted, own: dict[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,17 @@ from vpeft.errors import UserError
 
 #: Keys under which training scripts keep the weights beside their optimiser.
 CONTAINERS = ("state_dict", "model", "module")
+#: Weights in a folder as transformers, timm and open_clip write them; an index names the parts.
+FOLDER = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin",
+)
+_INDEX = ".index.json"
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -27,8 +39,9 @@ def read_weights(checkpoint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The named tensors of a weight file.
 
     Args:
-        checkpoint: Path of an ``.npz``, ``.safetensors`` or torch file (any other name), or an address that
-            mmengine's ``CheckpointLoader`` knows, such as ``vpeft://nano_vit``.
+        checkpoint: Path of an ``.npz``, ``.safetensors`` or torch file (any other name), of a folder with a file of
+            ``FOLDER``, or of the index of such parts; or an address that mmengine's ``CheckpointLoader`` knows, such
+            as ``vpeft://nano_vit``.
 
     Returns:
         The tensors by the file's own keys (those below one of ``CONTAINERS`` where there is such a key), and
@@ -41,11 +54,13 @@ def read_weights(checkpoint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         loaded = _from_address(checkpoint)
     else:
         path = Path(checkpoint).expanduser()
+        if path.is_dir():
+            path = _in_folder(path)
         if not path.is_file():
             raise UserError(
                 f"no such file, seen from {Path.cwd()}: correct 'checkpoint' in init_cfg, or put the file there."
             )
-        loaded = _from_file(path)
+        loaded = _from_parts(path) if path.name.endswith(_INDEX) else _from_file(path)
     for container in CONTAINERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(container), Mapping):
             loaded = loaded[container]
@@ -56,6 +71,31 @@ def read_weights(checkpoint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         keys = ", ".join(map(str, list(loaded)[:5]))
         raise UserError(f"holds no tensors by name (its keys: {keys or 'none'}): is it a weight file?")
     return state, {str(key): "not a tensor" for key in loaded if str(key) not in state}
+
+
+def _in_folder(folder: Path) -> Path:
+    found = next((folder / name for name in FOLDER if (folder / name).is_file()), None)
+    if found is None:
+        raise UserError(f"a folder without weights ({', '.join(FOLDER[:2])}, ...): give the file in it.")
+    return found
+
+
+def _from_parts(index: Path) -> dict[str, Any]:
+    """The tensors of a file in parts, which lie beside its index."""
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        parts = [index.parent / Path(name).name for name in sorted(names)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(type(error).__name__) from error
+    if lacking := [part.name for part in parts if not part.is_file()]:
+        raise UserError(f"{index.name} names {', '.join(lacking[:3])}, which do not lie beside it: fetch all parts.")
+    whole: dict[str, Any] = {}
+    for part in parts:
+        try:
+            whole |= _from_file(part)
+        except UserError as error:
+            raise UserError(f"{part.name}: {error}") from error
+    return whole
 
 
 def _from_file(path: Path) -> Any:

@@ -21,7 +21,7 @@ _BLOCK = r"layers\.0\.blocks\.0\.norm1\.weight"
 #: Norms that files may lack: of the pooled tokens, and of a Swin's stages but the last.
 _POOLED, _NUMBERED = r"fc_norm\..+", r"norm\d+\..+"
 #: What is never loaded into a backbone.
-_LEFT_OUT = {
+LEFT_OUT = {
     r"(head|head_dist|pre_logits)\..+": HEAD,
     r"mask_token|decoder[_.].+": DECODER,
     r".+\.(attn_mask|relative_position_index)": BUFFER,
@@ -36,6 +36,10 @@ _OPTIONAL = {
 
 def _same(weights: Converted) -> Converted:
     return weights
+
+
+class NoWay(UserError):
+    """A file and a backbone have nothing in common in some way of reading."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,12 @@ def format_of(state: Mapping[str, Tensor]) -> str | None:
     return name
 
 
+def has_layout(backbone: nn.Module) -> bool:
+    """Whether a backbone keeps its weights by the names of one of ``FORMATS``."""
+    name = format_of(backbone.state_dict())
+    return name is not None and FORMATS[name].from_hub is not None
+
+
 def layout_of(backbone: nn.Module) -> str:
     """The format in which a backbone keeps its own weights, told by its keys and not by its class.
 
@@ -101,11 +111,11 @@ def layout_of(backbone: nn.Module) -> str:
         One of ``FORMATS``.
 
     Raises:
-        UserError: It is none of these.
+        NoWay: It is none of these.
     """
     layout = format_of(backbone.state_dict())
     if layout is None or FORMATS[layout].from_hub is None:
-        raise UserError(
+        raise NoWay(
             f"weights can be loaded into ViT and Swin backbones of OpenMMLab and timm, and {type(backbone).__name__} "
             "has the keys of none of them: use load_from, or a backbone of these kinds."
         )
@@ -123,11 +133,12 @@ def recognise(state: Mapping[str, Tensor], backbone: nn.Module) -> str:
         One of ``FORMATS``.
 
     Raises:
-        UserError: No format fits, or the format's weights are of another architecture than the backbone.
+        UserError: No format fits (:class:`NoWay`), or the format's weights are of another architecture than the
+            backbone.
     """
     name = format_of(below(state, find_prefix(state)))
     if name is None:
-        raise UserError(
+        raise NoWay(
             f"not in a known format ({', '.join(FORMATS)}); its first keys: {', '.join(list(state)[:4])}. "
             "Where the weights lie below a prefix, give it as 'prefix' in init_cfg."
         )
@@ -181,12 +192,17 @@ def convert(state: Mapping[str, Tensor], name: str, backbone: nn.Module) -> Conv
 def _convert(state: Mapping[str, Tensor], name: str, backbone: nn.Module) -> Converted:
     layout = layout_of(backbone)
     weights = google_npz.npz_to_timm(state) if name == "google_npz" else Converted.of(state)
-    weights = weights.without(_LEFT_OUT)
+    weights = weights.without(LEFT_OUT)
     if name != layout:
         weights = FORMATS[layout].from_hub(FORMATS[name].to_hub(weights))
     if FORMATS[layout].kept == _NUMBERED:
         weights = swin.number_norm(weights)
-    keys, unused = backbone.state_dict().keys(), {}
-    for key in weights.state.keys() - keys:
+    own, unused = backbone.state_dict(), {}
+    for key, tensor in state.items():
+        # A head of the same shape is loaded; another one is trained anew.
+        if weights.left_out.get(key) == HEAD and key in own and own[key].shape == tensor.shape:
+            del weights.left_out[key]
+            weights.put(key, tensor, key)
+    for key in weights.state.keys() - own.keys():
         unused |= {re.escape(key): why for pattern, why in _OPTIONAL.items() if re.fullmatch(pattern, key)}
     return weights.without(unused)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from vpeft.core.backbones.weights.converted import Converted
@@ -163,7 +163,7 @@ def _fit_embedding(name: str, embedding: Tensor, backbone: nn.Module, of_clips: 
     if side**2 + extra != embedding.shape[1] or side == 0:
         raise UserError(f"which is no square grid of patches and {extra} more: the backbone's is {tuple(own.shape)}.")
     mode = getattr(backbone, "interpolate_mode", "bicubic")
-    return resize_pos_embed(embedding, (side, side), tuple(grid[-2:]), mode, extra).repeat(1, frames, 1)
+    return _resize_grid(embedding, (side, side), tuple(grid[-2:]), mode, extra).repeat(1, frames, 1)
 
 
 def _fit_clip(name: str, embedding: Tensor, grid: tuple[int, ...], backbone: nn.Module) -> Tensor | None:
@@ -184,9 +184,15 @@ def _fit_clip(name: str, embedding: Tensor, grid: tuple[int, ...], backbone: nn.
         )
     if same_frames:
         images = embedding.chunk(frames, dim=1)
-        return torch.cat([resize_pos_embed(e, (side, side), (height, width), "bicubic", 0) for e in images], dim=1)
+        return torch.cat([_resize_grid(e, (side, side), (height, width), "bicubic", 0) for e in images], dim=1)
     series = embedding.unflatten(1, (-1, height * width)).squeeze(0).permute(1, 2, 0)
     return F.interpolate(series, size=frames, mode="linear").permute(2, 0, 1).flatten(0, 1).unsqueeze(0)
+
+
+def _resize_grid(*args: Any) -> Tensor:
+    from mmpretrain.models.utils import resize_pos_embed
+
+    return resize_pos_embed(*args)
 
 
 def _is_sinusoid(embedding: Tensor) -> bool:
