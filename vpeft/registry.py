@@ -14,10 +14,13 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
 
-MODELS = Registry("model", parent=MMENGINE_MODELS, scope="vpeft")
-DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope="vpeft")
+#: What needs mmpretrain is imported when it is first asked for.
+_IMAGENET, _HEAD = "vpeft.core.datasets.classification.imagenet", "vpeft.core.models.embedding_head"
+
+MODELS = Registry("model", parent=MMENGINE_MODELS, scope="vpeft", locations=[_HEAD])
+DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope="vpeft", locations=[_IMAGENET])
 TRANSFORMS = Registry("transform", parent=MMENGINE_TRANSFORMS, scope="vpeft")
-METRICS = Registry("metric", parent=MMENGINE_METRICS, scope="vpeft")
+METRICS = Registry("metric", parent=MMENGINE_METRICS, scope="vpeft", locations=[_IMAGENET])
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="vpeft")
 VISUALIZERS = Registry("visualizer", parent=MMENGINE_VISUALIZERS, scope="vpeft")
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(

@@ -11,6 +11,7 @@ from vpeft.compat.mmengine import (
     mmengine_atomic_write,
     mmengine_configs_of_packages,
     mmengine_distributed_on_cpu,
+    mmengine_imports_transformers_later,
     mmengine_no_pickled_data,
     mmengine_non_reentrant_checkpointing,
     mmengine_safe_load,
@@ -20,6 +21,7 @@ from vpeft.compat.mmpretrain import mmpretrain_non_reentrant_checkpointing
 from vpeft.compat.torchvision import torchvision_without_ops
 
 torchvision_without_ops()
+mmengine_imports_transformers_later()
 mmengine_silent_debug()  # before anything imports mmpretrain
 mmcv_without_ops()
 mmaction_on_new_mmcv()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
 import os
+import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -13,6 +17,7 @@ from urllib.parse import urlparse
 import torch
 
 from vpeft.compat.torch_load import Damaged, HoldsObjects, read_torch, sealed_archive
+from vpeft.compat.waiting import while_importing
 from vpeft.errors import UserError
 
 #: Modules, and the distributions that carry them on where the original ones stopped.
@@ -29,6 +34,34 @@ def mmengine_non_reentrant_checkpointing() -> None:
     original = torch.utils.checkpoint.checkpoint
     if activation_checkpointing.checkpoint is original:
         activation_checkpointing.checkpoint = functools.partial(original, use_reentrant=False)
+
+
+def mmengine_imports_transformers_later() -> None:
+    """mmengine 0.10.12: importing its models imports transformers, for one optimiser that few use.
+
+    ``type='Adafactor'`` goes on working; it is imported when it is built.
+    """
+    while_importing("mmengine.optim.optimizer.builder", _adafactor_later)
+
+
+@contextlib.contextmanager
+def _adafactor_later(module: types.ModuleType) -> Iterator[None]:
+    if "transformers" in sys.modules or importlib.util.find_spec("transformers") is None:
+        yield
+        return
+    sys.modules["transformers"] = None  # an import of it fails at once
+    try:
+        yield
+    finally:
+        del sys.modules["transformers"]
+
+    def adafactor(*args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        from transformers import Adafactor
+
+        return Adafactor(*args, **kwargs)
+
+    module.OPTIMIZERS.register_module(name="Adafactor", module=adafactor)
+    module.TRANSFORMERS_OPTIMIZERS.append("Adafactor")
 
 
 def mmengine_silent_debug() -> None:

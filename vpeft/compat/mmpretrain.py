@@ -7,16 +7,18 @@ import types
 
 import torch
 
+from vpeft.compat.waiting import after_import
+
 
 def mmpretrain_non_reentrant_checkpointing() -> None:
-    """mmpretrain 1.3.6: ``SwinBlock(with_cp=True)`` checkpoints re-entrantly, as above.
+    """mmpretrain 1.3.6: ``SwinBlock(with_cp=True)`` checkpoints re-entrantly, as mmengine does.
 
     The module's own view of ``torch.utils.checkpoint`` is replaced, not torch's.
     """
-    from mmpretrain.models.backbones import swin_transformer
+    after_import("mmpretrain.models.backbones.swin_transformer", _mend)
 
-    if isinstance(swin_transformer.cp, types.ModuleType):
-        view = types.SimpleNamespace(
-            checkpoint=functools.partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
-        )
-        swin_transformer.cp = view
+
+def _mend(module: types.ModuleType) -> None:
+    if isinstance(module.cp, types.ModuleType):
+        checkpoint = functools.partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
+        module.cp = types.SimpleNamespace(checkpoint=checkpoint)

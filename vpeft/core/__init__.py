@@ -3,5 +3,3 @@
 from vpeft.core import backbones, datasets, hooks  # noqa: F401  (register)
 from vpeft.core.adaptation import peft_backbone  # noqa: F401  (register)
 from vpeft.core.adaptation.training import parameter_groups  # noqa: F401  (register)
-from vpeft.core.datasets.classification import imagenet  # noqa: F401  (register)
-from vpeft.core.models import embedding_head  # noqa: F401  (register)

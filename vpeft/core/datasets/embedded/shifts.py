@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
 
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -28,6 +27,8 @@ def _noise(x: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray
 
 def _blur(x: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
     """A Gaussian of 0.4 to 2 pixels."""
+    from scipy import ndimage  # only here: its import takes a while
+
     return ndimage.gaussian_filter(x, (0.4 * severity, 0.4 * severity, 0))
 
 
@@ -49,6 +50,8 @@ def _invert(x: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarra
 
 def _rotate(x: np.ndarray, severity: int, rng: np.random.Generator) -> np.ndarray:
     """By up to 3 to 15 degrees, either way; the border is repeated."""
+    from scipy import ndimage
+
     angle = rng.uniform(-3 * severity, 3 * severity)
     return ndimage.rotate(x, angle, reshape=False, order=1, mode="nearest")
 
