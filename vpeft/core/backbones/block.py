@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from vpeft.core.backbones.block_forward import SiteBlock, site_class
@@ -80,9 +81,9 @@ class Block:
     def __post_init__(self) -> None:
         self.heads = self.kind.site_heads(self.module)
         modules = self.kind.site_modules(self.module)
-        self.dim, self.hidden = modules["fc2"].weight.shape[:2]
+        self.dim, self.hidden = _shape(modules["fc2"])[:2]
         first = modules.get("norm1")
-        self.dim_in = self.dim if first is None or self.kind.norm_behind else first.weight.shape[0]
+        self.dim_in = self.dim if first is None or self.kind.norm_behind else _shape(first)[0]
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -239,6 +240,11 @@ def require_plain(module: nn.Module, targets: str | tuple[str, ...], what: str) 
             f"{what} is a {full_name(type(module))}, and only the forward of {' or '.join(own)} is re-stated: a method "
             "attached to it could be skipped without a word. Add a block kind for it (docs/hosts.md)."
         )
+
+
+def _shape(module: nn.Module | StatedLinear) -> torch.Size:
+    weight = module.weight
+    return (weight() if callable(weight) else weight).shape  # quantised ones are refused later, by their name
 
 
 def _submodule(module: nn.Module, path: str) -> nn.Module | None:
