@@ -99,7 +99,8 @@ class SiteAttention:
         for own in inputs:
             if id(own) not in outputs:
                 mine = [x is own for x in inputs]
-                outputs[id(own)] = site.run(functools.partial(_beside, linears, mine), own).split(site.module.rows, -1)
+                beside = functools.partial(_beside, linears, site.module.rows, mine)
+                outputs[id(own)] = site.run(beside, own).split(site.module.rows, -1)
         return tuple(outputs[id(x)][i] for i, x in enumerate(inputs))
 
     def site_core(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor, scores: Scores | None = None) -> QKV:
@@ -119,11 +120,10 @@ class SiteAttention:
         return qkv
 
 
-def _beside(linears: Sequence[nn.Module], mine: Sequence[bool], x: Tensor) -> Tensor:
+def _beside(linears: Sequence[Operation], rows: Sequence[int], mine: Sequence[bool], x: Tensor) -> Tensor:
     """Outputs of linears side by side, zeros for those that read another tensor."""
-    zeros = ((*x.shape[:-1], linear.weight.shape[0]) for linear in linears)
-    parts = zip(linears, mine, zeros, strict=True)
-    return torch.cat([linear(x) if own else x.new_zeros(shape) for linear, own, shape in parts], dim=-1)
+    parts = zip(linears, rows, mine, strict=True)
+    return torch.cat([linear(x) if own else x.new_zeros(*x.shape[:-1], n) for linear, n, own in parts], dim=-1)
 
 
 class SiteBlock(SiteAttention):
