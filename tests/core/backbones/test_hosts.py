@@ -2,12 +2,15 @@
 
 import copy
 
+import open_clip
 import pytest
 import torch
 from mmpretrain.models import ImageClassifier, VisionTransformer
 from support.hosts import TINY, build, inputs, tokens
 from support.hosts.mmpretrain.vit import mm_vit
+from support.hosts.open_clip.vit import clip_vit
 from support.hosts.timm.vit import t_vit
+from support.hosts.torchvision.vit import tv_vit
 from torch import nn
 
 import vpeft
@@ -73,6 +76,42 @@ def test_fused_and_plain_attention(host, fused):
     sited = vpeft.attach(copy.deepcopy(plain), "Full")
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(tokens(plain, images), tokens(sited, images))
+
+
+@pytest.mark.parametrize("host", ["open_clip.VisionTransformer", "torchvision.VisionTransformer"])
+def test_torchs_kernel_for_inference_is_taken_as_before(host):
+    plain = build(host, torch.float32)
+    sited = vpeft.attach(copy.deepcopy(plain), "Full")
+    with torch.no_grad(), torch.profiler.profile() as profile:
+        assert torch.equal(tokens(plain, inputs(host)), tokens(sited, inputs(host)))
+    calls = [event.name for event in profile.events()].count("aten::_native_multi_head_attention")
+    assert calls == 2 * len(find_host(plain).blocks)
+
+
+def test_other_uses_of_torchs_attention_are_refused():
+    model = clip_vit()
+    model.transformer.resblocks[1] = open_clip.transformer.ResidualAttentionBlock(64, 4, is_cross_attention=True)
+    with pytest.raises(vpeft.UserError, match=r"transformer\.resblocks\.1: cross attention"):
+        vpeft.attach(model, "LoRA")
+    model = tv_vit()
+    model.encoder.layers[2].self_attention = nn.MultiheadAttention(64, 4, add_zero_attn=True)
+    with pytest.raises(vpeft.UserError, match=r"encoder\.layers\.2: an nn\.MultiheadAttention with .*add_zero_attn"):
+        vpeft.attach(model, "LoRA")
+    masked = vpeft.attach(clip_vit(), "LoRA")
+    with pytest.raises(vpeft.UserError, match="attention mask"):
+        masked.transformer(torch.randn(1, 17, 64), attn_mask=torch.ones(17, 17, dtype=torch.bool))
+
+
+def test_tokens_before_images_are_the_same_stream():
+    """open_clip's blocks in the order of older releases."""
+    model = clip_vit().double().eval()
+    block = model.transformer.resblocks[0]
+    x = torch.randn(17, 2, 64, dtype=torch.float64)
+    vpeft.attach(model, "LoRA")
+    model(torch.randn(2, 3, 32, 32, dtype=torch.float64))
+    expected = block(x.transpose(0, 1)).transpose(0, 1)
+    block.attn.batch_first = False
+    torch.testing.assert_close(block(x), expected)
 
 
 @pytest.mark.parametrize("host", TINY)
@@ -159,6 +198,8 @@ def test_a_derived_block_of_a_dense_or_video_host_is_refused(host):
     [
         ("mmseg.VisionTransformer", {"num_fcs": 3}, "num_fcs=3"),
         ("mmaction.SwinTransformer3D", {"out_after_downsample": True}, "out_after_downsample"),
+        ("open_clip.VisionTransformer", {"patch_dropout": 0.5}, "patch_dropout"),
+        ("open_clip.VisionTransformer", {"attentional_pool": "parallel"}, "two poolings"),
     ],
 )
 def test_an_option_that_is_not_stated_is_refused(host, options, words):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -24,8 +23,7 @@ class InProjection(StatedLinear):
     """
 
     def __init__(self, attn: nn.MultiheadAttention) -> None:
-        bias = () if attn.in_proj_bias is None else ((attn, "in_proj_bias"),)
-        super().__init__((attn, "in_proj_weight"), *bias)
+        super().__init__((attn, "in_proj_weight"), *_bias(attn, "in_proj_bias"))
 
     @property
     def rows(self) -> list[int]:
@@ -36,8 +34,7 @@ class InProjection(StatedLinear):
     def linears(self) -> Sequence[Callable[[Tensor], Tensor]]:
         """The three, as functions of their input."""
         biases = [None] * 3 if self.bias is None else self.bias.chunk(3)
-        parts = zip(self.weight.chunk(3), biases, strict=True)
-        return [functools.partial(F.linear, weight=weight, bias=bias) for weight, bias in parts]
+        return [_tokens_first(*part) for part in zip(self.weight.chunk(3), biases, strict=True)]
 
 
 class MultiheadBlock(SiteBlock):
@@ -68,8 +65,7 @@ class MultiheadBlock(SiteBlock):
     def site_projections(cls, block: nn.Module) -> dict[str, StatedLinear]:
         """The sites ``qkv`` and ``proj``."""
         attn = block.get_submodule(cls.site_multihead)
-        bias = () if attn.out_proj.bias is None else ((attn.out_proj, "bias"),)
-        return {"qkv": InProjection(attn), "proj": StatedLinear((attn.out_proj, "weight"), *bias)}
+        return {"qkv": InProjection(attn), "proj": StatedLinear((attn.out_proj, "weight"), *_bias(attn.out_proj))}
 
     @property
     def site_msa(self) -> nn.MultiheadAttention:
@@ -95,15 +91,41 @@ class MultiheadBlock(SiteBlock):
         placed = any(sites[name].placed(*sites[name].allowed) for name in _SITES)
         if not placed and self.peft_passes.recorder is None:
             return self.site_call(x, kv)
-        parts = self.site_linears("qkv", x, kv, kv)
-        q, k, v = (t.unflatten(-1, (attn.num_heads, attn.head_dim)).transpose(1, 2) for t in parts)
+        q, k, v = (self.site_split(t) for t in self.site_qkv(x, kv))
         q, k, v, _ = self.site_core(q, k, v, x)
-        out = attn.out_proj
         if self.site_weighs:
             y = F.dropout(self.site_scores(q, k).softmax(dim=-1), attn.dropout, attn.training) @ v
         else:
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=attn.dropout if attn.training else 0.0)
-        return sites["proj"].run(lambda y: F.linear(y, out.weight, out.bias), y.transpose(1, 2).flatten(2))
+        return sites["proj"].run(self.site_out, y.transpose(1, 2).flatten(2))
+
+    def site_qkv(self, x: Tensor, kv: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values ``(B, N, C)`` each, in as many products as torch takes."""
+        if kv is not x or self.site_weighs:
+            return self.site_linears("qkv", x, kv, kv)
+        attn = self.site_msa
+        packed = _tokens_first(attn.in_proj_weight, attn.in_proj_bias)
+        return self.peft_sites["qkv"].run(packed, x).chunk(3, dim=-1)
+
+    def site_out(self, y: Tensor) -> Tensor:
+        """The projection behind the attention, ``(B, N, C)`` to the same, as torch has it."""
+        out = self.site_msa.out_proj
+        rows = F.linear(y.transpose(0, 1).flatten(0, 1), out.weight, out.bias)
+        return rows.unflatten(0, (-1, len(y))).transpose(0, 1)
+
+    def site_split(self, t: Tensor) -> Tensor:
+        """``(B, N, C)`` to ``(B, heads, N, head width)``, in memory as torch has it."""
+        heads = self.site_msa.num_heads
+        return t.transpose(0, 1).reshape(t.shape[1], t.shape[0] * heads, -1).transpose(0, 1).unflatten(0, (-1, heads))
 
     def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
         return q * math.sqrt(1.0 / q.shape[-1]) @ k.transpose(-2, -1)
+
+
+def _bias(module: nn.Module, name: str = "bias") -> tuple[tuple[nn.Module, str], ...]:
+    return () if getattr(module, name) is None else ((module, name),)
+
+
+def _tokens_first(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """A linear of tokens ``(B, N, C)`` that has them before the batch in memory, as torch's attention: to the bit."""
+    return lambda x: F.linear(x.transpose(0, 1), weight, bias).transpose(0, 1)
