@@ -1,4 +1,4 @@
-"""Attention by torch's ``nn.MultiheadAttention``, which uses its weights itself: shared by hosts of several libraries."""
+"""Attention by torch's ``nn.MultiheadAttention``, which uses its weights itself: hosts of several libraries share it."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from torch import nn
     larger=({"image_size": 48}, None),
 )
 def clip_vit(**options) -> nn.Module:
+    options.pop("drop_path_rate", None)  # it has none
     from open_clip.transformer import VisionTransformer
 
     plain = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 3, "heads": 4, "mlp_ratio": 2.0}

@@ -24,6 +24,7 @@ def every_token(model: nn.Module, images: Tensor) -> Tensor:
     call=every_token,
 )
 def tv_vit(**options) -> nn.Module:
+    options.pop("drop_path_rate", None)  # it has none
     from torchvision.models import VisionTransformer
 
     plain = {"image_size": 32, "patch_size": 8, "num_layers": 3, "num_heads": 4, "hidden_dim": 64, "mlp_dim": 128}
