@@ -1,4 +1,4 @@
-"""Attention by torch's ``nn.MultiheadAttention``, which uses its weights itself: hosts of several libraries share it."""
+"""Attention by torch's ``nn.MultiheadAttention``, which uses its weights itself: several libraries do."""
 
 from __future__ import annotations
 
