@@ -16,6 +16,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.runner import activation_checkpointing
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmpretrain.models.backbones import swin_transformer
+from torch import nn
 
 import vpeft
 from vpeft.compat import torchvision as mend
@@ -66,6 +67,13 @@ def test_checkpointing_gives_gradients_over_frozen_inputs(checkpoint):
     weight = torch.ones(3, requires_grad=True)
     checkpoint(lambda x: x * weight, torch.full((3,), 2.0)).sum().backward()
     assert torch.equal(weight.grad, torch.full((3,), 2.0))
+
+
+def test_checkpointing_by_mmengine_passes_keywords_on():
+    block = nn.Linear(2, 2)
+    block.forward = lambda x, scale=1.0: x * scale
+    activation_checkpointing.turn_on_activation_checkpointing(nn.Sequential(block), "0")
+    assert torch.equal(block(torch.ones(3), scale=2.0), torch.full((3,), 2.0))
 
 
 def test_torch_itself_is_untouched():

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -25,15 +25,21 @@ CONTINUED = {"mmpretrain": "onedl-mmpretrain", "mmdet": "onedl-mmdetection", "mm
 
 
 def mmengine_non_reentrant_checkpointing() -> None:
-    """mmengine 0.10.12: ``activation_checkpointing`` uses the re-entrant form of torch.
+    """mmengine 0.10.12: ``activation_checkpointing`` uses the re-entrant form of torch, and takes no keywords.
 
-    Over a frozen first block that form gives the adapters inside no gradient, with a warning only.
+    Over a frozen first block that form gives the adapters inside no gradient, with a warning only. Blocks of other
+    libraries are called with keywords.
     """
     from mmengine.runner import activation_checkpointing
 
     original = torch.utils.checkpoint.checkpoint
     if activation_checkpointing.checkpoint is original:
         activation_checkpointing.checkpoint = functools.partial(original, use_reentrant=False)
+
+    def wrap_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.wraps(forward)(functools.partial(activation_checkpointing.checkpoint, forward))
+
+    activation_checkpointing.wrap_forward = wrap_forward
 
 
 def mmengine_imports_transformers_later() -> None:
