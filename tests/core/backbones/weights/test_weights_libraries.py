@@ -119,6 +119,28 @@ def test_a_folder_of_transformers(tmp_path, name):
     assert equal(model, reference)
 
 
+def test_parts_of_pretraining_and_of_other_tasks(tmp_path):
+    config = HF.SwinConfig(**SWIN)
+    masked = randomise(HF.SwinForMaskedImageModeling(HF.SwinConfig(**SWIN, encoder_stride=4)))
+    masked.save_pretrained(tmp_path)
+    model = HF.SwinModel(config, add_pooling_layer=False)
+    report = load_pretrained(model, tmp_path)
+    assert report.left_out["swin.embeddings.mask_token"] == "decoder of masked pretraining"
+    assert report.left_out["decoder.0.weight"] == "outside 'swin.'"
+    assert torch.equal(model.layernorm.weight, masked.swin.layernorm.weight)
+    # The other way round the token keeps its start; of an image and text model the part that sees goes in.
+    assert load_pretrained(masked, save_torch(model.state_dict(), tmp_path / "swin.bin")).kept[0].endswith("mask_token")
+    both = HF.CLIPConfig(text_config=TEXT, vision_config=SIZES)
+    clip, model = randomise(HF.CLIPModel(both)), HF.CLIPForImageClassification(both)
+    report = load_pretrained(model, save_torch(clip.state_dict(), tmp_path / "clip.bin"))
+    assert report.kept == ["classifier.weight", "classifier.bias"]
+    assert equal(model.vision_model, clip.vision_model)
+    # Positions that old files hold are worked out.
+    state = {**clip.state_dict(), "vision_model.embeddings.position_ids": torch.arange(17)[None]}
+    report = load_pretrained(HF.CLIPVisionModel(both.vision_config), save_torch(state, tmp_path / "old.bin"))
+    assert report.left_out["vision_model.embeddings.position_ids"] == "buffer, worked out from the sizes"
+
+
 def test_a_bare_file_into_a_model_for_a_task(tmp_path):
     config = HF.Dinov2Config(**SIZES, num_labels=7)
     bare = randomise(HF.Dinov2Model(config))
@@ -139,6 +161,30 @@ def test_a_bare_file_into_a_model_for_a_task(tmp_path):
     same = HF.Dinov2ForImageClassification(config)
     assert load_pretrained(same, tmp_path).kept == []
     assert equal(same, model)
+
+
+def test_what_a_model_does_without_is_left_out(tmp_path):
+    # The pooler of a bare file has no place in a model for a task.
+    bare = randomise(HF.ViTModel(HF.ViTConfig(**SIZES)))
+    model = HF.ViTForImageClassification(HF.ViTConfig(**SIZES))
+    report = load_pretrained(model, save_torch(bare.state_dict(), tmp_path / "vit.bin"))
+    assert report.left_out == dict.fromkeys(["pooler.dense.weight", "pooler.dense.bias"], "part that the model lacks")
+    assert torch.equal(model.vit.layernorm.weight, bare.layernorm.weight)
+    # So has a classifier where there is none.
+    options = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}
+    source = randomise(timm.create_model("convnext_atto", num_classes=3, **options))
+    path = save_torch(source.state_dict(), tmp_path / "convnext.pth")
+    model = timm.create_model("convnext_atto", num_classes=0, **options)
+    assert set(load_pretrained(model, path).left_out) == {"head.fc.weight", "head.fc.bias"}
+    assert torch.equal(model.head.norm.weight, source.head.norm.weight)
+    model = timm.create_model("convnext_atto", features_only=True, **options)
+    with pytest.raises(UserError, match="has no keys of FeatureListNet"):
+        load_pretrained(model, path)
+    vit = randomise(timm.create_model("test_vit"))
+    maps = timm.create_model("test_vit", features_only=True)
+    report = load_pretrained(maps, save_torch(vit.state_dict(), tmp_path / "vit.pth"))
+    assert set(report.left_out) == {"norm.weight", "norm.bias", "head.weight", "head.bias"}
+    assert torch.equal(maps.model.blocks[0].mlp.fc1.weight, vit.blocks[0].mlp.fc1.weight)
 
 
 def test_a_file_in_parts(tmp_path):

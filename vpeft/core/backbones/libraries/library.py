@@ -42,7 +42,8 @@ class Library:
     heads: tuple[str, ...] = ("head", "heads", "fc", "classifier")
     config: str | None = None
     mark = ""
-    kept = optional = r"(?!)"
+    kept = r"(?!)"
+    optional = r"(norm|fc_norm|layernorm|pooler)\..+"
 
     def names(self) -> list[str]:
         """The models that it can build by name; empty where they are not known without a network."""

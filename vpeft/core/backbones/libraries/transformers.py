@@ -18,7 +18,7 @@ from vpeft.errors import UserError
 _NO_MATTER = re.compile(
     r"architectures|.*dtype|(id2)?label(2id)?|num_labels|image_size|initializer_.*|layerscale_value|problem_type|"
     r"return_dict|transformers_version|.*_name.*|auto_map|.*drop.*|.*mask_.*|output_.*|out_.*|semantic_.*|pooler_.*|"
-    r"use_cache|attn_implementation|.*_attn_implementation.*|model_type|stage_names|reshape_hidden_states|.*_token_id"
+    r"use_cache|attn_implementation|.*_attn_implementation.*|model_type|stage_names|reshape_hidden_states|.*_token_id|down_ops|encoder_stride|.*(decoder|auxiliary|loss).*"
 )
 
 
@@ -26,8 +26,9 @@ class Transformers(Library):
     by_name = False
     config = "config.json"
     mark = "model_type"
-    kept = r"hidden_states_norms\..+"
-    optional = r"(pooler|layernorm|head)\..+"
+    #: Output norms and the norm of a mean, which start as no norm, and what masks in pretraining.
+    kept = r"(.+\.)?(hidden_states_norms\..+|pooler\.layernorm\..+|mask_token)"
+    optional = rf"{Library.optional}|hidden_states_norms\..+"
 
     def build(self, name: str, pretrained: bool, **options: Any) -> nn.Module:
         if "/" not in name:  # a type of models, as "dinov2"
@@ -55,20 +56,19 @@ class Transformers(Library):
     def heads_of(self, model: nn.Module) -> tuple[str, ...]:
         base = getattr(model, "base_model_prefix", "")
         if not base or not hasattr(model, base):
-            return ()
+            return self.heads
         return tuple(name for name, _ in model.named_children() if name != base)
 
     def differences(self, folder: Path, model: nn.Module) -> list[str]:
-        own = getattr(model, "config", None)
-        if not isinstance(own, PretrainedConfig):
-            return []
-        theirs = _of_images(_config(str(folder.resolve()))[0])
-        if theirs.model_type != own.model_type:
+        own, stated = getattr(model, "config", None), self.stated_in(folder)
+        parts = [stated, *(part for part in stated.values() if isinstance(part, dict))]
+        theirs = next((part for part in parts if part.get("model_type") == getattr(own, "model_type", "")), None)
+        if theirs is None:
             return []
         here = own.to_dict()
         return [
             f"{key}={value!r} (the model's is {here.get(key)!r})"
-            for key, value in theirs.to_dict().items()
+            for key, value in type(own).from_dict(theirs).to_dict().items()
             if here.get(key) != value and not _NO_MATTER.fullmatch(key)
         ]
 

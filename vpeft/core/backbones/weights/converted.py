@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-BUFFER = "buffer, worked out from the window size"
+BUFFER = "buffer, worked out from the sizes"
 HEAD = "head, trained anew for the task"
 DECODER = "decoder of masked pretraining"
 

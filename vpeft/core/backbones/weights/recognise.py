@@ -23,8 +23,8 @@ _POOLED, _NUMBERED = r"fc_norm\..+", r"norm\d+\..+"
 #: What is never loaded into a backbone.
 LEFT_OUT = {
     r"(head|head_dist|pre_logits)\..+": HEAD,
-    r"mask_token|decoder[_.].+": DECODER,
-    r".+\.(attn_mask|relative_position_index)": BUFFER,
+    r"(.+\.)?mask_token|decoder[_.].+": DECODER,
+    r".+\.(attn_mask|relative_position_index|relative_coords_table)": BUFFER,
     r"(.+\.)?peft\..+": "adapter parameter; load it with vpeft.load_adapter",
 }
 #: What a backbone may do without, by its options.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from vpeft.core.backbones.libraries import Library, library_of
-from vpeft.core.backbones.weights.converted import HEAD, Converted
+from vpeft.core.backbones.weights.converted import BUFFER, HEAD, Converted
 from vpeft.core.backbones.weights.recognise import (
     FORMATS,
     LEFT_OUT,
@@ -26,7 +26,7 @@ from vpeft.core.backbones.weights.recognise import (
 )
 from vpeft.errors import UserError
 
-_NOT_HERE = "part that the model does not have"
+_NOT_HERE = "part that the model lacks"
 
 
 @dataclass
@@ -80,12 +80,15 @@ def _by_own_names(state: Mapping[str, Tensor], backbone: nn.Module, of: Library)
     if off is None:
         some = ", ".join(list(state)[:3])
         return NoWay(f"has no keys of {type(backbone).__name__} (its first keys: {some}): give a file of this model.")
-    firsts = {key.split(".")[0] for key in own}
-    inside = off or (f"{next(iter(firsts))}." if len(firsts) == 1 and not on else "")
-    outside = {key: f"outside {inside!r}" for key in state if not key.startswith(inside)}
-    state = {on + key.removeprefix(off): (key, tensor) for key, tensor in state.items() if key.startswith(inside)}
-    weights = Converted({k: tensor for k, (_, tensor) in state.items()}, {k: key for k, (key, _) in state.items()})
-    return _found(f"{type(backbone).__name__}'s own names", weights, own, backbone, of, outside)
+    # Where all of the model but its heads has one first name, what has another in the file is not of this model.
+    heads = of.heads_of(backbone)
+    firsts = {key.split(".")[0] for key in own if not in_modules(key, heads)}
+    start = off or (f"{firsts.pop()}." if len(firsts) == 1 and not on else "")
+    also = () if off else heads
+    inside = {key: on + key.removeprefix(off) for key in state if key.startswith(start) or in_modules(key, also)}
+    weights = Converted({new: state[key] for key, new in inside.items()}, {new: key for key, new in inside.items()})
+    outside = dict.fromkeys(state.keys() - inside.keys(), f"outside {start!r}")
+    return _found(f"{type(backbone).__name__}'s own names", weights, own, backbone, of, outside, on)
 
 
 def _by_library(state: Mapping[str, Tensor], backbone: nn.Module, of: Library, prefix: str) -> Found | UserError:
@@ -100,15 +103,25 @@ def _by_library(state: Mapping[str, Tensor], backbone: nn.Module, of: Library, p
 
 
 def _found(
-    name: str, weights: Converted, own: Mapping[str, Tensor], backbone: nn.Module, of: Library, outside: dict[str, str]
+    name: str,
+    weights: Converted,
+    own: Mapping[str, Tensor],
+    backbone: nn.Module,
+    of: Library,
+    outside: dict[str, str],
+    base: str = "",
 ) -> Found:
+    """Leave out what the model has in another shape for its task, or may do without; ``base`` is the file's place."""
     heads, reasons = of.heads_of(backbone), {}
+    known = {**LEFT_OUT, of.optional: _NOT_HERE}
     for key, tensor in weights.state.items():
-        if key in own and own[key].shape != tensor.shape and in_modules(key, heads):
+        if in_modules(key, heads) and (key not in own or own[key].shape != tensor.shape):
             reasons[re.escape(key)] = HEAD
         elif key not in own:
-            known = {**LEFT_OUT, of.optional: _NOT_HERE}
-            reasons |= {re.escape(key): why for pattern, why in known.items() if re.fullmatch(pattern, key)}
+            inside = key.removeprefix(base)
+            reasons |= {re.escape(key): why for pattern, why in known.items() if re.fullmatch(pattern, inside)}
+            if not tensor.is_floating_point():
+                reasons[re.escape(key)] = BUFFER
     return Found(name, weights.without(reasons), of.kept, heads, None, outside)
 
 
