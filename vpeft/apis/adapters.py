@@ -19,6 +19,7 @@ from vpeft.core.adaptation.storing.fit import check_methods
 from vpeft.core.adaptation.training.selection_data import training_data
 from vpeft.core.adaptation.undo import undone_on_error
 from vpeft.core.adaptation.wrappers import plain_keys, unwrap
+from vpeft.core.backbones.generic import NAME as GENERIC
 from vpeft.core.backbones.host import is_peft_key
 from vpeft.core.contract.build import build_methods
 from vpeft.core.contract.method import Method
@@ -44,6 +45,7 @@ def attach(
     cfg: MethodConfig,
     backbone: str | Sequence[str] | None = None,
     dtype: torch.dtype | str | None = None,
+    sample: Any = None,
 ) -> nn.Module:
     """Attach one method or several to the backbone inside ``model``, in place, after its weights were loaded.
 
@@ -57,6 +59,8 @@ def attach(
             adapts each of them.
         dtype: Precision of the adapter, as ``torch.bfloat16`` or ``'bfloat16'``; None means the base's, but float32 on
             a half base, where small steps would vanish in rounding. ``model.half()`` and the like convert it later.
+        sample: For a network that no host reads (docs/hosts.md): with what the model can be called, as a tensor, a
+            tuple of arguments, a dict of keywords, or a function of the model. None guesses an image.
 
     Returns:
         The same model.
@@ -65,7 +69,7 @@ def attach(
         UserError: Unknown method, host, hyper-parameter or backbone, or several backbones and none is named; the model
             is unchanged then.
     """
-    attach_methods(model, build_methods(cfg), backbone, dtype)
+    attach_methods(model, build_methods(cfg), backbone, dtype, sample)
     return model
 
 
@@ -149,7 +153,7 @@ def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_adapter(
-    model: nn.Module, path: str | os.PathLike[str], backbone: str | Sequence[str] | None = None
+    model: nn.Module, path: str | os.PathLike[str], backbone: str | Sequence[str] | None = None, sample: Any = None
 ) -> nn.Module:
     """Load an adapter file onto its base, in place.
 
@@ -159,6 +163,7 @@ def load_adapter(
         path: A file written by :func:`save_adapter`.
         backbone: As in :func:`attach`, where the model contains several backbones and the file's name for its own is
             none of theirs.
+        sample: As in :func:`attach`.
 
     Raises:
         UserError: The file is broken, or belongs to another host, base or method. The model is unchanged then, as
@@ -173,7 +178,8 @@ def load_adapter(
                     methods = build_methods(theirs["methods"])
                 except UserError as error:
                     raise UserError(f"{path}: {error}") from error
-                attach_methods(model, methods, name if name in backbone_names(model) or backbone else None)
+                known = backbone or name in backbone_names(model) or theirs["host"]["name"] == GENERIC
+                attach_methods(model, methods, name if known else None, sample=sample)
         for _, adaptation, theirs in pairs(model, metadata, str(path)):
             check_methods(adaptation.methods.values(), theirs["methods"], str(path))
             if adaptation.merged:

@@ -162,7 +162,7 @@ class Derived(VisionTransformer):
 
 def test_what_is_not_restated_is_refused():
     with pytest.raises(vpeft.UserError, match=r"derives from mmpretrain.*Hosts: mmaction\.SwinTransformer3D, "):
-        vpeft.attach(Derived(arch=vars(mm_vit())["arch_settings"], img_size=32, patch_size=8), "LoRA")
+        vpeft.attach(Derived(arch=vars(mm_vit())["arch_settings"], img_size=32, patch_size=8), "AdaptFormer")
     with pytest.raises(vpeft.UserError, match="no host found in Linear"):
         vpeft.attach(nn.Linear(2, 2), "LoRA")
     model = t_vit()

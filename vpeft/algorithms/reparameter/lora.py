@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.sites.convolution import Convolution, convolve
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import in_program
+from vpeft.core.backbones.sites.site import Site, channels_last
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
-from vpeft.registry import PEFT_METHODS
+from vpeft.registry import PEFT_METHODS, closest
 
 #: Targets, the site that each belongs to, and which third of that site's rows it is (None: all rows).
 TARGETS = {
@@ -99,44 +102,140 @@ class LowRank(nn.Module):
         return self.scale * (up.double() @ down.double()), None
 
 
+class LowRankConv(nn.Module):
+    """The low-rank update of a convolution: its own kernel's extents down to r channels, then 1x1 up.
+
+    A is shared by the groups of its channels, so that ``B A`` is the update of the weight with its rows flattened.
+
+    Args:
+        module: The convolution; its sizes and settings are read.
+        rank: r.
+        scale: alpha / r.
+        drop: Dropout on the input of A.
+    """
+
+    def __init__(self, module: nn.modules.conv._ConvNd, rank: int, scale: float, drop: float) -> None:
+        super().__init__()
+        self.convolution, self.scale = Convolution(module), scale
+        self.drop = nn.Dropout(drop)
+        self.down = nn.Parameter(torch.empty(rank, *module.weight.shape[1:]))
+        self.up = nn.Parameter(torch.empty(module.weight.shape[0], rank))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """A Kaiming-uniform with a = sqrt 5, B zero."""
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        nn.init.zeros_(self.up)
+
+    def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        groups, extents = self.convolution.groups, self.down.dim() - 2
+        x = self.drop(x) if self.drop.p else x
+        code = self.convolution(x, self.down.repeat(groups, *[1] * (extents + 1)))
+        up = self.up.view(*self.up.shape, *[1] * extents)
+        return channels_last(convolve(code, up, groups=groups)) * self.scale
+
+    def affine(self) -> tuple[Tensor, None]:
+        """The update of the weight with its rows flattened, and no shift."""
+        return self.scale * (self.up.double() @ self.down.flatten(1).double()), None
+
+
+def _rows_and_columns(site: Site) -> tuple[int, int]:
+    """Rows of the weight of a site, and the numbers in one: of a convolution, that in one group."""
+    weight = site.module.weight
+    return weight.shape[0], weight[0].numel()
+
+
+def _ends(name: str) -> set[str]:
+    """A dotted name and its ends: ``b.c`` and ``c`` of ``a.b.c``."""
+    parts = name.split(".")
+    return {".".join(parts[first:]) for first in range(len(parts))}
+
+
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
 class LoRA(Method):
     """``W <- W0 + (alpha / r) B A``, A (r, in), B (out, r); on a fused qkv each of q, k, v has a pair of its own.
 
+    A convolution's A has the extents of its kernel: (r, in / groups, ...).
+
     Args:
         rank: r.
         alpha: Numerator of the scale; None means r, a scale of 1.
-        targets: Any of ``q, k, v, proj, fc1, fc2``, or ``qkv`` for one joint pair.
+        targets: Any of ``q, k, v, proj, fc1, fc2``, or ``qkv`` for one joint pair; on a host without blocks names of
+            its linears and convolutions, or ends of these (``conv2``). None means q and v, in a block without
+            attention fc1 and fc2, and on a host without blocks every linear and convolution of at least r rows and
+            columns.
         drop: Dropout on the input of A.
     """
 
     rank: int = 8
     alpha: float | None = None
-    targets: tuple[str, ...] = ("q", "v")
+    targets: tuple[str, ...] | None = None
     drop: float = 0.0
 
     category = "reparameter"
     paper = "LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022, Section 4.1"
     space = {"rank": [2, 4, 8, 16], "alpha": [4.0, 8.0, 16.0, 32.0], "drop": [0.0, 0.1]}
     mergeable = True
+    needs_blocks = False
+
+    def settled(self, host: Host) -> LoRA:
+        chosen = {self.targets_in(block) for block in host.blocks}
+        return dataclasses.replace(self, targets=chosen.pop()) if len(chosen) == 1 else self
+
+    def targets_in(self, block: Block) -> tuple[str, ...]:
+        """The targets in a block."""
+        if self.targets is not None:
+            return self.targets
+        return ("q", "v") if "qkv" in block.sites else ("fc1", "fc2")
 
     def check(self, host: Host) -> None:
-        self.need_width("rank", host)
-        self.need_choice("targets", TARGETS)
+        if host.blocks:
+            self.need_width("rank", host)
+            if self.targets is not None:
+                self.need_choice("targets", TARGETS)
+        elif self.targets is not None:
+            chosen = self.operations(host).values()
+            self.need_width("rank", host, [min(_rows_and_columns(site)) for site in chosen])
+        elif not self.operations(host):
+            raise UserError(f"LoRA: rank={self.rank} is above the widths of all linears and convolutions: lower it.")
 
     def build(self, host: Host) -> None:
         scale = (self.rank if self.alpha is None else self.alpha) / self.rank
         for block in host.blocks:
-            for site in dict.fromkeys(TARGETS[t][0] for t in self.targets):
+            targets = self.targets_in(block)
+            for site in dict.fromkeys(TARGETS[t][0] for t in targets):
                 if site not in block.sites:
                     has = [target for target, (name, _) in TARGETS.items() if name in block.sites]
                     raise UserError(
-                        f"LoRA: targets={self.targets!r}: block {block.index} of {host.registered_name()} has no "
+                        f"LoRA: targets={targets!r}: block {block.index} of {host.registered_name()} has no "
                         f"{site}: its blocks have {', '.join(has)}."
                     )
-                rows = {t: self.rows(block, t) for t in self.targets if TARGETS[t][0] == site}
+                rows = {t: self.rows(block, t) for t in targets if TARGETS[t][0] == site}
                 block.place(site, "parallel", LowRank(block.size(site), rows, self.rank, scale, self.drop), site)
+        for name, site in self.operations(host).items():
+            out, columns = _rows_and_columns(site)
+            if site.module.weight.dim() > 2:
+                update = LowRankConv(site.module, self.rank, scale, self.drop)
+            else:
+                update = LowRank((columns, out), {"weight": (0, out)}, self.rank, scale, self.drop)
+            host.place(name, "parallel", update, name.replace(".", "_"))
+
+    def operations(self, host: Host) -> dict[str, Site]:
+        """The linears and convolutions outside blocks that it updates, by name."""
+        every = host.operations("linear", "conv")
+        if not every or self.targets is None:
+            return {name: site for name, site in every.items() if min(_rows_and_columns(site)) >= self.rank}
+        self.need_choice("targets", self.targets)
+        for target in self.targets:
+            if not any(target in _ends(name) for name in every):
+                near = closest(target, {end for name in every for end in _ends(name)})
+                raise UserError(
+                    f"LoRA: targets={self.targets!r}: this {type(host.backbone).__name__} has no linear or convolution "
+                    f"{target!r}{f' (did you mean {near!r}?)' if near else ''} that the {host.registered_name()} host "
+                    f"can adapt; it has {len(every)}, such as {', '.join(list(every)[:3])}."
+                )
+        return {name: site for name, site in every.items() if not _ends(name).isdisjoint(self.targets)}
 
     @staticmethod
     def rows(block: Block, target: str) -> tuple[int, int]:
@@ -146,5 +245,7 @@ class LoRA(Method):
 
     def count(self, host: Host) -> int:
         # r rows of A, as long as the linear's inputs, and r columns of B, as long as the rows that are updated.
-        pairs = [(block.size(TARGETS[t][0])[0], *self.rows(block, t)) for block in host.blocks for t in self.targets]
-        return self.rank * sum(inputs + last - first for inputs, first, last in pairs)
+        targets = [(block, t) for block in host.blocks for t in self.targets_in(block)]
+        pairs = [(block.size(TARGETS[t][0])[0], *self.rows(block, t)) for block, t in targets]
+        inside = sum(inputs + last - first for inputs, first, last in pairs)
+        return self.rank * (inside + sum(sum(_rows_and_columns(site)) for site in self.operations(host).values()))

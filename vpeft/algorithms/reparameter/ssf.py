@@ -37,6 +37,7 @@ class SSF(Method):
     category = "reparameter"
     paper = "Scaling & Shifting Your Features: A New Baseline for Efficient Model Tuning, NeurIPS 2022, Eq. 3"
     mergeable = True
+    needs_blocks = False
     identity_at_start = False
 
     def check(self, host: Host) -> None:
@@ -44,14 +45,19 @@ class SSF(Method):
 
     def build(self, host: Host) -> None:
         std = INIT_STD[self.init]
-        for name, module in host.modules.items():
-            if not name.endswith("reduction"):
-                host.place(name, "after", ScaleShift(channels(module), std), name.replace(".", "_"))
+        for name, module in self.around(host).items():
+            host.place(name, "after", ScaleShift(channels(module), std), name.replace(".", "_"))
         for block in host.blocks:
             for name, module in block.linears(*BLOCK_SITES):
                 block.place(name, "after", ScaleShift(channels(module), std), name)
 
+    @staticmethod
+    def around(host: Host) -> dict[str, nn.Module]:
+        """The modules outside blocks; between two stages the norm alone."""
+        between = {f"downsample{stage}.reduction" for stage in host.downsamples}
+        return {name: module for name, module in host.modules.items() if name not in between}
+
     def count(self, host: Host) -> int:
         # A ViT's block: LN1 C, qkv 3C, proj C, LN2 C, fc1 its hidden width, fc2 C.
-        around = sum(2 * channels(m) for name, m in host.modules.items() if not name.endswith("reduction"))
+        around = sum(2 * channels(m) for m in self.around(host).values())
         return sum(2 * channels(m) for b in host.blocks for _, m in b.linears(*BLOCK_SITES)) + around

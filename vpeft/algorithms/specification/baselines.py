@@ -21,6 +21,7 @@ class Full(Method):
     space = {"lr": LOW_LR}
     memory = "M2w"
     mergeable = True
+    needs_blocks = False
 
     def trains(self, param: HostParam) -> bool:
         return True
@@ -38,6 +39,7 @@ class Linear(Method):
     paper = "Baseline"
     memory = "M0"
     mergeable = True
+    needs_blocks = False
     base_eval = True
 
     def count(self, host: Host) -> int:

@@ -29,6 +29,7 @@ class BitFit(Method):
     paper = "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked Language-models, ACL 2022"
     space = {"include_rel_pos_bias": [True, False]}
     mergeable = True
+    needs_blocks = False
 
     def trains(self, param: HostParam) -> bool:
         roles = ("bias", "norm_bias", "rel_pos_bias") if self.include_rel_pos_bias else ("bias", "norm_bias")

@@ -45,6 +45,7 @@ class DiffFit(Method):
     category = "specification"
     paper = "DiffFit: Unlocking Transferability of Large Diffusion Models via Simple PEFT, ICCV 2023"
     mergeable = True
+    needs_blocks = False
     unverified = "The authors' code was not found; that gamma is a vector rests on two re-implementations."
 
     def trains(self, param: HostParam) -> bool:

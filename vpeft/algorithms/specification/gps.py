@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vpeft.core.backbones.block import Block, HostParam
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.recording import record_streams
+from vpeft.core.backbones.sites.convolution import Convolution
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.site import Site, channels_last
 from vpeft.core.backbones.sites.stated_linear import bias_size, weight_parts
@@ -36,8 +37,7 @@ class SparseRows(nn.Module):
         super().__init__()
         rows, columns = module.weight.flatten(1).shape
         self.shape = module.weight.shape
-        is_conv = isinstance(module, nn.modules.conv._ConvNd)
-        self.conv = {"stride": module.stride, "padding": module.padding} if is_conv else None
+        self.convolution = Convolution(module) if isinstance(module, nn.modules.conv._ConvNd) else None
         self.delta = nn.Parameter(torch.empty(rows, entries))
         first = torch.arange(rows)[:, None] + torch.arange(entries)
         self.register_buffer("index", first % columns)
@@ -58,9 +58,8 @@ class SparseRows(nn.Module):
 
     def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
         """``y`` (..., rows) with the change added; a product per entry instead of a dense one."""
-        if self.conv is not None:
-            convolve = F.conv3d if x.dim() == 5 else F.conv2d
-            return y + channels_last(convolve(x, self.dense().view(self.shape), **self.conv))
+        if self.convolution is not None:
+            return y + channels_last(self.convolution(x, self.dense().view(self.shape)))
         for column, delta in zip(self.index.unbind(1), self.delta.unbind(1), strict=True):
             y = torch.addcmul(y, x.index_select(-1, column).to(y.dtype), delta.to(y.dtype))
         return y
@@ -96,6 +95,7 @@ class GPS(Method):
     paper = "Gradient-based Parameter Selection for Efficient Fine-Tuning, CVPR 2024"
     space = {"entries": [1, 2, 5]}
     mergeable = True
+    needs_blocks = False
 
     def check(self, host: Host) -> None:
         self.need_choice("selection", SELECTIONS)

@@ -19,6 +19,7 @@ class LNTune(Method):
     category = "specification"
     paper = "Strong Baselines for Parameter Efficient Few-Shot Fine-tuning, AAAI 2024"
     mergeable = True
+    needs_blocks = False
     unverified = "The authors' repository was not found; the set of norms is the one used in vision benchmarks."
 
     def trains(self, param: HostParam) -> bool:

@@ -51,7 +51,7 @@ class Adaptation:
             key, number = method.key(), 2
             while key in self.methods:
                 key, number = f"{method.key()}_{number}", number + 1
-            self.methods[key] = method
+            self.methods[key] = method.settled(host)
         self.flags = {p.name: p.param.requires_grad for p in host.parameters()}
         self.originals: dict[str, Tensor] = {}
         self.merged: dict[str, Tensor] = {}
@@ -71,6 +71,7 @@ class Adaptation:
         try:
             for key, method in self.methods.items():
                 host.method_key = key
+                method.need_blocks(host)
                 method.check(host)
                 method.build(host)
                 if (width := method.out_width(host)) is not None:
@@ -95,7 +96,7 @@ class Adaptation:
 
     def peft_items(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module that a method has registered, with the method's key."""
-        for owner in (self.host.backbone, *(block.module for block in self.host.blocks)):
+        for owner in self.host.owners:
             for key, modules in owner._modules.get(PEFT_KEY, {}).items():
                 yield from ((key, module) for module in modules.values())
 
@@ -168,7 +169,13 @@ class Adaptation:
         self.base.mark_start()
 
     def set_mode(self, mode: bool) -> None:
-        """A base that no gradient enters stays in eval mode; the PEFT modules follow ``mode``."""
+        """A base that no gradient enters stays in eval mode, and so does what keeps statistics of its inputs.
+
+        These statistics are the base's own: moved by training, they would be neither stored with the adapter nor given
+        back. The PEFT modules follow ``mode``.
+        """
+        for module in self.host.keepers() if mode else ():
+            module.training = False
         if mode and self.frozen_eval:
             heads = [self.host.backbone.get_submodule(name) for name in self.host.heads()]
             for child in self.host.backbone.children():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -14,9 +15,12 @@ from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.base_weights import NEVER
 from vpeft.core.adaptation.find import adaptations
 from vpeft.core.adaptation.values.precision import named_dtype
-from vpeft.core.backbones.find import find_host, full_name, hosts_in, read_host
+from vpeft.core.backbones.block import full_name
+from vpeft.core.backbones.find import hosts_in, read_host, why_no_host
+from vpeft.core.backbones.generic import read_generic
 from vpeft.core.backbones.weights.remembered import RememberedWeights, remembered_weights
-from vpeft.core.backbones.wrappers import named_modules
+from vpeft.core.backbones.wrappers import named_modules, unwrap
+from vpeft.core.contract.checks import without_blocks
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -27,8 +31,12 @@ def attach(
     methods: Sequence[Method],
     backbone: str | Sequence[str] | None = None,
     dtype: torch.dtype | str | None = None,
+    sample: Any = None,
 ) -> list[Adaptation]:
     """Attach methods to a backbone in ``model``, or to each of several.
+
+    Where no host reads the model, or the part of it that ``backbone`` names, the generic host does
+    (:mod:`vpeft.core.backbones.generic`), which one log line says.
 
     Args:
         model: A model that contains a host; wrappers around it or in it are looked through.
@@ -36,22 +44,25 @@ def attach(
         backbone: Dotted name of the backbone, or of a module that contains one; a list adapts several. May be left out
             where there is one backbone.
         dtype: Precision of the adapter; None means the base's, but float32 on a half base.
+        sample: For the generic host, a call of the model: a tensor, a tuple of arguments, a dict of keywords, or a
+            function of the model. None guesses an image. Where a host reads the model, it is not looked at.
 
     Returns:
         The adaptations, in the order of the names.
 
     Raises:
-        UserError: Something is attached already, no host is found, or there are several and none is named. The model is
-            left as it was.
+        UserError: Something is attached already, there are several backbones and none is named, or no host is found and
+            a method needs blocks or no call can be watched. The model is left as it was.
     """
-    hosts = hosts_in(model) or {"": find_host(model).backbone}  # find_host says why there is none
+    hosts = hosts_in(model)
     names, dtype = _chosen(model, hosts, backbone), named_dtype(dtype)
+    if any(name not in hosts for name in names):
+        _check_generic(model, methods)
     modules, placed = dict(named_modules(model)), []
     try:
         for name in names:
-            adaptation = Adaptation(
-                read_host(hosts[name]), copy.deepcopy(methods) if len(names) > 1 else methods, dtype
-            )
+            host = read_host(hosts[name]) if name in hosts else read_generic(model, name, sample)
+            adaptation = Adaptation(host, copy.deepcopy(methods) if len(names) > 1 else methods, dtype)
             base = {p.name: p.param for p in adaptation.host.parameters()}
             remembered = remembered_weights(modules, name, base)
             adaptation.place()
@@ -75,7 +86,7 @@ def _chosen(model: nn.Module, hosts: dict[str, nn.Module], backbone: str | Seque
     """Names of the backbones that are to be adapted."""
     attached = {prefix.removesuffix(".") for prefix in adaptations(model)}
     if backbone is None:
-        if attached and len(hosts) == len(attached):
+        if attached and len(hosts) <= len(attached):
             raise UserError("a method is attached to this model already: vpeft.detach(model) first, or give a list.")
         if len(hosts) > 1:
             found = ", ".join(
@@ -86,23 +97,41 @@ def _chosen(model: nn.Module, hosts: dict[str, nn.Module], backbone: str | Seque
                 f"this {type(model).__name__} contains {len(hosts)} backbones: {found}. Say which to adapt "
                 f"(backbone={next(name for name in hosts if name not in attached)!r}, or a list of names)."
             )
-        return list(hosts)
-    names = [_named(hosts, name) for name in ([backbone] if isinstance(backbone, str) else backbone)]
+        return list(hosts) or [""]
+    parts = {name for name, module in named_modules(model) if module._modules}
+    names = [_named(hosts, name, parts) for name in ([backbone] if isinstance(backbone, str) else backbone)]
     if not names or len(set(names)) != len(names):
         raise UserError(f"backbone={backbone!r} must name at least one backbone, each once.")
-    if again := sorted(attached & set(names)):
+    if again := sorted(one for one in attached for name in names if _inside(one, name) or _inside(name, one)):
         raise UserError(
             f"a method is attached to {', '.join(again)} already: detach it first, or give a list of methods."
         )
     return names
 
 
-def _named(hosts: dict[str, nn.Module], name: str) -> str:
+def _check_generic(model: nn.Module, methods: Sequence[Method]) -> None:
+    """Refuse methods that need blocks, and a model that is a single layer, before any pass is tried."""
+    blocks = [method.registered_name() for method in methods if method.needs_blocks]
+    if blocks or not unwrap(model)._modules:
+        needs = f" {', '.join(blocks)} needs blocks." if blocks else ""
+        raise UserError(
+            f"{why_no_host(model)}{needs} Methods that attach to any other network, by its linears, convolutions and "
+            f"norms: {', '.join(without_blocks())} (docs/hosts.md)."
+        )
+
+
+def _inside(name: str, part: str) -> bool:
+    return name == part or not part or name.startswith(f"{part}.")
+
+
+def _named(hosts: dict[str, nn.Module], name: str, parts: Collection[str]) -> str:
     inside = [host for host in hosts if host == name or host.startswith(f"{name}.")]
     if name in inside:
         return name
     if len(inside) > 1:
         raise UserError(f"backbone={name!r} contains {len(inside)} backbones: name one of {', '.join(inside)}.")
+    if not inside and name in parts:
+        return name
     if not inside:
         raise UserError(f"backbone={name!r} is no backbone that can be adapted: {nearest(name, hosts)}")
     return inside[0]

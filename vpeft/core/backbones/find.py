@@ -25,6 +25,11 @@ def find_host(model: nn.Module) -> Host:
     """
     for module in hosts_in(model).values():
         return read_host(module)
+    raise UserError(f"{why_no_host(model)} A new host is one file: docs/hosts.md.")
+
+
+def why_no_host(model: nn.Module) -> str:
+    """That no registered host reads a model, which hosts there are, and which it nearly is."""
     targets = _targets()
     near = [
         f"{name or 'the model'} ({full_name(type(module))}) derives from {full_name(base)} but is not it"
@@ -33,10 +38,7 @@ def find_host(model: nn.Module) -> Host:
         if full_name(base) in targets
     ]
     hint = f" {near[0]}." if near else ""
-    raise UserError(
-        f"no host found in {type(model).__name__}.{hint} Hosts: {', '.join(sorted(HOSTS.module_dict))}. "
-        "A new host is one file: docs/hosts.md."
-    )
+    return f"no host found in {type(model).__name__}.{hint} Hosts: {', '.join(sorted(HOSTS.module_dict))}."
 
 
 def read_host(backbone: nn.Module) -> Host:

@@ -81,7 +81,8 @@ class Host:
         self.describe()
         self.outputs = self.outputs or [len(self.blocks) - 1]
         self.embedding = self.embedding or self.modules["patch_embed"]
-        self.passes.last, self.passes.base = len(self.blocks) - 1, (self.modules["patch_embed"], "weight")
+        self.passes.last = len(self.blocks) - 1
+        self.passes.base = (self.modules.get("patch_embed", self.embedding), "weight")
         self._make_sites()
 
     @classmethod
@@ -213,12 +214,31 @@ class Host:
                 f"{self.method_key}: site {site!r} of host {self.registered_name()} takes no placement {placement!r}: "
                 f"it takes {', '.join(sites[site].allowed)} (of {', '.join(PLACEMENTS)})."
             )
-        self.keep(module, name, block)
+        self._register(self.owner(sites[site], block), module, name, block)
         sites[site].entries.append(Placed(placement, module, self.method_key))
 
     def keep(self, module: nn.Module, name: str, block: Block | None = None) -> None:
         """Register ``module`` under ``peft.<method>.<name>`` of the block or the backbone, without a site."""
-        owner = block.module if block else self.backbone
+        self._register(block.module if block else self.backbone, module, name, block)
+
+    def owner(self, site: Site, block: Block | None = None) -> nn.Module:
+        """The module that holds what is placed at a site of ``block``, or of the backbone."""
+        return block.module if block else self.backbone
+
+    @property
+    def owners(self) -> list[nn.Module]:
+        """Every module that may hold PEFT modules."""
+        return [self.backbone, *(block.module for block in self.blocks)]
+
+    def operations(self, *kinds: str) -> dict[str, Site]:
+        """Sites of single operations on a host without blocks, by name; none on the others.
+
+        Args:
+            kinds: Any of ``linear``, ``conv``, ``norm``.
+        """
+        return {}
+
+    def _register(self, owner: nn.Module, module: nn.Module, name: str, block: Block | None) -> None:
         if PEFT_KEY not in owner._modules:
             owner.add_module(PEFT_KEY, nn.ModuleDict())
         methods = getattr(owner, PEFT_KEY)
@@ -240,7 +260,7 @@ class Host:
         self.hooks = [
             self.backbone.register_forward_pre_hook(OpenHook(self.passes), prepend=True),
             self.backbone.register_forward_hook(CloseHook(self.passes), always_call=True),
-            embedding.register_forward_pre_hook(_Begin(self)),
+            embedding.register_forward_pre_hook(Begin(self)),
             embedding.register_forward_hook(_Embedded(self)),
         ]
         for sites in (self.sites, *(block.sites for block in self.blocks)):
@@ -262,7 +282,7 @@ class Host:
             hook.remove()
         self.hooks = []
         self.backbone.__class__ = getattr(self.backbone, "plain_class", type(self.backbone))
-        for module in (self.backbone, *(block.module for block in self.blocks)):
+        for module in self.owners:
             module._modules.pop(PEFT_KEY, None)
         for name, head in self.plain_heads.items():
             setattr(self.backbone, name, head.to(next(getattr(self.backbone, name).parameters())))
@@ -270,6 +290,14 @@ class Host:
         for block in self.blocks:
             block.release()
         self._make_sites()
+
+    def keepers(self) -> Iterator[nn.Module]:
+        """Modules of the base that keep running statistics of their inputs, as BatchNorm does."""
+        heads = tuple(f"{name}." for name in self.heads())
+        for name, module in self.backbone.named_modules():
+            is_other = is_peft_key(name) or (heads and f"{name}.".startswith(heads))
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats and not is_other:
+                yield module
 
     # Existing parameters --------------------------------------------------------------------------------------------
 
@@ -320,8 +348,8 @@ class Host:
         ]
 
 
-class _Begin:
-    """Pre-hook of the patch embedding, with which every forward pass begins however it is called."""
+class Begin:
+    """Pre-hook of the embedding, with which every forward pass begins however it is called."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -336,7 +364,7 @@ class _Begin:
         self.host.passes.begin(self.host.prefix)
 
 
-class _Embedded(_Begin):
+class _Embedded(Begin):
     """Hook of the patch embedding: the size of the first map is known."""
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

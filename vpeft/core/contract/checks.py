@@ -6,11 +6,24 @@ from collections.abc import Iterable
 
 from vpeft.core.backbones.host import Host
 from vpeft.errors import UserError
-from vpeft.registry import nearest
+from vpeft.registry import PEFT_METHODS, nearest
+
+
+def without_blocks() -> list[str]:
+    """Names of the methods that attach to any network, with blocks or without."""
+    return sorted(name for name, method in PEFT_METHODS.module_dict.items() if not method.needs_blocks)
 
 
 class Checks:
     """Base of :class:`vpeft.core.contract.method.Method`: each check raises an error that names the field."""
+
+    def need_blocks(self, host: Host) -> None:
+        """A method that is defined by blocks needs a host that has some."""
+        if self.needs_blocks and not host.blocks:
+            raise UserError(
+                f"{self.registered_name()} needs blocks; the {host.registered_name()} host of "
+                f"{type(host.backbone).__name__} has none. Methods that attach: {', '.join(without_blocks())}."
+            )
 
     def need_width(self, field: str, host: Host, widths: Iterable[int] | None = None) -> None:
         """A rank or bottleneck must lie between 1 and the narrowest width that it is used at."""

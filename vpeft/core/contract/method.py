@@ -55,6 +55,7 @@ class Method(Checks):
         space: What a search may try of its hyper-parameters: a list of choices or a
             :class:`~vpeft.core.contract.search_space.Range` by name, and by ``lr`` and ``weight_decay`` those of the
             optimiser.
+        needs_blocks: Whether it is defined by the blocks of a host; a method that is not attaches to any network.
         limits: Lowest and highest value of a hyper-parameter, or of each of a list, where those of
             :mod:`vpeft.core.contract.values` do not hold: whole numbers from 1, others above 0, drop rates from 0.
         unverified: What of it could not be checked against the authors' own words, or None.
@@ -69,6 +70,7 @@ class Method(Checks):
     identity_at_start: ClassVar[bool] = True
     adds_losses: ClassVar[bool] = False
     base_eval: ClassVar[bool] = False
+    needs_blocks: ClassVar[bool] = True
     space: ClassVar[dict[str, Values]] = {}
     limits: ClassVar[dict[str, Limits]] = {}
     unverified: ClassVar[str | None] = None
@@ -100,6 +102,10 @@ class Method(Checks):
     def count(self, host: Host) -> int:
         """Trainable parameters without the head, as the paper's closed formula in the host's widths."""
         raise NotImplementedError(f"{type(self).__name__} states no count(host): the closed formula of its parameters.")
+
+    def settled(self, host: Host) -> Method:
+        """The method with what it leaves to the host filled in, as files hold it."""
+        return self
 
     def check(self, host: Host) -> None:
         """Raise a :class:`UserError` where the hyper-parameters do not fit the host."""

@@ -1,0 +1,1 @@
+"""Probe passes: what an unknown network calls, and with what it can be called."""
