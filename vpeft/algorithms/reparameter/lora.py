@@ -93,8 +93,8 @@ class LowRank(nn.Module):
         if in_program():  # a tracer sees what is returned, not what is written into a view
             return torch.addmm(y.flatten(0, -2), code, up, alpha=self.scale).view(y.shape)
         y = y.contiguous()  # a copy only where the linear gave a transposed view
-        y.view(-1, self.out_features).addmm_(code, up, alpha=self.scale)
-        return y
+        # Not y itself: torch would take it for a leaf if what follows writes into it too, as an in-place ReLU does.
+        return y.view(-1, self.out_features).addmm_(code, up, alpha=self.scale).view(y.shape)
 
     def affine(self) -> tuple[Tensor, None]:
         """The dense update ``scale * B A``, and no shift."""

@@ -64,7 +64,7 @@ class GenericHost(Host):
                 f"no linear, convolution or norm of {type(self.backbone).__name__} can be adapted: {self._some()}."
             )
         self.modules = named
-        self.channels_first = set(self.seen.channels_first)
+        self.channels_first = {name for name in self.seen.channels_first if self.kinds.get(name) == NORM}
         self.embedding = next(iter(named.values()))
         self.special = _attention_roles(self.backbone) | dict.fromkeys(self.seen.unused, "unused")
 

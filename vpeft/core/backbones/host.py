@@ -184,7 +184,7 @@ class Host:
             )
             for name, module in {**self.modules, **self.identities}.items()
         }
-        if "patch_norm" not in self.sites:
+        if self.table is not None and "patch_norm" not in self.sites:
             self.sites["patch_embed"].table = self.table
         for block in self.blocks:
             block.host = self
