@@ -157,7 +157,7 @@ def test_start(start, initialise):
         ("PfeifferAdapter", {"bottleneck": 8, "scale": 1.0, "act": "gelu"}),
         ("AdaptFormer", {"bottleneck": 64, "scale": 0.1, "drop": 0.1}),
         ("Mona", {"bottleneck": 64, "drop": 0.1}),
-        ("LoRA", {"rank": 8, "alpha": None, "targets": ("q", "v")}),
+        ("LoRA", {"rank": 8, "alpha": None, "targets": None}),
         ("SSF", {"init": "official"}),
         ("VPTShallow", {"drop": 0.0}),
         ("VPTDeep", {"drop": 0.0}),

@@ -99,9 +99,8 @@ def test_the_contract_holds_on_networks_without_a_host(network, method):
         assert torch.equal(model(x), plain)
     vpeft.detach(model)
     assert torch.equal(model(x), plain)
-    assert {name: value.tolist() for name, value in model.state_dict().items()} == {
-        name: value.tolist() for name, value in before.items()
-    }
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(hasattr(module, "peft") or module._forward_hooks for module in model.modules())
 
 
@@ -251,9 +250,9 @@ def test_the_report_and_one_log_line_name_what_is_left_out(caplog):
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().endswith(
-        "has no host of its own and is read by what a pass with the sample calls: 2 linears; it holds no head; left out: "
-        "functional (its weight is used by linear in the network); twice (its weight is used by t in the network); tied "
-        "(it shares a parameter with another module) and 9 more."
+        "has no host of its own and is read by what a pass with the sample calls: 2 linears; it holds no head; left "
+        "out: functional (its weight is used by linear in the network); twice (its weight is used by t in the "
+        "network); tied (it shares a parameter with another module) and 9 more."
     )
 
 
@@ -307,6 +306,7 @@ class Twofold(nn.Module):
 
 
 X = torch.ones(2, 8)
+X_OWN = torch.ones(2, 3, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_samples(sample, found):
             Own,
             {"type": "LoRA", "targets": ["q"]},
             None,
-            r"has no linear or convolution 'q' .* it has 5, such as body\.0",
+            r"has no linear or convolution 'q' .* it has 4, such as body\.0",
         ),
         (Own, {"type": "LoRA", "targets": ["fc"]}, None, "has no linear or convolution 'fc'"),
         (Own, {"type": "LoRA", "targets": []}, None, "must name at least one"),
@@ -393,12 +393,19 @@ def test_files(network, tmp_path):
     vpeft.load_adapter(fresh, tmp_path / "a.safetensors")
     assert torch.equal(fresh(x), model(x))
     vpeft.detach(fresh)
-    other = Own(bias=False) if isinstance(model, Own) else mlp() if isinstance(model, ResNet) else Own()
-    with pytest.raises(
-        vpeft.UserError, match="belongs to another host|has other values|does not fit|only here|missing here"
-    ):
+    other = mlp() if isinstance(model, Own) else Own()
+    with pytest.raises(vpeft.UserError, match="belongs to another host: its network is"):
         vpeft.load_adapter(other, tmp_path / "a.safetensors")
     assert not any(is_peft_key(name) for name in other.state_dict())
+
+
+def test_a_file_of_other_sites_is_refused(tmp_path):
+    model = vpeft.attach(Own(), "LoRA")
+    vpeft.save_adapter(model, tmp_path / "a.safetensors")
+    with pytest.raises(vpeft.UserError, match="belongs to another host: its sites is"):
+        vpeft.load_adapter(
+            Own(), tmp_path / "a.safetensors", sample=lambda own: own.fc(own.body(X_OWN).mean((2, 3))[:, :24])
+        )
 
 
 def test_an_adapter_of_a_part_is_loaded_into_that_part(tmp_path):
@@ -504,11 +511,10 @@ def test_a_merged_network_is_not_trained():
 
 
 def families() -> list[str]:
-    """One name of each of 20 of timm's model families, by a seed."""
-    chance, by_family = random.Random(0), {}
-    for name in timm.list_models():
-        by_family.setdefault(_registry._model_to_module[name], []).append(name)
-    return [chance.choice(by_family[family]) for family in chance.sample(sorted(by_family), 20)]
+    """The first name of each of 20 of timm's model families, by a seed."""
+    first = {_registry._model_to_module[name]: name for name in reversed(timm.list_models())}
+    del first["sequencer"]  # an LSTM, written out step by step on the meta device
+    return [first[family] for family in random.Random(0).sample(sorted(first), 20)]
 
 
 @pytest.mark.parametrize("name", families())

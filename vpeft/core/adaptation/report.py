@@ -32,6 +32,7 @@ class Report:
         existing: Rows of (role, tensors, parameters) of the base's own parameters that are trained.
         outside: What ``head`` consists of: parameters by the name of the part of the model that holds them.
         precision: The types of the numbers.
+        left_out: Why each linear, convolution or norm that the generic host leaves alone is left alone, by name.
     """
 
     host: str
@@ -45,6 +46,7 @@ class Report:
     existing: list[tuple[str, int, int]] = field(default_factory=list)
     outside: dict[str, int] = field(default_factory=dict)
     precision: Precision = field(default_factory=Precision)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -88,6 +90,7 @@ def parameter_report(model: nn.Module) -> Report:
     roles: dict[str, list[int]] = {}
     for prefix, one in found.items():
         _sites(one, report, prefix if len(found) > 1 else "")
+        report.left_out |= {prefix + name: why for name, why in one.host.left_out.items()}
         for p in one.trained_parameters():
             roles.setdefault(p.role, []).append(p.param.numel())
     report.existing = [(role, len(sizes), sum(sizes)) for role, sizes in sorted(roles.items())]
@@ -152,4 +155,6 @@ def render(report: Report) -> str:
         )
         for line in report.precision.lines():
             console.print(line)
+        for name, why in report.left_out.items():
+            console.print(f"left out: {name} ({why})")
     return capture.get().rstrip()

@@ -39,7 +39,7 @@ class GenericHost(Host):
         seen: What was seen.
 
     Attributes:
-        left_out: Why each linear, convolution or norm that is no site is none, by name.
+        kinds: ``linear``, ``conv`` or ``norm`` of each site by the module's name, in the order of the calls.
     """
 
     targets: ClassVar[tuple[str, ...]] = ()
@@ -50,7 +50,7 @@ class GenericHost(Host):
         heads = tuple(f"{name}." for name in self._heads)
         inside = {name for name in (*seen.kinds, *seen.reasons) if f"{name}.".startswith(heads)} if heads else set()
         self.kinds = {name: seen.kinds[name] for name in seen.order if name in seen.kinds and name not in inside}
-        self.left_out = {name: why for name, why in seen.reasons.items() if name not in inside}
+        self._inside = inside
         super().__init__(backbone)
 
     @classmethod
@@ -58,6 +58,7 @@ class GenericHost(Host):
         return NAME
 
     def describe(self) -> None:
+        self.left_out = {name: why for name, why in self.seen.reasons.items() if name not in self._inside}
         named = {name: self.backbone.get_submodule(name) for name in self.kinds}
         if not named:
             raise UserError(

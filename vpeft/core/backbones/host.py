@@ -50,6 +50,7 @@ class Host:
             out.
         channels_first: Sites of ``modules`` whose output is ``(B, C, H, W)`` though no convolution tells so.
         special: Roles of parameters by their names in the backbone: ``pos_embed``, ``cls_token``.
+        left_out: Why each module that could be a site is none, by name; only of the generic host.
         table: The position table ``(..., N, C)`` that is added to the patch embedding's output next, and its first row
             that belongs to the map; None without.
     """
@@ -66,6 +67,7 @@ class Host:
         self.channels_first: set[str] = set()
         self.special: dict[str, str] = {}
         self.table: tuple[nn.Parameter, int] | None = None
+        self.left_out: dict[str, str] = {}
         self.embedding: nn.Module | None = None
         self.prefix = 0
         self.patch_size = (1, 1)

@@ -163,13 +163,21 @@ def _why_not(call: Call, output: Any) -> str:
         return "its call uses its weight otherwise than in one linear, convolution or norm"
     kind, x, y = call.used[0]
     weight = call.module.weight
-    if not call.x.still(x.tensor) or not x.still(call.x.tensor):
+    own = call.x.still(x.tensor) and x.still(call.x.tensor)
+    if not own and not (kind == CONV and _pads_by_mode(call.module)):
         return "its call changes its input"
     if not y.still(output):
         return "its call changes its output"
     if output.dim() < 2 or (kind == CONV and output.dim() != weight.dim()):
         return "it is called without a batch"
     return "its weight is not per channel" if kind == NORM and weight.dim() != 1 else ""
+
+
+def _pads_by_mode(module: nn.Module) -> bool:
+    """Whether one of torch's own convolutions pads its input by reflection or the like, and does nothing else."""
+    own = type(module).forward, getattr(type(module), "_conv_forward", None)
+    plain = [(kind.forward, kind._conv_forward) for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)]
+    return own in plain and module.padding_mode != "zeros"
 
 
 def watch(model: nn.Module, network: nn.Module, call: Callable[[], Any]) -> Seen:
