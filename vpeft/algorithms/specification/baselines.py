@@ -14,7 +14,7 @@ from vpeft.registry import PEFT_METHODS
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
 class Full(Method):
-    """Full fine-tuning: every parameter of the base is trained."""
+    """Full fine-tuning: every parameter of the base is trained; those that lead to no output stay as they are."""
 
     category = "baseline"
     paper = "Baseline"
@@ -24,10 +24,10 @@ class Full(Method):
     needs_blocks = False
 
     def trains(self, param: HostParam) -> bool:
-        return True
+        return param.role != "unused"
 
     def count(self, host: Host) -> int:
-        return sum(p.param.numel() for p in host.parameters())
+        return sum(p.param.numel() for p in host.parameters() if self.trains(p))
 
 
 @PEFT_METHODS.register_module()

@@ -98,15 +98,18 @@ def _bias(module: nn.Module | StatedLinear, new: dict[int, Tensor]) -> Tensor | 
     device = module.weights[0].device
     zeros = (torch.zeros(rows, dtype=torch.float64, device=device) for rows in module.bias_rows)
     parts = zip(module.biases, zeros, strict=True)
-    return torch.cat([zero if part is None else _value(part, new) for part, zero in parts])
+    bias = torch.cat([zero if part is None else _value(part, new) for part, zero in parts])
+    bias[slice(*module.void)] = 0
+    return bias
 
 
 def _keep_bias(site: Site, module: nn.Module | StatedLinear, bias: Tensor, new: dict[int, Tensor]) -> None:
     stated = isinstance(module, StatedLinear)
     parts = module.biases if stated else (module.bias,)
     values = bias.split(module.bias_rows if stated else len(bias))
+    void = stated and bias[slice(*module.void)].any()
     for number, (part, value) in enumerate(zip(parts, values, strict=True)):
-        if part is not None:
+        if part is not None and not void:
             new[id(part)] = value
         elif value.any() and not (number == 1 and _keys_shift_freely(site)):
             placed = [] if site.keys is None else site.keys.entries

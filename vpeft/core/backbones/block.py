@@ -38,8 +38,9 @@ class HostParam:
     Attributes:
         name: Its key inside the backbone.
         param: The parameter.
-        role: ``weight | bias | norm_weight | norm_bias | layer_scale | rel_pos_bias | pos_embed | cls_token | other``,
-            by what it does (:mod:`vpeft.core.backbones.roles`), never by its name.
+        role: ``weight | bias | norm_weight | norm_bias | layer_scale | logit_scale | rel_pos_bias | pos_embed |
+            cls_token | unused | other``, by what it does (:mod:`vpeft.core.backbones.roles`), never by its name;
+            ``unused`` leads to no output.
         block: The block that holds it, or None.
         site: The site whose module holds it, or None.
     """

@@ -204,6 +204,10 @@ class SiteBlock(SiteAttention):
     def site_drop2(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} states no drop2")
 
+    def site_end(self, x: Tensor) -> Tensor:
+        """What a block does behind its units."""
+        return x
+
     def site_add(self, x: Tensor, y: Tensor) -> Tensor:
         """The stream and a branch's output together."""
         return x + y
@@ -236,7 +240,7 @@ class SiteBlock(SiteAttention):
             attention = functools.partial(self.site_attention, **given) if given else self.site_attention
             x = self.site_unit("attn", self.site_norm1, attention, self.site_drop1, x)
         x = self.site_unit("mlp", self.site_norm2, self.site_mlp, self.site_drop2, x)
-        x = block.after(start, x)
+        x = block.after(start, self.site_end(x))
         self.peft_passes.leave(mark, x)
         return x
 

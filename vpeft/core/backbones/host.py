@@ -148,10 +148,15 @@ class Host:
 
     def downsample_tokens(self, stage: int, tokens: Tensor) -> Tensor:
         """Tokens ``(B, P, C)`` off the map through the patch merging that leads to ``stage``: four copies of each."""
-        tokens = tokens.repeat(1, 1, 4)
-        if f"downsample{stage}.norm" in self.modules:
-            tokens = self.modules[f"downsample{stage}.norm"](tokens)
-        return self.modules[f"downsample{stage}.reduction"](tokens)
+        return self.merge_patches(stage, tokens.repeat(1, 1, 4))
+
+    def merge_patches(self, stage: int, patches: Tensor) -> Tensor:
+        """Norm and reduction, in the order that the norm's width tells, of four patches ``(B, P, 4 C)`` side by side."""
+        norm, reduction = (self.modules.get(f"downsample{stage}.{part}") for part in ("norm", "reduction"))
+        if norm is None:
+            return reduction(patches)
+        ahead = norm.weight.shape[0] == patches.shape[-1]
+        return reduction(norm(patches)) if ahead else norm(reduction(patches))
 
     def downsample_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         """A map's tokens ``(B, H*W, C)`` of the extents ``grid`` through the patch merging that leads to ``stage``."""

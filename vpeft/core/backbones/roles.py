@@ -10,6 +10,7 @@ from vpeft.core.backbones.sites.stated_linear import StatedLinear
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
 _AFFINE = (nn.Linear, nn.modules.conv._ConvNd)
+_OWN = {"relative_position_bias_table": "rel_pos_bias", "logit_scale": "logit_scale"}
 _EPS = ("eps", "variance_epsilon")
 
 
@@ -28,7 +29,7 @@ def role(module: nn.Module, name: str) -> str:
         return f"norm_{name}"
     if isinstance(module, _AFFINE):
         return name
-    return {"relative_position_bias_table": "rel_pos_bias"}.get(name, "other")
+    return _OWN.get(name, "other")
 
 
 def roles_at_sites(

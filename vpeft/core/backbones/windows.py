@@ -1,16 +1,23 @@
-"""Windowed attention, with tokens that are not on the map: shared by the Swin hosts, in images and in video."""
+"""Windowed attention, with tokens that are not on the map: shared by the hosts with windows, in images and in video."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteBlock
+from vpeft.core.backbones.sites.passes import in_program
+from vpeft.errors import UserError
+
+#: Added to the score of two tokens that a shift has brought together.
+APART = -100.0
 
 
 def spread(prefix: Tensor, windows: Tensor) -> Tensor:
@@ -47,7 +54,49 @@ def pad_bias(bias: Tensor, queries: int, keys: int) -> Tensor:
     n_q, n_k = bias.shape[-2:]
     if (n_q, n_k) == (queries, keys):
         return bias
+    if n_q > queries or n_k > keys:
+        raise UserError(
+            f"a window of {queries} tokens has positions for {n_q}: the map is smaller than the window that the backbone "
+            "was built with. Take larger images, or a smaller window."
+        )
     return F.pad(bias, (keys - n_k, 0, queries - n_q, 0))
+
+
+def add_mask(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores ``(B * nW, heads, queries, keys)`` with the mask ``(nW, N, N)`` of each window."""
+    heads, queries, keys = scores.shape[1:]
+    mask = pad_bias(mask, queries, keys).to(scores.dtype)
+    scores = scores.view(-1, len(mask), heads, queries, keys) + mask.unsqueeze(1).unsqueeze(0)
+    return scores.view(-1, heads, queries, keys)
+
+
+def table_bias(table: Tensor, index: Tensor, area: int) -> Tensor:
+    """Relative positions ``(heads, area, area)`` of a table ``(rows, heads)``, by the row of each pair of tokens."""
+    return table[index.reshape(-1)].view(area, area, -1).permute(2, 0, 1).contiguous()
+
+
+def shift_mask(
+    padded: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """``(nW, N, N)``: ``APART`` between tokens of a shifted window that are no neighbours on the map."""
+    make = _shift_mask.__wrapped__ if in_program() else _shift_mask  # what an exporter makes is no tensor to be kept
+    return make(padded, window, shift, device)
+
+
+@functools.lru_cache(maxsize=8)  # two blocks of every stage, for the present size of image
+def _shift_mask(
+    padded: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], device: torch.device
+) -> Tensor:
+    parts = torch.zeros(1, *padded, 1, device=device)
+    cuts = [
+        (slice(0, -size), slice(-size, -by), slice(-by, None)) if by else (slice(None),)
+        for size, by in zip(window, shift, strict=True)
+    ]
+    for number, (rows, columns) in enumerate(itertools.product(*cuts)):
+        parts[:, rows, columns] = number
+    windows = partition(parts, window).squeeze(-1)
+    differ = windows.unsqueeze(1) != windows.unsqueeze(2)
+    return torch.zeros(differ.shape, device=device).masked_fill(differ, APART)
 
 
 def partition(x: Tensor, window: Sequence[int]) -> Tensor:
@@ -89,7 +138,7 @@ class WindowBlock(SiteBlock):
         """What is added to the scores ``(nW, N, N)`` on a padded map, or None."""
         raise NotImplementedError(f"{type(self).__name__} states no site_mask")
 
-    def site_attention(self, x: Tensor) -> Tensor:
+    def site_attention(self, x: Tensor, **given: Any) -> Tensor:
         flow = self.peft_flow
         prefix, x = (x[:, : flow.prefix], x[:, flow.prefix :]) if flow.prefix else (None, x)
         batch, _, dim = x.shape
@@ -102,7 +151,7 @@ class WindowBlock(SiteBlock):
         windows = partition(x, window)
         if prefix is not None:
             windows = spread(prefix, windows)
-        windows = self.site_window(windows, mask, math.prod(window))
+        windows = self.site_window(windows, mask, math.prod(window), **given)
         if prefix is not None:
             prefix, windows = gather(windows, batch, prefix.shape[1])
         x = reverse(windows, window, padded)
@@ -129,26 +178,61 @@ class WindowBlock(SiteBlock):
 
     def site_window(self, x: Tensor, mask: Tensor | None, area: int) -> Tensor:
         """Attention inside windows: ``(B * nW, tokens, C)`` to the same, with bias and mask on the map's tokens."""
-        msa = self.site_msa
         batch, tokens, dim = x.shape
-        qkv = msa.qkv(x).reshape(batch, tokens, 3, msa.num_heads, dim // msa.num_heads).permute(2, 0, 3, 1, 4)
+        heads = self.site_heads(self)
+        qkv = self.site_qkv(x).reshape(batch, tokens, 3, heads, dim // heads).permute(2, 0, 3, 1, 4)
         scores = functools.partial(self.site_scores, mask=mask, area=area)
         q, k, v, _ = self.site_core(qkv[0], qkv[1], qkv[2], x, scores)
-        attn = msa.attn_drop(msa.softmax(scores(q, k)))
-        y = (attn @ v).transpose(1, 2).reshape(batch, tokens, dim)
-        return msa.proj_drop(msa.proj(y))
+        weights = self.site_weights(scores(q, k))
+        return self.site_out((weights @ v).transpose(1, 2).reshape(batch, tokens, dim))
+
+    def site_qkv(self, x: Tensor) -> Tensor:
+        """Queries, keys and values side by side."""
+        return self.site_msa.qkv(x)
+
+    def site_weights(self, scores: Tensor) -> Tensor:
+        """Softmax and dropout of the scores."""
+        return self.site_msa.attn_drop(self.site_msa.softmax(scores))
+
+    def site_out(self, y: Tensor) -> Tensor:
+        """The heads' outputs together through the projection."""
+        return self.site_msa.proj_drop(self.site_msa.proj(y))
 
     def site_scores(self, q: Tensor, k: Tensor, mask: Tensor | None, area: int) -> Tensor:
+        scores = self.site_products(q, k)
+        scores = scores + pad_bias(self.site_bias(area), *scores.shape[-2:]).unsqueeze(0)
+        return scores if mask is None else add_mask(scores, mask)
+
+    def site_products(self, q: Tensor, k: Tensor) -> Tensor:
+        """Queries times keys, scaled."""
+        return q * self.site_msa.scale @ k.transpose(-2, -1)
+
+    def site_bias(self, area: int) -> Tensor:
+        """What is added to the scores by relative position, ``(heads, area, area)``."""
         msa = self.site_msa
-        attn = q * msa.scale @ k.transpose(-2, -1)
-        batch, _, tokens, keys = attn.shape
-        index = msa.relative_position_index[:area, :area].reshape(-1)
-        bias = msa.relative_position_bias_table[index].view(area, area, -1)
-        bias = bias.permute(2, 0, 1).contiguous()
-        attn = attn + pad_bias(bias, tokens, keys).unsqueeze(0)
-        if mask is not None:
-            count = mask.shape[0]
-            mask = pad_bias(mask, tokens, keys).to(attn.dtype)
-            attn = attn.view(batch // count, count, msa.num_heads, tokens, keys) + mask.unsqueeze(1).unsqueeze(0)
-            attn = attn.view(-1, msa.num_heads, tokens, keys)
-        return attn
+        return table_bias(msa.relative_position_bias_table, msa.relative_position_index[:area, :area], area)
+
+
+class CosineWindowBlock(WindowBlock):
+    """Swin V2: normalised queries and keys, a bias that a small MLP makes of positions, norms behind the branches."""
+
+    norm_behind = True
+
+    def site_products(self, q: Tensor, k: Tensor) -> Tensor:
+        return cosine(q, k, self.site_msa.logit_scale)
+
+    def site_bias(self, area: int) -> Tensor:
+        msa = self.site_msa
+        return continuous_bias(msa.cpb_mlp, msa.relative_coords_table, msa.relative_position_index, area)
+
+
+def cosine(q: Tensor, k: Tensor, scale: Tensor) -> Tensor:
+    """Cosines of queries and keys, times a learned scale of each head, its logarithm ``(heads, 1, 1)``."""
+    cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+    return cosines * torch.clamp(scale, max=math.log(100.0)).exp()
+
+
+def continuous_bias(mlp: nn.Module, coordinates: Tensor, index: Tensor, area: int) -> Tensor:
+    """Relative positions ``(heads, area, area)`` that an MLP makes of their coordinates ``(1, rows, columns, 2)``."""
+    table = mlp(coordinates).flatten(0, -2)
+    return 16 * torch.sigmoid(table_bias(table, index, area))

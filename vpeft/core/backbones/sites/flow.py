@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ class Flow:
         ended: Nothing of the pass is to come.
         inside: The current block has not been left.
         left: Storage of the tensor that left the last block.
+        waiting: Marks of the blocks just left that have no graph.
         number: Counts the passes that wait for one another.
     """
 
@@ -34,6 +36,7 @@ class Flow:
         self.ended = False
         self.inside = False
         self.left: int | None = None
+        self.waiting: list[Any] = []
         self.number = 0
 
     def begin(self, prefix: int) -> None:

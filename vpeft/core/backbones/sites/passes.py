@@ -61,10 +61,14 @@ class Mark:
                 f"{', '.join(flow.state)} hands tensors from block to block, whose gradients re-entrant activation "
                 "checkpointing loses: use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
             )
-        for value in made:
-            for tensor in value if isinstance(value, tuple) else (value,):
-                if isinstance(tensor, Tensor) and tensor.grad_fn is not None:
-                    tensor.grad_fn.metadata["vpeft"] = self
+        tensors = (t for value in made for t in (value if isinstance(value, tuple) else (value,)))
+        nodes = [t.grad_fn for t in tensors if isinstance(t, Tensor) and t.grad_fn is not None]
+        if not nodes:  # a group of blocks that is run again may begin with it: the next with a graph keeps it
+            flow.waiting.append(self)
+            return
+        self.before, flow.waiting = flow.waiting, []
+        for node in nodes:
+            node.metadata["vpeft"] = self
 
 
 class Again(NamedTuple):

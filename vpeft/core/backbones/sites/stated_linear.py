@@ -17,7 +17,12 @@ class StatedLinear:
     Args:
         weight: Where its weight ``(out, in)`` is: the module that holds it, and the name there.
         *biases: The same of every part of its bias along the output, in order; None for a part that is always zero.
+
+    Attributes:
+        void: First and last row (exclusive) of the bias that the backbone takes as zero, whatever they hold.
     """
+
+    void = (0, 0)
 
     def __init__(self, weight: Held, *biases: Held | None) -> None:
         rows = weight[0].get_parameter(weight[1]).shape[0]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vpeft.core.backbones.hosts.mmpretrain.swin import MMPretrainSwin, SwinBlock
-from vpeft.core.backbones.windows import partition
+from vpeft.core.backbones.windows import shift_mask
 from vpeft.registry import BLOCKS, HOSTS
-
-#: Added to the score of two tokens that a shift has brought together.
-APART = -100.0
 
 
 @BLOCKS.register_module(name="mmdet.SwinBlock")
@@ -33,7 +28,7 @@ class DenseSwinBlock(SwinBlock):
     def site_mask(
         self, padded: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], device: torch.device
     ) -> Tensor | None:
-        return shift_mask(padded, window[0], shift[0], device) if shift[0] else None
+        return shift_mask(padded, window, shift, device) if any(shift) else None
 
     def site_mlp(self, x: Tensor) -> Tensor:
         return self.ffn.layers(x)
@@ -43,18 +38,6 @@ class DenseSwinBlock(SwinBlock):
             # Not only where x needs a gradient: over a frozen first block the modules inside need theirs.
             return checkpoint(self.site_forward, x, hw_shape, use_reentrant=False)
         return self.site_forward(x, hw_shape)
-
-
-@functools.lru_cache(maxsize=8)  # two blocks of every stage, for the present size of image
-def shift_mask(padded: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor:
-    """``(nW, N, N)``: ``APART`` between tokens of a shifted window that are no neighbours on the map."""
-    parts = torch.zeros(1, *padded, 1, device=device)
-    edges = (slice(0, -window), slice(-window, -shift), slice(-shift, None))
-    for number, (rows, columns) in enumerate((rows, columns) for rows in edges for columns in edges):
-        parts[:, rows, columns] = number
-    windows = partition(parts, (window, window)).squeeze(-1)
-    differ = windows.unsqueeze(1) != windows.unsqueeze(2)
-    return torch.zeros(differ.shape, device=device).masked_fill(differ, APART)
 
 
 @HOSTS.register_module(name="mmdet.SwinTransformer")

@@ -126,6 +126,4 @@ class MMPretrainSwin(Host):
 
     def downsample_tokens(self, stage: int, tokens: Tensor) -> Tensor:
         # mmcv's merging unfolds: the four neighbours of a channel stand next to one another.
-        merging = self.backbone.stages[stage - 1].downsample
-        tokens = tokens.repeat_interleave(4, dim=-1)
-        return merging.reduction(tokens if merging.norm is None else merging.norm(tokens))
+        return self.merge_patches(stage, tokens.repeat_interleave(4, dim=-1))

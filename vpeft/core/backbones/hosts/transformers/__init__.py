@@ -1,0 +1,3 @@
+"""Hosts of transformers."""
+
+from vpeft.core.backbones.hosts.transformers import swin, swinv2  # noqa: F401  (register)
