@@ -122,10 +122,21 @@ def test_4_merge(host, method, dtype, tolerance):
             vpeft.merge(model)
         assert all(torch.equal(v, keys[k]) for k, v in model.state_dict().items())
         return
-    assert vpeft.merge(model) == []
+    refusal, left = None, []
+    try:
+        left = vpeft.merge(model)
+    except vpeft.UserError as error:  # keys that matter and have no bias to take a shift
+        refusal = str(error)
+    if refusal is not None:
+        assert "no bias to merge a shift into" in refusal
+        assert torch.equal(tokens(model, images(host, dtype)), out)
+        pytest.skip(refusal)
+    assert left == []
     scale = out.abs().max()
     assert (tokens(model, images(host, dtype)) - out).abs().max() <= tolerance * scale
-    plain.load_state_dict(vpeft.plain_state_dict(model), strict=True)
+    state = vpeft.plain_state_dict(model)
+    assert state.keys() == plain.state_dict().keys()
+    plain.load_state_dict(state, strict=False)  # mmpretrain's Swin V2 throws buffers of its own file away
     assert (tokens(plain, images(host, dtype)) - out).abs().max() <= tolerance * scale
     if get_adaptation(model).merged:
         with pytest.raises(vpeft.UserError, match="merged already"):

@@ -105,7 +105,7 @@ def tokens(model: nn.Module, images: Tensor, seed: int = 0) -> Tensor:
     else:
         out = model.forward_features(images) if hasattr(model, "forward_features") else model(images)
     found = list(_tensors(out))
-    return found[0] if found[0] is out else torch.cat([one.flatten(1) for one in found], 1)
+    return found[0] if found[0] is out else torch.cat([one.reshape(len(images), -1) for one in found], 1)
 
 
 def _tensors(out: Any) -> Iterator[Tensor]:

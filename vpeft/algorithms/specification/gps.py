@@ -158,7 +158,7 @@ class GPS(Method):
     def count(self, host: Host) -> int:
         modules = [site.module for _, site, _ in self.layers(host)]
         biases = sum(bias_size(m) for m in modules)
-        return self.entries * sum(m.weight.shape[0] for m in modules) + biases
+        return self.entries * sum(m.weight.shape[0] for m in modules) + biases + host.loose_biases
 
 
 def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:

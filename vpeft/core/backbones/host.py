@@ -151,7 +151,7 @@ class Host:
         return self.merge_patches(stage, tokens.repeat(1, 1, 4))
 
     def merge_patches(self, stage: int, patches: Tensor) -> Tensor:
-        """Norm and reduction, in the order that the norm's width tells, of four patches ``(B, P, 4 C)`` side by side."""
+        """Four patches side by side ``(B, P, 4 C)``, normed and reduced in the order that the norm's width tells."""
         norm, reduction = (self.modules.get(f"downsample{stage}.{part}") for part in ("norm", "reduction"))
         if norm is None:
             return reduction(patches)
@@ -332,6 +332,11 @@ class Host:
                     yield from walk(child, f"{prefix}{name}.", block)
 
         yield from walk(self.backbone, "", None)
+
+    @property
+    def loose_biases(self) -> int:
+        """Numbers in biases of linears and convolutions that stand at no site, as in the MLP of Swin V2's positions."""
+        return sum(p.param.numel() for p in self.parameters() if p.role == "bias" and p.site is None)
 
     def description(self) -> dict[str, Any]:
         """What an adapter file says of the host: name, and per block stage, width, heads and hidden width."""

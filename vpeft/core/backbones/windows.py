@@ -56,8 +56,8 @@ def pad_bias(bias: Tensor, queries: int, keys: int) -> Tensor:
         return bias
     if n_q > queries or n_k > keys:
         raise UserError(
-            f"a window of {queries} tokens has positions for {n_q}: the map is smaller than the window that the backbone "
-            "was built with. Take larger images, or a smaller window."
+            f"a window of {queries} tokens has positions for {n_q}: the map is smaller than the window that the "
+            "backbone was built with. Take larger images, or a smaller window."
         )
     return F.pad(bias, (keys - n_k, 0, queries - n_q, 0))
 

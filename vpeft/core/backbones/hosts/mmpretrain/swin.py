@@ -98,10 +98,10 @@ class MMPretrainSwin(Host):
         backbone = self.backbone
         for stage, sequence in enumerate(backbone.stages):
             self.add_blocks(sequence.blocks, f"stages.{stage}.blocks", stage)
-            if sequence.downsample is not None:
-                if sequence.downsample.norm is not None:
-                    self.modules[f"downsample{stage + 1}.norm"] = sequence.downsample.norm
-                self.modules[f"downsample{stage + 1}.reduction"] = sequence.downsample.reduction
+            if stage and (merging := self.merging(stage)) is not None:
+                if merging.norm is not None:
+                    self.modules[f"downsample{stage}.norm"] = merging.norm
+                self.modules[f"downsample{stage}.reduction"] = merging.reduction
         self.embeds(backbone.patch_embed.projection, backbone.patch_embed)
         self.outputs = [self.last_block(f"norm.{i}").index for i in sorted(backbone.out_indices)]
         self.pools_map = len(self.outputs) == 1
@@ -118,7 +118,11 @@ class MMPretrainSwin(Host):
         return embedded[1]
 
     def downsample_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-        return self.backbone.stages[stage - 1].downsample(tokens, grid)[0]
+        return self.merging(stage)(tokens, grid)[0]
+
+    def merging(self, stage: int) -> nn.Module:
+        """The patch merging that leads to a stage: the end of the sequence before it."""
+        return self.backbone.stages[stage - 1].downsample
 
     def last_block(self, norm: str) -> Block:
         stage = int(norm.removeprefix("norm."))

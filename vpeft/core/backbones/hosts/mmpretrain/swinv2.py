@@ -59,3 +59,7 @@ class MMPretrainSwinV2(MMPretrainSwin):
     """mmpretrain ``SwinTransformerV2``."""
 
     targets = ("mmpretrain.models.backbones.swin_transformer_v2.SwinTransformerV2",)
+
+    def merging(self, stage: int) -> nn.Module:
+        """The patch merging that leads to a stage: the start of its own sequence."""
+        return self.backbone.stages[stage].downsample

@@ -18,7 +18,7 @@ from vpeft.registry import BLOCKS, HOSTS
 _COPIES = ("{0}.Swin", "{0}.MaskFormerSwin", "{0}.DonutSwin")
 
 
-def parts(*prefixes: str) -> dict[str, tuple[str, ...]]:
+def inner_classes(*prefixes: str) -> dict[str, tuple[str, ...]]:
     """Classes of a layer's inner modules, by the beginnings of their names."""
     inner = {"attention": "Attention", "attention.self": "SelfAttention", "attention.output": "SelfOutput"}
     inner |= {"intermediate": "Intermediate", "output": "Output"}
@@ -34,7 +34,7 @@ class HFSwinLayer(WindowBlock):
         "transformers.models.maskformer.modeling_maskformer_swin.MaskFormerSwinLayer",
         "transformers.models.donut.modeling_donut_swin.DonutSwinLayer",
     )
-    site_parts = parts(*_COPIES)
+    site_parts = inner_classes(*_COPIES)
     free_keys = True
 
     @staticmethod

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from vpeft.core.backbones.hosts.transformers.swin import HFSwin, HFSwinLayer, HFSwinMaps, parts
+from vpeft.core.backbones.hosts.transformers.swin import HFSwin, HFSwinLayer, HFSwinMaps, inner_classes
 from vpeft.core.backbones.windows import add_mask, continuous_bias, cosine, pad_bias
 from vpeft.registry import BLOCKS, HOSTS
 
@@ -16,7 +16,7 @@ class HFSwinv2Layer(HFSwinLayer):
     """``Swinv2Layer``: cosine attention without a bias of keys, and norms behind the branches."""
 
     site_targets = ("transformers.models.swinv2.modeling_swinv2.Swinv2Layer",)
-    site_parts = parts("{0}.Swinv2")
+    site_parts = inner_classes("{0}.Swinv2")
     norm_behind = True
     free_keys = False
 
