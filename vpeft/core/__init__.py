@@ -3,3 +3,4 @@
 from vpeft.core import backbones, datasets, hooks  # noqa: F401  (register)
 from vpeft.core.adaptation import peft_backbone  # noqa: F401  (register)
 from vpeft.core.adaptation.training import parameter_groups  # noqa: F401  (register)
+from vpeft.core.models import feature_pyramid, maps  # noqa: F401  (register)

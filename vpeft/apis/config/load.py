@@ -15,7 +15,7 @@ from vpeft.apis.config.options import OPTIONS, check_options
 from vpeft.apis.config.origin import ABSENT, RESUME, Origin, flatten, give_origin, is_inside, origin_of, stored_origin
 from vpeft.apis.config.recipes import compose, composed_files
 from vpeft.apis.config.task import VALIDATION, chosen_by_hand, follows, task_settings
-from vpeft.core.adaptation.peft_backbone import peft_places
+from vpeft.core.adaptation.peft_backbone import peft_places, plain_settings
 from vpeft.core.models.build import build_model as build_model
 from vpeft.core.trained.folder import ORIGIN
 from vpeft.errors import UserError
@@ -171,9 +171,9 @@ def plain_config(cfg: Config) -> Config:
     plain = Config(cfg._cfg_dict.to_dict())
     for field in plain.keys() & {"model", "tta_model"}:
         for backbone in peft_places({"model": plain[field]}).values():
-            backbone["type"] = backbone.pop("of")
-            backbone.pop("method")
-            backbone.pop("base", None)
+            settings = plain_settings(backbone)
+            backbone.clear()
+            backbone.update(settings)
     ours = ("vpeft.PEFTHook",)
     plain.custom_hooks = [hook for hook in plain.get("custom_hooks", []) if hook["type"] not in ours]
     return plain

@@ -21,6 +21,7 @@ from typing import Any
 from mmengine import Config
 
 from vpeft.apis.config.origin import Origin, give_origin, origin_of
+from vpeft.core.adaptation.peft_backbone import adapted_settings
 from vpeft.errors import UserError
 from vpeft.files import import_named, read_config
 from vpeft.registry import nearest
@@ -129,8 +130,7 @@ def compose(path: str | os.PathLike[str]) -> Config | None:
         raise UserError(f"config {path}: {plain.methods_table!r} has no method {method!r}: {nearest(method, methods)}")
     _refuse(path, method, plain)
     cfg = plain.to_dict()
-    backbone = dict(cfg["model"]["backbone"])
-    cfg["model"]["backbone"] = {"type": "vpeft.PEFT", "of": backbone.pop("type"), "method": methods[method], **backbone}
+    cfg["model"]["backbone"] = adapted_settings(cfg["model"]["backbone"], methods[method])
     composed = Config(cfg, cfg_text=plain.text, filename=str(path))
     composed.merge_from_dict(dict(options.get(method, {})))
     give_origin(composed, origin_of(plain))

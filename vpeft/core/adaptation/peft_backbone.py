@@ -16,6 +16,8 @@ from vpeft.registry import MODELS
 
 #: The type of an adapted backbone in a config.
 TYPES = ("vpeft.PEFT", "PEFT")
+#: The type of a library's network in a config; its own ``of`` is such a name as ``timm/vit_base_patch14_dinov2``.
+NETWORK = "vpeft.Backbone"
 
 
 @MODELS.register_module(name="PEFT")
@@ -32,8 +34,11 @@ def build_adapted(
     ``backbone=dict(type='vpeft.PEFT', of='VisionTransformer', method=dict(type='LoRA'))``; the other keys stay.
     The base's weights are loaded by its ``init_weights`` afterwards, which then gives the PEFT parameters their start.
 
+    With ``backbone=dict(type='vpeft.Backbone', of='timm/...')`` its type alone is replaced: ``of`` stays.
+
     Args:
-        of: Type of the backbone, in the config's scope.
+        of: Type of the backbone, in the config's scope; or the name of a library's network, which is
+            ``vpeft.Backbone``'s.
         method: A method's config, or a list of them.
         base: ``"random"`` says that a frozen base without pretrained weights is meant, as in tests; otherwise one that
             gets no weights from anywhere is refused before it is trained, saved or asked.
@@ -57,14 +62,30 @@ def build_adapted(
     if base not in (None, RANDOM):
         raise UserError(f"base={base!r} of vpeft.PEFT: it is 'random' or left out; a file is named in init_cfg.")
     methods = build_methods(method)
-    module = ROOT_MODELS.build({"type": of, **backbone})
+    plain = plain_settings({"of": of, **backbone})
+    if plain["type"] == NETWORK and base == RANDOM:
+        plain.setdefault("weights", False)
+    module = ROOT_MODELS.build(plain)
     is_loaded = getattr(module, "is_init", False)  # some load their weights as they are built
     for adaptation in attach(module, methods, dtype=dtype):
         if base == RANDOM and (named := adaptation.base.named()):
-            raise UserError(f"base='random' of vpeft.PEFT beside {named['checkpoint']} in init_cfg: leave one out.")
+            raise UserError(f"base='random' of vpeft.PEFT beside the file {named['checkpoint']}: leave one out.")
         if base == RANDOM or not is_loaded:
             adaptation.base.start(base or NEVER)
     return module
+
+
+def plain_settings(adapted: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the backbone that those of a ``vpeft.PEFT`` are of: the same without PEFT."""
+    plain = {key: value for key, value in adapted.items() if key not in ("type", "of", "method", "base", "dtype")}
+    of = adapted["of"]
+    return {"type": NETWORK, "of": of, **plain} if isinstance(of, str) and "/" in of else {"type": of, **plain}
+
+
+def adapted_settings(plain: Mapping[str, Any], method: Any) -> dict[str, Any]:
+    """The inverse: settings of a ``vpeft.PEFT`` with a method on a config's plain backbone."""
+    rest = {key: value for key, value in plain.items() if key not in ("type", "of")}
+    return {"type": TYPES[0], "of": plain.get("of", plain["type"]), "method": method, **rest}
 
 
 def peft_places(cfg: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -24,6 +24,22 @@ from vpeft.registry import HOSTS, nearest
 
 #: Component of every key of a PEFT parameter; base keys never contain it.
 PEFT_KEY = "peft"
+#: Attribute of a backbone whose outputs are read from outside (:class:`ReadOutside`).
+READ_OUTSIDE = "vpeft_read_outside"
+
+
+class ReadOutside(NamedTuple):
+    """What is read of a backbone that itself does not know it.
+
+    Attributes:
+        levels: The blocks, or the stages of a backbone that has them, whose outputs are read.
+        as_maps: Whether they are read as maps.
+        normed: Whether the last of them is read behind the output norm.
+    """
+
+    levels: tuple[int, ...]
+    as_maps: bool
+    normed: bool
 
 
 class Host:
@@ -81,6 +97,7 @@ class Host:
         self.plain_heads: dict[str, nn.Module] = {}
         self.hooks: list[Any] = []
         self.describe()
+        self._read_outside()
         self.outputs = self.outputs or [len(self.blocks) - 1]
         self.embedding = self.embedding or self.modules["patch_embed"]
         self.passes.last = len(self.blocks) - 1
@@ -96,6 +113,18 @@ class Host:
     def flow(self) -> Flow:
         """The pass that runs in this thread, or ran last."""
         return self.passes.current
+
+    def _read_outside(self) -> None:
+        read: ReadOutside | None = getattr(self.backbone, READ_OUTSIDE, None)
+        if read is None:
+            return
+        stages = max(block.stage for block in self.blocks)
+        last = {block.stage if stages else block.index: block.index for block in self.blocks}
+        self.outputs, self.reads_map = [last[level] for level in read.levels], read.as_maps
+        if not read.normed:
+            for named in (self.modules, self.identities):
+                for name in [name for name in named if name.startswith("norm.")]:
+                    del named[name]
 
     # What a host states -------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from vpeft.core.adaptation.training.movement import Movement
 from vpeft.core.adaptation.training.selection_data import selection_batches, training_data
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.hooks.class_count import check_data
+from vpeft.core.models.channels import check_channels
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 
@@ -50,9 +51,10 @@ class PEFTHook(Hook):
         self.check_labels = check_labels
 
     def before_run(self, runner: Runner) -> None:
-        """Check the data, and load the base in a test run too, where mmengine would leave it random."""
-        check_data(runner, self.check_labels)
+        """Check model and data, and load the base in a test run too, where mmengine would leave it random."""
         model = unwrap(runner.model)
+        check_channels(model)
+        check_data(runner, self.check_labels)
         if isinstance(runner._train_loop, BaseLoop):  # a config or None as long as nothing trains
             return
         lacks = any(one.base.source == NEVER for one in find_adaptations(model).values())

@@ -11,6 +11,7 @@ from mmengine import Config
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from vpeft.core.models.channels import check_channels
 from vpeft.errors import UserError
 
 
@@ -37,14 +38,16 @@ def build_model(cfg: Config) -> nn.Module:
     """The model of a config, with its data preprocessor, without weights.
 
     Raises:
-        UserError: The config has no model.
+        UserError: The config has no model, or its neck or heads do not fit its backbone.
     """
     from mmengine.registry import MODELS, init_default_scope
 
     if "model" not in cfg:
         raise UserError(f"config {cfg.filename} has no `model`.")
     init_default_scope(cfg.get("default_scope", "mmengine"))
-    model = cfg.model.copy()
+    settings = cfg.model.copy()
     if cfg.get("data_preprocessor") is not None:
-        model.setdefault("data_preprocessor", cfg.data_preprocessor)
-    return MODELS.build(model)
+        settings.setdefault("data_preprocessor", cfg.data_preprocessor)
+    model = MODELS.build(settings)
+    check_channels(model)
+    return model

@@ -1,0 +1,8 @@
+# Methods that dense tasks on the last map of a ViT leave out, with the reason that their names answer with.
+__selection = "it selects by the classes of whole images, which this task does not have"
+without = dict(
+    sct=__selection,
+    gps=__selection,
+    dyt="its losses compare class scores of a linear head, which this task does not have",
+    hst="its read-out is a token, and this task reads a map",
+)

@@ -1,0 +1,1 @@
+"""How are maps read out of a network that a library has built?"""
