@@ -28,7 +28,7 @@ class Level(NamedTuple):
     final: int
 
 
-class Features(NamedTuple):
+class Reading(NamedTuple):
     """What a network gives for images.
 
     Attributes:
@@ -73,7 +73,7 @@ class Reader:
     def drop_pooling(self) -> None:
         """Take off what only a classifier reads, such as a norm behind the pooling."""
 
-    def read(self, images: Tensor, levels: Sequence[int]) -> Features:
+    def read(self, images: Tensor, levels: Sequence[int]) -> Reading:
         """Run the network.
 
         Args:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vpeft.core.models.reading.reader import Features, Level, Reader, split_tokens
+from vpeft.core.models.reading.reader import Level, Reader, Reading, split_tokens
 from vpeft.errors import UserError
 
 _ANY_SIZE = "dynamic_img_size"
@@ -42,7 +42,7 @@ class TimmReader(Reader):
     def drop_pooling(self) -> None:
         self.network.prune_intermediate_layers([len(self.levels) - 1], prune_norm=False, prune_head=True)
 
-    def read(self, images: Tensor, levels: Sequence[int]) -> Features:
+    def read(self, images: Tensor, levels: Sequence[int]) -> Reading:
         last = len(self.levels) - 1
         out, maps = self.network.forward_intermediates(images, indices=sorted({*levels, last}))
         raw = maps[-1]
@@ -51,7 +51,7 @@ class TimmReader(Reader):
             final = out.permute(0, 3, 1, 2) if self._has_last_channels else out
         elif self.plain:  # the tokens of stages may stand in another order
             prefix, final = split_tokens(out, *raw.shape[2:])
-        return Features(maps if last in levels else maps[:-1], prefix, final)
+        return Reading(maps if last in levels else maps[:-1], prefix, final)
 
     def pooled(self, images: Tensor) -> Tensor:
         return self.network.forward_head(self.network.forward_features(images), pre_logits=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.models.reading.reader import Features, Level, Reader, split_tokens
+from vpeft.core.models.reading.reader import Level, Reader, Reading, split_tokens
 from vpeft.errors import UserError, one_line
 
 _STEM = 4  # pixels a place of ConvNeXt's first stage, where the config does not say
@@ -62,17 +62,17 @@ class TransformersReader(Reader):
         if getattr(self.network, "pooler", None) is not None:
             self.network.pooler = None
 
-    def read(self, images: Tensor, levels: Sequence[int]) -> Features:
+    def read(self, images: Tensor, levels: Sequence[int]) -> Reading:
         return self._features(self.network(images, **self.call), images.shape[2:], levels)
 
-    def _features(self, out: Any, size: Sequence[int], levels: Sequence[int]) -> Features:
+    def _features(self, out: Any, size: Sequence[int], levels: Sequence[int]) -> Reading:
         states, stride = out.hidden_states[-len(self.levels) :], self.levels[-1].stride
         if states[-1].dim() == 4:
             final = states[-1]
-            return Features([states[i] for i in levels], final.new_zeros(len(final), 0, final.shape[1]), final)
+            return Reading([states[i] for i in levels], final.new_zeros(len(final), 0, final.shape[1]), final)
         height, width = size[0] // stride, size[1] // stride
         maps = [split_tokens(states[i], height, width)[1] for i in levels]
-        return Features(maps, *split_tokens(out.last_hidden_state, height, width))
+        return Reading(maps, *split_tokens(out.last_hidden_state, height, width))
 
     def pooled(self, images: Tensor) -> Tensor:
         options = {key: value for key, value in self.call.items() if key != "output_hidden_states"}
