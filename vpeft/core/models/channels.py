@@ -10,7 +10,7 @@ from vpeft.core.models.feature_pyramid import SimpleFeaturePyramid
 from vpeft.core.models.maps import Backbone
 from vpeft.errors import UserError
 
-_HEADS = ("decode_head", "auxiliary_head", "head", "bbox_head", "rpn_head")
+_HEADS = ("decode_head", "auxiliary_head", "head", "cls_head", "bbox_head", "rpn_head")
 
 
 def check_channels(model: nn.Module) -> None:

@@ -45,6 +45,7 @@ class Backbone(BaseModule):
             ascending order; negative ones count from the end. None means the last block, or all stages.
         norm: Whether the network's last norm is applied to the map of the last block or stage. Earlier ones are given
             as they leave their block.
+        as_tuple: False gives the one output by itself, as mmaction's recognisers of frames take it.
         options: Of the library's own function, such as ``drop_path_rate`` and ``img_size`` of timm.
 
     Attributes:
@@ -63,6 +64,7 @@ class Backbone(BaseModule):
         out: str = "map",
         out_indices: Sequence[int] | None = None,
         norm: bool = True,
+        as_tuple: bool = True,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -77,8 +79,12 @@ class Backbone(BaseModule):
         self.reader: Reader = reader(self.network)
         if out != "pooled":
             self.reader.drop_pooling()
-        self.of, self.out = of, out
+        self.of, self.out, self.as_tuple = of, out, as_tuple
         self.levels = self._levels(out_indices)
+        if not as_tuple and len(self.levels) > 1:
+            raise UserError(
+                f"as_tuple=False of vpeft.Backbone beside {len(self.levels)} maps: give one of out_indices."
+            )
         levels = self.reader.levels
         self.out_channels = [levels[i].channels for i in self.levels]
         self.last = self.levels[-1] == len(levels) - 1 and (norm or out != "map")
@@ -119,13 +125,16 @@ class Backbone(BaseModule):
             backbone.peft_adaptation.initialise(_nothing)
         self._is_init = True
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images ``(B, 3, H, W)``, normalised, to a tuple of what ``out`` says.
+    def forward(self, images: Tensor) -> tuple[Tensor, ...] | Tensor:
+        """Images ``(B, 3, H, W)``, normalised, to a tuple of what ``out`` says (or, not ``as_tuple``, to the one).
 
         Raises:
             UserError: The network takes images of another size alone, or has no class token.
         """
-        images = self._fitted(images)
+        outs = self._outputs(self._fitted(images))
+        return outs if self.as_tuple else outs[0]
+
+    def _outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.out == "pooled":
             return (self.reader.pooled(images),)
         found = self.reader.read(images, self.levels)
