@@ -27,7 +27,7 @@ TINY_SWIN = {
 }
 TINY_BEIT = {"of": "timm/beit_base_patch16_224", "weights": False, "embed_dim": 32, "depth": 2, "num_heads": 2}
 TINY_HF = {"weights": False, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
-TINY_HF |= {"intermediate_size": 64, "image_size": 32, "patch_size": 8}
+TINY_HF |= {"image_size": 32, "patch_size": 8}
 
 
 def backbone(**settings):

@@ -68,5 +68,7 @@ def _of_part(held: RememberedWeights, inside: str, base: Mapping[str, Tensor]) -
 
 
 def _sample(param: Tensor) -> Tensor:
+    if param.is_meta:  # shapes without values
+        return param.new_empty(0, device="cpu")
     values = param.detach().flatten()
     return values[:: max(1, values.numel() // _SAMPLES)][:_SAMPLES].cpu().clone()
