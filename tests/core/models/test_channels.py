@@ -7,27 +7,28 @@ import pytest
 from mmengine import Config
 
 import vpeft
-from vpeft.apis.config.load import load_config
 from vpeft.core.models.build import build_model, meta_build
 from vpeft.core.models.channels import check_channels
 
-ROOT = Path(__file__).parents[3] / "configs"
+MODELS = Path(__file__).parents[3] / "configs/_base_/models"
 
 
 @cache
-def built(recipe):
+def built(file):
+    cfg = Config.fromfile(MODELS / file)
+    cfg.default_scope = "mmdet" if file.startswith("detection") else "mmseg"
     with meta_build():
-        return build_model(load_config(ROOT / recipe))
+        return build_model(cfg)
 
 
-DETECTION, STAGES = "detection/_base_/dinov2-b_coco.py", "segmentation/_base_/convnext-b_ade20k.py"
+DETECTION, STAGES = "detection/cascade_mask_dinov2_base.py", "segmentation/upernet_convnext_base.py"
 
 
 @pytest.mark.parametrize(
-    ("recipe", "part", "key", "value", "message"),
+    ("file", "part", "key", "value", "message"),
     [
         (
-            "segmentation/_base_/dinov2-b_ade20k.py",
+            "segmentation/upernet_dinov2_base.py",
             "neck",
             "in_channels",
             [384] * 4,
@@ -66,8 +67,8 @@ DETECTION, STAGES = "detection/_base_/dinov2-b_coco.py", "segmentation/_base_/co
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_right_values(monkeypatch, recipe, part, key, value, message):
-    model = built(recipe)
+def test_what_does_not_fit_is_refused_with_the_right_values(monkeypatch, file, part, key, value, message):
+    model = built(file)
     check_channels(model)
     monkeypatch.setattr(
         model.get_submodule(part) if part[-1].isdigit() else reduce(getattr, part.split("."), model), key, value
@@ -92,17 +93,17 @@ def test_a_classifiers_head():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "channels", "strides", "size"),
+    ("file", "channels", "strides", "size"),
     [
-        ("detection/_base_/dinov2-b_coco.py", [768], [14], 86_579_712),
-        ("detection/_base_/dinov3-b_coco.py", [768], [16], 85_641_216),
-        ("detection/_base_/convnext-b_coco.py", [128, 256, 512, 1024], [4, 8, 16, 32], 87_564_416),
-        ("segmentation/_base_/dinov2-b_ade20k.py", [768] * 4, [14] * 4, 86_579_712),
-        ("segmentation/_base_/dinov3-b_ade20k.py", [768] * 4, [16] * 4, 85_641_216),
-        ("segmentation/_base_/convnext-b_ade20k.py", [128, 256, 512, 1024], [4, 8, 16, 32], 87_564_416),
+        ("detection/cascade_mask_dinov2_base.py", [768], [14], 86_579_712),
+        ("detection/cascade_mask_dinov3_base.py", [768], [16], 85_641_216),
+        ("detection/cascade_mask_convnext_base.py", [128, 256, 512, 1024], [4, 8, 16, 32], 87_564_416),
+        ("segmentation/upernet_dinov2_base.py", [768] * 4, [14] * 4, 86_579_712),
+        ("segmentation/upernet_dinov3_base.py", [768] * 4, [16] * 4, 85_641_216),
+        ("segmentation/upernet_convnext_base.py", [128, 256, 512, 1024], [4, 8, 16, 32], 87_564_416),
     ],
 )
-def test_the_recipes_fit(recipe, channels, strides, size):
-    model = built(recipe)
+def test_the_models_of_recipes_fit(file, channels, strides, size):
+    model = built(file)
     assert (model.backbone.out_channels, model.backbone.strides) == (channels, strides)
     assert sum(p.numel() for p in model.backbone.parameters()) == size
