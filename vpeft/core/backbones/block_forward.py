@@ -82,19 +82,22 @@ class SiteAttention:
         """Where on the map the tokens of each window lie, ``(nW, N)``, -1 for padding; None without windows."""
         return None
 
-    def site_linears(self, name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def site_linears(self, name: str, *inputs: Tensor, order: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         """Outputs of a site over several linears (:class:`.StackedLinear`), each its own.
 
         Args:
             name: The site.
             inputs: One for all of them, or one each, where keys and values are of another tensor than queries. What is
                 placed sees every tensor once, and gives each linear the rows that are its own.
+            order: In which order the backbone calls them, where it is not theirs: gradients of one input are added up
+                in the opposite one.
         """
         site = self.peft_sites[name]
         linears = site.module.linears
         inputs = inputs * len(linears) if len(inputs) == 1 else inputs
         if not site.placed(*site.allowed):
-            return tuple(linear(x) for linear, x in zip(linears, inputs, strict=True))
+            calls = {i: linears[i](inputs[i]) for i in order or range(len(linears))}
+            return tuple(calls[i] for i in range(len(linears)))
         outputs: dict[int, tuple[Tensor, ...]] = {}
         for own in inputs:
             if id(own) not in outputs:

@@ -76,12 +76,14 @@ class StackedLinear(StatedLinear):
 
     Args:
         *linears: In the order of the rows.
+        biases: Where the bias of each is, None for a part that is always zero; by default the linears' own.
     """
 
-    def __init__(self, *linears: nn.Linear) -> None:
+    def __init__(self, *linears: nn.Linear, biases: Sequence[Held | None] | None = None) -> None:
         self.linears: Sequence[nn.Linear] = linears
         self._weights = [(linear, "weight") for linear in linears]
-        self._biases = [(linear, "bias") if linear.bias is not None else None for linear in linears]
+        own = [(linear, "bias") if linear.bias is not None else None for linear in linears]
+        self._biases = own if biases is None else list(biases)
         self.bias_rows = self.rows
         self.out_features, self.in_features = sum(self.rows), linears[0].weight.shape[1]
 

@@ -1,0 +1,58 @@
+"""What the layers of transformers have in common: attention by an interface, activation checkpointing by a base class."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vpeft.core.backbones.block_forward import SiteAttention, SiteBlock
+from vpeft.errors import UserError
+
+
+class LayerAttention(SiteAttention):
+    """Mixin of a module that computes attention by the interface that its config names (eager, sdpa, flash)."""
+
+    @property
+    def interface(self) -> Callable[..., tuple[Tensor, Tensor | None]]:
+        """The function of ``config._attn_implementation``; eager attention is that of the class's own module."""
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        name = self.config._attn_implementation
+        if name == "eager":
+            return sys.modules[self.plain_class.__module__].eager_attention_forward
+        return ALL_ATTENTION_FUNCTIONS[name]
+
+
+class Layer(SiteBlock):
+    """A layer that checkpoints itself (``gradient_checkpointing_enable``), where gradients are computed.
+
+    The plain one does so in train mode alone, which the layers of a frozen base are not in; and re-entrant
+    checkpointing, which is its default, computes no gradient at all where the layer's input asks for none, as behind
+    a frozen embedding.
+    """
+
+    free_keys = True
+
+    def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        call = functools.partial(nn.Module.__call__, self, **kwargs)
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
+            return call(hidden_states, *args)
+        if not hidden_states.requires_grad:
+            hidden_states = hidden_states.detach().requires_grad_()
+        return self._gradient_checkpointing_func(call, hidden_states, *args)
+
+
+def refuse(**given: Any) -> None:
+    """Refuse what is given and not re-stated.
+
+    Raises:
+        UserError: One of the values is not None.
+    """
+    for name, value in given.items():
+        if value is not None:
+            raise UserError(f"{name} is not re-stated by this host: leave it out.")

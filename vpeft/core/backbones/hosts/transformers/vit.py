@@ -1,0 +1,253 @@
+"""The ViTs of transformers that are copies of one another: ViT, DeiT, MAE, MSN, I-JEPA, YOLOS, DPT, DINOv2, VideoMAE."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpeft.core.backbones.block import require_plain
+from vpeft.core.backbones.block_forward import SiteAttention
+from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.hosts.transformers.layer import Layer, LayerAttention, refuse
+from vpeft.core.backbones.sites.stated_linear import StackedLinear, StatedLinear
+from vpeft.registry import BLOCKS, HOSTS
+
+#: Their modules, and how the names of their classes begin.
+_VITS = {"vit": "ViT", "deit": "DeiT", "vit_mae": "ViTMAE", "vit_msn": "ViTMSN", "ijepa": "IJepa", "yolos": "Yolos"}
+_VITS |= {"dpt": "DPTViT", "vivit": "Vivit"}
+_DINOV2 = {"dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}
+
+
+def _classes(family: dict[str, str], *ends: str) -> tuple[str, ...]:
+    return tuple(
+        f"transformers.models.{module}.modeling_{module}.{start}{end}"
+        for module, start in family.items()
+        for end in ends
+    )
+
+
+class ViTSelfAttention(LayerAttention):
+    """``<...>SelfAttention``."""
+
+    def forward(self, hidden_states: Tensor, head_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        shape = (len(hidden_states), -1, self.num_attention_heads, self.attention_head_size)
+        q, k, v = (t.view(shape).transpose(1, 2) for t in self.site_qkv(hidden_states))
+        q, k, v, _ = self.site_core(q, k, v, hidden_states)
+        dropout = self.dropout_prob if self.training else 0.0
+        y, weights = self.interface(
+            self, q, k, v, None, is_causal=self.is_causal, scaling=self.scaling, dropout=dropout
+        )
+        return y.reshape(*y.shape[:-2], self.all_head_size), weights
+
+    def site_qkv(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values ``(B, tokens, C)`` each; queries come last."""
+        return self.site_linears("qkv", x, order=(1, 2, 0))
+
+    def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
+        return q @ k.transpose(-1, -2) * self.scaling
+
+
+class VideoMAESelfAttention(ViTSelfAttention):
+    """VideoMAE's: weights of the linears are used without calling them, with biases of queries and values apart."""
+
+    def site_qkv(self, x: Tensor) -> tuple[Tensor, ...]:
+        site = self.peft_sites["qkv"]
+        if not site.placed(*site.allowed):
+            return self.site_products(x)
+        return site.run(lambda x: torch.cat(self.site_products(x), dim=-1), x).split(site.module.rows, dim=-1)
+
+    def site_products(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values by their weights."""
+        bias = None if self.q_bias is None else torch.zeros_like(self.v_bias, requires_grad=False)
+        k = F.linear(x, self.key.weight, bias)
+        v = F.linear(x, self.value.weight, self.v_bias)
+        return F.linear(x, self.query.weight, self.q_bias), k, v
+
+
+class SelfAttendingLayer(Layer):
+    """What the kinds share: ``attention`` is made of ``attention`` (queries, keys, values) and ``output``."""
+
+    @staticmethod
+    def site_refuses(block: nn.Module) -> str | None:
+        if block.attention.pruned_heads:
+            return f"pruned heads ({sorted(block.attention.pruned_heads)}) leave a width that methods do not know."
+        return None
+
+    @staticmethod
+    def site_heads(block: nn.Module) -> int:
+        return block.attention.attention.num_attention_heads
+
+    def site_attention(self, x: Tensor) -> Tensor:
+        return self.attention(x)
+
+    def forward(self, hidden_states: Tensor, head_mask: Tensor | None = None) -> Tensor:
+        refuse(head_mask=head_mask)
+        return self.site_forward(hidden_states)
+
+
+@BLOCKS.register_module(name="transformers.ViTLayer")
+class ViTLayer(SelfAttendingLayer):
+    """``ViTLayer`` and its copies; the second residual is added inside its module ``output``."""
+
+    site_targets = _classes(_VITS, "Layer")
+    site_parts = {
+        "attention": _classes(_VITS, "Attention"),
+        "attention.attention": _classes(_VITS | {"dpt": "DPT"}, "SelfAttention"),
+        "attention.output": _classes(_VITS, "SelfOutput"),
+        "intermediate": _classes(_VITS, "Intermediate"),
+        "output": _classes(_VITS, "Output"),
+    }
+    site_inner = {"attention.attention": ViTSelfAttention}
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module | StatedLinear]:
+        attn = block.attention.attention
+        return {
+            "norm1": block.layernorm_before,
+            "qkv": StackedLinear(attn.query, attn.key, attn.value),
+            "proj": block.attention.output.dense,
+            "norm2": block.layernorm_after,
+            "fc1": block.intermediate.dense,
+            "act": block.intermediate.intermediate_act_fn,
+            "fc2": block.output.dense,
+        }
+
+    def site_norm1(self, x: Tensor) -> Tensor:
+        return self.layernorm_before(x)
+
+    def site_drop1(self, x: Tensor) -> Tensor:
+        return x
+
+    def site_norm2(self, x: Tensor) -> Tensor:
+        return self.layernorm_after(x)
+
+    def site_mlp(self, x: Tensor) -> Tensor:
+        return self.output.dropout(self.output.dense(self.intermediate(x)))
+
+    def site_drop2(self, x: Tensor) -> Tensor:
+        return x
+
+
+@BLOCKS.register_module(name="transformers.VideoMAELayer")
+class VideoMAELayer(ViTLayer):
+    """``VideoMAELayer``."""
+
+    site_targets = _classes({"videomae": "VideoMAE"}, "Layer")
+    site_parts = {
+        "attention": ("{0}.VideoMAEAttention",),
+        "attention.attention": ("{0}.VideoMAESelfAttention",),
+        "attention.output": ("{0}.VideoMAESelfOutput",),
+        "intermediate": ("{0}.VideoMAEIntermediate",),
+        "output": ("{0}.VideoMAEOutput",),
+    }
+    site_inner: dict[str, type[SiteAttention]] = {"attention.attention": VideoMAESelfAttention}
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module | StatedLinear]:
+        attn = block.attention.attention
+        biases = [None] * 3 if attn.q_bias is None else [(attn, "q_bias"), None, (attn, "v_bias")]
+        linears = StackedLinear(attn.query, attn.key, attn.value, biases=biases)
+        return {**ViTLayer.site_modules(block), "qkv": linears}
+
+
+@BLOCKS.register_module(name="transformers.Dinov2Layer")
+class Dinov2Layer(SelfAttendingLayer):
+    """``Dinov2Layer``, with LayerScale and DropPath; the MLP of the giant is gated."""
+
+    site_targets = _classes(_DINOV2, "Layer")
+    site_parts = {
+        "attention": _classes(_DINOV2, "Attention"),
+        "attention.attention": _classes(_DINOV2, "SelfAttention"),
+        "attention.output": _classes(_DINOV2, "SelfOutput"),
+        "mlp": _classes(_DINOV2, "MLP", "SwiGLUFFN"),
+    }
+    site_inner = {"attention.attention": ViTSelfAttention}
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module | StatedLinear | None]:
+        attn, mlp = block.attention.attention, block.mlp
+        gated = hasattr(mlp, "weights_in")
+        return {
+            "norm1": block.norm1,
+            "qkv": StackedLinear(attn.query, attn.key, attn.value),
+            "proj": block.attention.output.dense,
+            "norm2": block.norm2,
+            "fc1": mlp.weights_in if gated else mlp.fc1,
+            "act": None if gated else mlp.activation,
+            "fc2": mlp.weights_out if gated else mlp.fc2,
+        }
+
+    @staticmethod
+    def site_scales(block: nn.Module) -> tuple[nn.Module, nn.Module]:
+        return block.layer_scale1, block.layer_scale2
+
+    def site_norm1(self, x: Tensor) -> Tensor:
+        return self.norm1(x)
+
+    def site_attention(self, x: Tensor) -> Tensor:
+        return self.layer_scale1(self.attention(x))
+
+    def site_drop1(self, x: Tensor) -> Tensor:
+        return self.drop_path(x)
+
+    def site_norm2(self, x: Tensor) -> Tensor:
+        return self.norm2(x)
+
+    def site_mlp(self, x: Tensor) -> Tensor:
+        mlp = self.mlp
+        if hasattr(mlp, "weights_in"):
+            return self.layer_scale2(mlp.weights_out(self.peft_sites["act"].run(_swiglu, mlp.weights_in(x))))
+        return self.layer_scale2(mlp(x))
+
+    def site_drop2(self, x: Tensor) -> Tensor:
+        return self.drop_path(x)
+
+
+def _swiglu(x: Tensor) -> Tensor:
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
+
+
+class TokenHost(Host):
+    """What the hosts share: ``embeddings`` with tokens before the map, ``encoder.layer``, ``layernorm``."""
+
+    def describe(self) -> None:
+        backbone, embeddings = self.backbone, self.backbone.embeddings
+        self.add_blocks(backbone.encoder.layer, "encoder.layer")
+        self.embeds(embeddings.patch_embeddings.projection)
+        own = embeddings._parameters
+        positioned = [name for name in ("cls_token", "distillation_token") if own.get(name) is not None]
+        before = [own[name] for name in (*positioned, "register_tokens") if own.get(name) is not None]
+        self.prefix = sum(token.shape[1] for token in before)
+        self.pools_map = not self.prefix
+        self.special = {f"embeddings.{name}": "cls_token" for name in own if name.endswith(("_token", "_tokens"))}
+        if "position_embeddings" in own:
+            self.positions("embeddings.position_embeddings", len(positioned))
+        self.add_sites(norm_0=backbone.layernorm)
+
+
+@HOSTS.register_module(name="transformers.ViTModel")
+class HFViT(TokenHost):
+    """transformers' ``ViTModel`` and its copies, with a class token (two in DeiT, none in I-JEPA)."""
+
+    targets = _classes({k: v for k, v in _VITS.items() if k in ("vit", "deit", "vit_msn", "ijepa")}, "Model")
+
+
+@HOSTS.register_module(name="transformers.Dinov2Model")
+class HFDinov2(TokenHost):
+    """transformers' ``Dinov2Model``, with or without registers, and the backbones that give maps to dense heads."""
+
+    targets = _classes(_DINOV2, "Model", "Backbone")
+
+    def describe(self) -> None:
+        super().describe()
+        backbone = self.backbone
+        if not hasattr(backbone, "out_features"):
+            return
+        self.reads_map = True
+        stages = sorted(backbone.stage_names.index(name) - 1 for name in backbone.out_features)
+        self.outputs = [stage for stage in stages if stage >= 0]
+        if not backbone.config.apply_layernorm:  # it never runs
+            del self.modules["norm.0"]
+            self.special |= {"layernorm.weight": "other", "layernorm.bias": "other"}
