@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.backbones.sites.stated_linear import StatedLinear
 
 Shape = tuple[int, ...]
 Options = dict[str, Any]
@@ -141,6 +142,14 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """Trained parameters of the backbone by key, its head left out."""
     heads = head_names(model)
     return {k: p for k, p in model.named_parameters() if p.requires_grad and not (heads and k.startswith(heads))}
+
+
+def key_biases(model: nn.Module) -> set[str]:
+    """Biases of keys alone that shift all keys alike: they cancel in the softmax, and their gradient is rounding."""
+    blocks = [b for b in get_adaptation(model).host.blocks if b.kind.free_keys and "qkv" in b.sites]
+    linears = [b.sites["qkv"].module for b in blocks]
+    found = {id(linear.biases[1]) for linear in linears if isinstance(linear, StatedLinear) and len(linear.biases) == 3}
+    return {key for key, param in model.named_parameters() if id(param) in found}
 
 
 def clone(model: nn.Module) -> nn.Module:

@@ -1,0 +1,45 @@
+"""transformers' ViTs."""
+
+from support.hosts import tiny
+from support.hosts.transformers.layer import DROPOUT, built
+from torch import nn
+
+
+@tiny(
+    "transformers.ViTModel",
+    (3, 32, 32),
+    grid=(4, 4),
+    prefix=1,
+    variants={
+        "eager": {"attention": "eager"},
+        "dropout": {**DROPOUT, "attention": "eager"},
+        "no-qkv-bias": {"qkv_bias": False},
+        "deit": {"cls": "DeiTModel"},
+        "msn": {"cls": "ViTMSNModel"},
+        "ijepa": {"cls": "IJepaModel"},
+    },
+    larger=({"image_size": 48}, (3, 48, 48)),
+)
+def hf_vit(cls: str = "ViTModel", **options) -> nn.Module:
+    return built(cls, **{"intermediate_size": 128, **options})
+
+
+@tiny(
+    "transformers.Dinov2Model",
+    (3, 32, 32),
+    grid=(4, 4),
+    prefix=1,
+    variants={
+        "eager": {"attention": "eager"},
+        "dropout": DROPOUT,
+        "other-size": ({}, (3, 48, 40)),
+        "giant": {"use_swiglu_ffn": True},
+        "registers": ({"cls": "Dinov2WithRegistersModel", "num_register_tokens": 3}, (3, 40, 32)),
+        "maps": {"cls": "Dinov2Backbone", "out_features": ["stage1", "stage3"]},
+        "register-maps": {"cls": "Dinov2WithRegistersBackbone", "out_indices": [2, 3], "apply_layernorm": False},
+    },
+    larger=({"image_size": 48}, (3, 48, 48)),
+)
+def hf_dinov2(cls: str = "Dinov2Model", **options) -> nn.Module:
+    plain = {"mlp_ratio": 2, "layerscale_value": 0.5, "drop_path_rate": 0.3, "use_mask_token": False}
+    return built(cls, **{**plain, **options})
