@@ -14,6 +14,7 @@ from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.stated_linear import bias_size
 from vpeft.core.contract.method import Method
+from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 
@@ -103,6 +104,12 @@ class E3VA(Method):
     def check(self, host: Host) -> None:
         self.need_divisor("reduction", host)
         self.need_output_norm(host)
+        if len(host.output_norms) < len(host.outputs):
+            raise UserError(
+                f"{self.registered_name()}'s highway leaves by the output norms; this {host.registered_name()} gives "
+                f"the outputs of the blocks {', '.join(map(str, host.outputs))} and has not one norm for each: let it "
+                "give the last alone."
+            )
 
     def trains(self, param: HostParam) -> bool:
         return self.train_norms and param.site is not None and param.site.startswith("norm.")

@@ -17,11 +17,15 @@ from torch import nn
         "deit": {"cls": "DeiTModel"},
         "msn": {"cls": "ViTMSNModel"},
         "ijepa": {"cls": "IJepaModel"},
+        "pooler": {"pooler": True},
     },
     larger=({"image_size": 48}, (3, 48, 48)),
 )
-def hf_vit(cls: str = "ViTModel", **options) -> nn.Module:
-    return built(cls, **{"intermediate_size": 128, **options})
+def hf_vit(cls: str = "ViTModel", pooler: bool = False, **options) -> nn.Module:
+    model = built(cls, **{"intermediate_size": 128, **options})
+    if not pooler:
+        model.pooler = None
+    return model
 
 
 @tiny(
