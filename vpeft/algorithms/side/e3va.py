@@ -104,6 +104,11 @@ class E3VA(Method):
     def check(self, host: Host) -> None:
         self.need_divisor("reduction", host)
         self.need_output_norm(host)
+        if host.adds_between:
+            raise UserError(
+                f"{self.registered_name()}'s highway is the sum of the branches; this {host.registered_name()} adds "
+                "something else between its blocks (position embeddings)."
+            )
         if len(host.output_norms) < len(host.outputs):
             raise UserError(
                 f"{self.registered_name()}'s highway leaves by the output norms; this {host.registered_name()} gives "

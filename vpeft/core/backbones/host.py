@@ -58,6 +58,7 @@ class Host:
         pools_map: The head reads the mean of the map's tokens, not a class token.
         reads_map: The head reads maps, as dense tasks do.
         outputs: Indices of the blocks whose outputs leave the backbone; the last one by default.
+        adds_between: The backbone adds something of its own to the stream between its blocks.
         flat_stream: Outside its blocks the stream is ``(B, H*W, C)``, not ``(B, H, W, C)``.
         modules: Backbone-level sites that are modules: ``patch_embed``, ``patch_norm``, ``downsample<s>.norm``,
             ``downsample<s>.reduction`` (leading to stage s), ``norm.<i>`` of each output, ``pool_norm`` of pooled
@@ -91,6 +92,7 @@ class Host:
         self.pools_map = False
         self.reads_map = False
         self.outputs: list[int] = []
+        self.adds_between = False
         self.flat_stream = True
         self.method_key = ""
         #: The base's own head, by name, where a method has put one of another width in its place.

@@ -73,7 +73,7 @@ class Attention:
                 "this host has no class token: look at the attention that tokens receive (received), at rollout where "
                 "all blocks attend over the whole map, or at Grad-CAM (gradcam)."
             )
-        return self.weights[:, :, 0, self.extra + self.prefix :].unflatten(-1, self.grid)
+        return self._on_map(self.weights[:, :, 0, self.extra + self.prefix :])
 
     def received(self) -> Tensor:
         """What each token of the map receives from all tokens of the map, ``(images, heads, *grid)``.
@@ -81,7 +81,7 @@ class Attention:
         1 is what a token would receive if all gave evenly, and only to the map; windowed attention is put back to
         where its tokens lie.
         """
-        return self.among_tokens().sum(-2).unflatten(-1, self.grid)
+        return self._on_map(self.among_tokens().sum(-2))
 
     def of_token(self, place: Sequence[int]) -> Tensor:
         """What one token of the map gives, ``(images, heads, *grid)``.
@@ -97,7 +97,12 @@ class Attention:
         number = 0
         for p, size in zip(place, self.grid, strict=True):
             number = number * size + p
-        return self.among_tokens()[:, :, number].unflatten(-1, self.grid)
+        return self._on_map(self.among_tokens()[:, :, number])
+
+    def _on_map(self, values: Tensor) -> Tensor:
+        if not self.grid:
+            raise UserError("the tokens of this pass lie on no one map (hidden, shuffled, padded): give whole images.")
+        return values.unflatten(-1, self.grid)
 
     def shares(self) -> dict[str, float]:
         """How the class token's attention, or without one that of the map's tokens, is spread, summing to one.

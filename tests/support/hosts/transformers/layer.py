@@ -13,4 +13,6 @@ def built(cls: str, attention: str = "sdpa", **options) -> nn.Module:
     import transformers
 
     model = getattr(transformers, cls)
-    return model._from_config(model.config_class(**{**SMALL, **options}), attn_implementation=attention)
+    config = model.config_class(**{**SMALL, **options})
+    # MAE freezes its position table.
+    return model._from_config(config, attn_implementation=attention).requires_grad_()

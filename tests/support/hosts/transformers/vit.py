@@ -18,6 +18,10 @@ from torch import nn
         "msn": {"cls": "ViTMSNModel"},
         "ijepa": {"cls": "IJepaModel"},
         "pooler": {"pooler": True},
+        "mae": {"cls": "ViTMAEModel"},
+        "yolos": {"cls": "YolosModel", "image_size": [32, 32], "num_detection_tokens": 4},
+        "dpt": {"cls": "DPTModel", "backbone_out_indices": [0, 2]},
+        "vivit": ({"cls": "VivitModel", "num_frames": 4, "tubelet_size": [2, 8, 8]}, (4, 3, 32, 32)),
     },
     larger=({"image_size": 48}, (3, 48, 48)),
 )
@@ -47,3 +51,18 @@ def hf_vit(cls: str = "ViTModel", pooler: bool = False, **options) -> nn.Module:
 def hf_dinov2(cls: str = "Dinov2Model", **options) -> nn.Module:
     plain = {"mlp_ratio": 2, "layerscale_value": 0.5, "drop_path_rate": 0.3, "use_mask_token": False}
     return built(cls, **{**plain, **options})
+
+
+@tiny(
+    "transformers.VideoMAEModel",
+    (4, 3, 32, 32),
+    grid=(2, 4, 4),
+    variants={
+        "first-token": {"use_mean_pooling": False, "attention": "eager"},
+        "no-qkv-bias": {"qkv_bias": False},
+        "dropout": DROPOUT,
+    },
+    larger=({"num_frames": 8}, (8, 3, 32, 32)),
+)
+def hf_videomae(**options) -> nn.Module:
+    return built("VideoMAEModel", **{"intermediate_size": 128, "num_frames": 4, **options})

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vpeft.errors import UserError
+
 
 class Flow:
     """What the placed modules may know of the forward pass that runs: one object per pass.
 
     Attributes:
-        grid: Extents of the current token map: height and width, in video with the frames before them.
+        grid: Extents of the current token map: height and width, in video with the frames before them; empty where
+            the tokens lie on no one map (some are hidden or shuffled, or images differ in size).
         prefix: Tokens that stand before the map in the stream (class token, registers, prompts).
         index: Index of the current block.
         state: Tensors that a method hands from one block to a later one, by method key and block index. The block
@@ -53,7 +56,16 @@ class Flow:
 
     @property
     def hw(self) -> tuple[int, int]:
-        """Height and width of the current token map."""
+        """Height and width of the current token map.
+
+        Raises:
+            UserError: The tokens lie on no map.
+        """
+        if not self.grid:
+            raise UserError(
+                "the tokens of this pass lie on no one map (some are hidden, shuffled or of detections, or images are "
+                "padded to one size), and a method looks at neighbours there: give whole images, or take another one."
+            )
         return self.grid[-2:]
 
     @property

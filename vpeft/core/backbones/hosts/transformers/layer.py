@@ -1,4 +1,4 @@
-"""What the layers of transformers have in common: attention by an interface, activation checkpointing by a base class."""
+"""What the layers of transformers have in common: attention by an interface, checkpointing by a base class."""
 
 from __future__ import annotations
 

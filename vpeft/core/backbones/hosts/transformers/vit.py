@@ -1,21 +1,26 @@
-"""The ViTs of transformers that are copies of one another: ViT, DeiT, MAE, MSN, I-JEPA, YOLOS, DPT, DINOv2, VideoMAE."""
+"""The ViTs of transformers that are copies of one another, from ViT and DeiT to DINOv2 and VideoMAE."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.core.backbones.block import require_plain
 from vpeft.core.backbones.block_forward import SiteAttention
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.hosts.transformers.layer import Layer, LayerAttention, refuse
+from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.backbones.sites.stated_linear import StackedLinear, StatedLinear
+from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
 
 #: Their modules, and how the names of their classes begin.
 _VITS = {"vit": "ViT", "deit": "DeiT", "vit_mae": "ViTMAE", "vit_msn": "ViTMSN", "ijepa": "IJepa", "yolos": "Yolos"}
 _VITS |= {"dpt": "DPTViT", "vivit": "Vivit"}
+_VIDEOMAE = {"videomae": "VideoMAE"}
 _DINOV2 = {"dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}
 
 
@@ -133,13 +138,13 @@ class ViTLayer(SelfAttendingLayer):
 class VideoMAELayer(ViTLayer):
     """``VideoMAELayer``."""
 
-    site_targets = _classes({"videomae": "VideoMAE"}, "Layer")
+    site_targets = _classes(_VIDEOMAE, "Layer")
     site_parts = {
-        "attention": ("{0}.VideoMAEAttention",),
-        "attention.attention": ("{0}.VideoMAESelfAttention",),
-        "attention.output": ("{0}.VideoMAESelfOutput",),
-        "intermediate": ("{0}.VideoMAEIntermediate",),
-        "output": ("{0}.VideoMAEOutput",),
+        "attention": _classes(_VIDEOMAE, "Attention"),
+        "attention.attention": _classes(_VIDEOMAE, "SelfAttention"),
+        "attention.output": _classes(_VIDEOMAE, "SelfOutput"),
+        "intermediate": _classes(_VIDEOMAE, "Intermediate"),
+        "output": _classes(_VIDEOMAE, "Output"),
     }
     site_inner: dict[str, type[SiteAttention]] = {"attention.attention": VideoMAESelfAttention}
 
@@ -214,24 +219,75 @@ class TokenHost(Host):
 
     def describe(self) -> None:
         backbone, embeddings = self.backbone, self.backbone.embeddings
-        self.add_blocks(backbone.encoder.layer, "encoder.layer")
-        self.embeds(embeddings.patch_embeddings.projection)
+        read = self.read_blocks(len(backbone.encoder.layer))
+        self.add_blocks(backbone.encoder.layer[: max(read) + 1], "encoder.layer")
+        for index in range(max(read) + 1, len(backbone.encoder.layer)):
+            self.leave(f"encoder.layer.{index}")
+        self.outputs, self.reads_map = read, len(read) > 1
+        self.embeds(embeddings.patch_embeddings.projection, embeddings)
         own = embeddings._parameters
         positioned = [name for name in ("cls_token", "distillation_token") if own.get(name) is not None]
         before = [own[name] for name in (*positioned, "register_tokens") if own.get(name) is not None]
         self.prefix = sum(token.shape[1] for token in before)
         self.pools_map = not self.prefix
-        self.special = {f"embeddings.{name}": "cls_token" for name in own if name.endswith(("_token", "_tokens"))}
+        self.special |= {f"embeddings.{name}": "cls_token" for name in own if name.endswith(("_token", "_tokens"))}
         if "position_embeddings" in own:
             self.positions("embeddings.position_embeddings", len(positioned))
         self.add_sites(norm_0=backbone.layernorm)
+
+    def read_blocks(self, count: int) -> list[int]:
+        """The blocks, of ``count``, whose outputs leave the backbone."""
+        return [count - 1]
+
+    def leave(self, name: str) -> None:
+        """Leave a module alone whose output nothing reads."""
+        params = self.backbone.get_submodule(name).named_parameters()
+        self.special |= {f"{name}.{own}": "other" for own, _ in params}
+
+    def map_size(self, inputs: Tensor, embedded: Any) -> tuple[int, ...]:
+        """Extents of the map; none where the tokens are not all of the map, and it alone, in their order."""
+        kernel = self.modules["patch_embed"].kernel_size
+        sizes = (*inputs.shape[1 : len(kernel) - 1], *inputs.shape[-2:])  # frames stand before channels
+        grid = tuple(size // step for size, step in zip(sizes, kernel, strict=True))
+        if isinstance(embedded, tuple):  # MAE shuffles even what it does not hide, and tells the way back
+            embedded, _, back = embedded
+            whole = not in_program() and torch.equal(back, torch.arange(back.shape[1]).to(back).expand_as(back))
+        else:
+            embedded, whole = getattr(embedded, "last_hidden_states", embedded), True
+        return grid if whole and embedded.shape[1] == self.prefix + math.prod(grid) else ()
 
 
 @HOSTS.register_module(name="transformers.ViTModel")
 class HFViT(TokenHost):
     """transformers' ``ViTModel`` and its copies, with a class token (two in DeiT, none in I-JEPA)."""
 
-    targets = _classes({k: v for k, v in _VITS.items() if k in ("vit", "deit", "vit_msn", "ijepa")}, "Model")
+    targets = _classes(_VITS | {"dpt": "DPT"}, "Model")
+
+    def describe(self) -> None:
+        if getattr(self.backbone.config, "is_hybrid", False):
+            raise UserError("is_hybrid=True puts a convolutional backbone before the ViT, which no host reads.")
+        super().describe()
+        if getattr(self.backbone.encoder, "mid_position_embeddings", None) is not None:  # of YOLOS
+            self.special["encoder.mid_position_embeddings"] = "pos_embed"
+            self.adds_between = True
+        if self.under_dense_head:
+            del self.modules["norm.0"]
+            self.leave("layernorm")
+
+    @property
+    def under_dense_head(self) -> bool:
+        """Whether this is the ViT of a DPT: built without a pooler, its head reads hidden states before the norm."""
+        return hasattr(self.backbone.config, "backbone_out_indices") and self.backbone.pooler is None
+
+    def read_blocks(self, count: int) -> list[int]:
+        return sorted(self.backbone.config.backbone_out_indices) if self.under_dense_head else [count - 1]
+
+
+@HOSTS.register_module(name="transformers.VideoMAEModel")
+class HFVideoMAE(TokenHost):
+    """transformers' ``VideoMAEModel``; clips are ``(B, T, 3, H, W)``."""
+
+    targets = _classes(_VIDEOMAE, "Model")
 
 
 @HOSTS.register_module(name="transformers.Dinov2Model")
@@ -242,12 +298,15 @@ class HFDinov2(TokenHost):
 
     def describe(self) -> None:
         super().describe()
-        backbone = self.backbone
-        if not hasattr(backbone, "out_features"):
+        if not hasattr(self.backbone, "out_features"):
             return
         self.reads_map = True
-        stages = sorted(backbone.stage_names.index(name) - 1 for name in backbone.out_features)
-        self.outputs = [stage for stage in stages if stage >= 0]
-        if not backbone.config.apply_layernorm:  # it never runs
+        if not self.backbone.config.apply_layernorm:
             del self.modules["norm.0"]
-            self.special |= {"layernorm.weight": "other", "layernorm.bias": "other"}
+            self.leave("layernorm")
+
+    def read_blocks(self, count: int) -> list[int]:
+        if not hasattr(self.backbone, "out_features"):
+            return [count - 1]
+        stages = [self.backbone.stage_names.index(name) for name in self.backbone.out_features]
+        return sorted(stage - 1 for stage in stages if stage) or [count - 1]
