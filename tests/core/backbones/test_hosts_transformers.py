@@ -67,6 +67,9 @@ def test_a_head_mask_and_pruned_heads_are_refused():
     pruned.prune_heads({1: [0]})
     with pytest.raises(vpeft.UserError, match=r"encoder\.layer\.1: pruned heads \(\[0\]\)"):
         vpeft.attach(pruned, "LoRA")
+    function = build("transformers.ViTModel", torch.float32, hidden_act=torch.tanh)
+    with pytest.raises(vpeft.UserError, match=r"encoder\.layer\.0: the activation intermediate_act_fn is a function"):
+        vpeft.attach(function, "LoRA")
 
 
 @pytest.mark.parametrize("method", ["Mona", "Convpass"])

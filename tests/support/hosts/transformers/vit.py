@@ -20,7 +20,7 @@ from torch import nn
         "pooler": {"pooler": True},
         "mae": {"cls": "ViTMAEModel"},
         "yolos": {"cls": "YolosModel", "image_size": [32, 32], "num_detection_tokens": 4},
-        "dpt": {"cls": "DPTModel", "backbone_out_indices": [0, 2]},
+        "dpt": {"cls": "DPTModel", "pooler": True},
         "vivit": ({"cls": "VivitModel", "num_frames": 4, "tubelet_size": [2, 8, 8]}, (4, 3, 32, 32)),
     },
     larger=({"image_size": 48}, (3, 48, 48)),
@@ -49,7 +49,7 @@ def hf_vit(cls: str = "ViTModel", pooler: bool = False, **options) -> nn.Module:
     larger=({"image_size": 48}, (3, 48, 48)),
 )
 def hf_dinov2(cls: str = "Dinov2Model", **options) -> nn.Module:
-    plain = {"mlp_ratio": 2, "layerscale_value": 0.5, "drop_path_rate": 0.3, "use_mask_token": False}
+    plain = {"mlp_ratio": 2, "layerscale_value": 0.5, "drop_path_rate": 0.3}
     return built(cls, **{**plain, **options})
 
 

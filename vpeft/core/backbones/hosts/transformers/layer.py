@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from vpeft.core.backbones.block_forward import SiteAttention, SiteBlock
 from vpeft.errors import UserError
 
+#: Names under which layers hold their activation.
+_ACTS = ("intermediate_act_fn", "activation", "activation_fn", "act_fn")
+
 
 class LayerAttention(SiteAttention):
     """Mixin of a module that computes attention by the interface that its config names (eager, sdpa, flash)."""
@@ -56,3 +59,10 @@ def refuse(**given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             raise UserError(f"{name} is not re-stated by this host: leave it out.")
+
+
+def refuse_function(block: nn.Module) -> str | None:
+    """Why a block whose activation is a function is refused: what is placed there could not be run."""
+    modules = (module for _, module in block.named_modules())
+    names = {name for module in modules for name, value in vars(module).items() if name in _ACTS and callable(value)}
+    return f"the activation {names.pop()} is a function: name it in the config (hidden_act='gelu')." if names else None

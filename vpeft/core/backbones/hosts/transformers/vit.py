@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteAttention
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.hosts.transformers.layer import Layer, LayerAttention, refuse
+from vpeft.core.backbones.hosts.transformers.layer import Layer, LayerAttention, refuse, refuse_function
 from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.backbones.sites.stated_linear import StackedLinear, StatedLinear
 from vpeft.errors import UserError
@@ -77,7 +77,7 @@ class SelfAttendingLayer(Layer):
     def site_refuses(block: nn.Module) -> str | None:
         if block.attention.pruned_heads:
             return f"pruned heads ({sorted(block.attention.pruned_heads)}) leave a width that methods do not know."
-        return None
+        return refuse_function(block)
 
     @staticmethod
     def site_heads(block: nn.Module) -> int:
@@ -231,6 +231,7 @@ class TokenHost(Host):
         self.prefix = sum(token.shape[1] for token in before)
         self.pools_map = not self.prefix
         self.special |= {f"embeddings.{name}": "cls_token" for name in own if name.endswith(("_token", "_tokens"))}
+        self.special["embeddings.mask_token"] = "unused"  # but where a pass is given a mask
         if "position_embeddings" in own:
             self.positions("embeddings.position_embeddings", len(positioned))
         self.add_sites(norm_0=backbone.layernorm)
@@ -242,7 +243,7 @@ class TokenHost(Host):
     def leave(self, name: str) -> None:
         """Leave a module alone whose output nothing reads."""
         params = self.backbone.get_submodule(name).named_parameters()
-        self.special |= {f"{name}.{own}": "other" for own, _ in params}
+        self.special |= {f"{name}.{own}": "unused" for own, _ in params}
 
     def map_size(self, inputs: Tensor, embedded: Any) -> tuple[int, ...]:
         """Extents of the map; none where the tokens are not all of the map, and it alone, in their order."""
