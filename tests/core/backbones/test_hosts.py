@@ -157,12 +157,16 @@ def test_a_host_inside_a_model_is_found():
 
 
 class Derived(VisionTransformer):
-    """Not the forward that is re-stated, for all we know."""
+    """Another backbone, for all we know; its blocks are known where they are the same."""
 
 
 def test_what_is_not_restated_is_refused():
+    model = Derived(arch=vars(mm_vit())["arch_settings"], img_size=32, patch_size=8)
+    assert find_host(model).registered_name() == "backbone of mmpretrain.TransformerEncoderLayer"
+    for block in model.layers:
+        block.__class__ = type("OtherLayer", (type(block),), {})
     with pytest.raises(vpeft.UserError, match=r"derives from mmpretrain.*Hosts: mmaction\.SwinTransformer3D, "):
-        vpeft.attach(Derived(arch=vars(mm_vit())["arch_settings"], img_size=32, patch_size=8), "AdaptFormer")
+        vpeft.attach(model, "AdaptFormer")
     with pytest.raises(vpeft.UserError, match="no host found in Linear"):
         vpeft.attach(nn.Linear(2, 2), "LoRA")
     model = t_vit()

@@ -255,7 +255,8 @@ class SiteBackbone:
 
     def init_weights(self, *args, **kwargs) -> None:
         """Initialise or load the base as the plain class does, then the PEFT parameters, which so keep their start."""
-        self.peft_adaptation.initialise(super().init_weights, *args, **kwargs)
+        plain = getattr(super(), "init_weights", lambda: None)  # a model of OpenMMLab asks any of its modules
+        self.peft_adaptation.initialise(plain, *args, **kwargs)
 
     def train(self, mode: bool = True) -> nn.Module:
         """As the plain class; a frozen base that no gradient enters stays in eval mode (no DropPath, no dropout)."""

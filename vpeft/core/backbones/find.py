@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from vpeft.core.backbones.block import full_name
+from vpeft.core.backbones.found import FoundHost, found_in
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.wrappers import named_modules
 from vpeft.errors import UserError
@@ -12,13 +13,20 @@ from vpeft.registry import HOSTS
 
 
 def hosts_in(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules of ``model`` that a registered host reads, by their names in the plain model."""
+    """The modules of ``model`` that a registered host reads, by their names in the plain model.
+
+    Where there is none, the one that is found by its blocks (:func:`found_in`).
+
+    Raises:
+        UserError: As :func:`found_in`.
+    """
     targets = _targets()
-    return {name: module for name, module in named_modules(model) if full_name(type(module)) in targets}
+    known = {name: module for name, module in named_modules(model) if full_name(type(module)) in targets}
+    return known or found_in(model)
 
 
 def find_host(model: nn.Module) -> Host:
-    """The host of the first submodule of ``model`` that a registered host reads.
+    """The host of the first submodule of ``model`` that a registered host reads, else of the one found by its blocks.
 
     Raises:
         UserError: There is none; the message lists the hosts.
@@ -43,7 +51,7 @@ def why_no_host(model: nn.Module) -> str:
 
 def read_host(backbone: nn.Module) -> Host:
     """The host of a module that is one (:func:`hosts_in`)."""
-    return _targets()[full_name(type(backbone))](backbone)
+    return _targets().get(full_name(type(backbone)), FoundHost)(backbone)
 
 
 def _targets() -> dict[str, type[Host]]:

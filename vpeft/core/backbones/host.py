@@ -255,18 +255,23 @@ class Host:
         self._register(self.owner(sites[site], block), module, name, block)
         sites[site].entries.append(Placed(placement, module, self.method_key))
 
+    @property
+    def holder(self) -> nn.Module:
+        """The module that holds what methods place at the backbone itself."""
+        return self.backbone
+
     def keep(self, module: nn.Module, name: str, block: Block | None = None) -> None:
         """Register ``module`` under ``peft.<method>.<name>`` of the block or the backbone, without a site."""
-        self._register(block.module if block else self.backbone, module, name, block)
+        self._register(block.module if block else self.holder, module, name, block)
 
     def owner(self, site: Site, block: Block | None = None) -> nn.Module:
         """The module that holds what is placed at a site of ``block``, or of the backbone."""
-        return block.module if block else self.backbone
+        return block.module if block else self.holder
 
     @property
     def owners(self) -> list[nn.Module]:
         """Every module that may hold PEFT modules."""
-        return [self.backbone, *(block.module for block in self.blocks)]
+        return [self.holder, *(block.module for block in self.blocks)]
 
     def operations(self, *kinds: str) -> dict[str, Site]:
         """Sites of single operations on a host without blocks, by name; none on the others.

@@ -53,7 +53,7 @@ def selections(model: nn.Module) -> list[Selection]:
         UserError: No module of the attached methods selects anything.
     """
     adaptation = find_adaptation(model)
-    owners = [(block.index, block.module) for block in adaptation.host.blocks] + [(None, adaptation.host.backbone)]
+    owners = [(block.index, block.module) for block in adaptation.host.blocks] + [(None, adaptation.host.holder)]
     found = []
     for index, owner in owners:
         for modules in owner._modules.get(PEFT_KEY, {}).values():

@@ -183,7 +183,7 @@ class Passes:
     def enter(self, index: int, grid: tuple[int, ...] | None, x: Tensor) -> Mark | None:
         """Enter block ``index`` with the stream ``x``; gives what is to be handed to :meth:`leave`."""
         if torch.compiler.is_compiling():
-            self.current.enter(index, grid)
+            self._enter(self.current, index, grid, x)
             return None
         if recomputing():
             self._enter_again(index, grid, x)
@@ -193,8 +193,16 @@ class Passes:
             before = [f for f in reversed(self._here.flows) if f.index < index and not f.ended]
             came = _storage(x)
             flow = self._choose(next((f for f in before if f.left == came), before[0] if before else flow))
-        flow.enter(index, grid)
+        self._enter(flow, index, grid, x)
         return self._mark(flow, index, x) if flow.with_graph and not torch.jit.is_tracing() else None
+
+    def _enter(self, flow: Flow, index: int, grid: tuple[int, ...] | None, x: Tensor) -> None:
+        before = flow.index
+        flow.enter(index, grid)
+        self.look(flow, before, x)
+
+    def look(self, flow: Flow, before: int, x: Tensor) -> None:
+        """Called where a stream enters a block behind block ``before``, not where it is run again."""
 
     def leave(self, mark: Mark | None, y: Tensor) -> None:
         """Leave a block with its output."""
