@@ -212,3 +212,43 @@ def test_a_model_without_weights_is_known_as_one(vit_file, tmp_path):
         vpeft.save_adapter(model, tmp_path / "adapter.safetensors")
     loaded.load_state_dict(vit_file[0].state_dict())
     assert base_of(loaded).source == "given"
+
+
+def test_an_adapter_finds_its_file(vit_file, tmp_path):
+    source, file = vit_file
+    image = torch.randn(2, 3, 32, 32)
+    model = vpeft.load_backbone("timm/vit_tiny_patch16_224", weights=file, **VIT)
+    vpeft.attach(model, LORA)
+    with torch.no_grad():
+        for key, param in model.named_parameters():
+            if ".peft." in key:
+                param.normal_()
+    vpeft.save_adapter(model, tmp_path / "adapter.safetensors")
+    other = vpeft.load_backbone("timm/vit_tiny_patch16_224", weights=False, **VIT)
+    other.head.load_state_dict(source.head.state_dict())
+    vpeft.attach(other, LORA)
+    vpeft.load_adapter(other, tmp_path / "adapter.safetensors")
+    assert get_adaptation(other).base.file == str(file)
+    with torch.no_grad():
+        assert torch.equal(other(image), model(image))
+    # Other weights are another base, whoever gave them.
+    third = randomise(vpeft.load_backbone("timm/vit_tiny_patch16_224", weights=False, **VIT), seed=3)
+    vpeft.attach(third, LORA)
+    assert get_adaptation(third).base.source == "given"
+    with pytest.raises(UserError, match=f"was trained on other base weights, {file}"):
+        vpeft.load_adapter(third, tmp_path / "adapter.safetensors")
+
+
+def test_weights_are_loaded_into_an_adapted_model_too(tmp_path):
+    source = randomise(timm.create_model("vit_small_patch14_reg4_dinov2", **VIT | {"img_size": 28}))
+    state = {key.replace("reg_token", "register_tokens"): value for key, value in source.state_dict().items()}
+    zeros = torch.zeros(1, 1, 32)
+    state |= {"pos_embed": torch.cat([zeros, state["pos_embed"]], dim=1), "mask_token": zeros[0]}
+    torch.save(state, tmp_path / "dinov2.pth")
+    model = timm.create_model("vit_small_patch14_reg4_dinov2", **VIT | {"img_size": 28})
+    vpeft.attach(model, LORA)
+    report = vpeft.load_pretrained(model, str(tmp_path / "dinov2.pth"))
+    assert report.format == "timm's own converter reads it"
+    with torch.no_grad():
+        image = torch.randn(1, 3, 28, 28)
+        assert torch.equal(model.eval()(image), source.eval()(image))
