@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from vpeft.core.backbones.block import full_name
 from vpeft.core.backbones.found import FoundHost, found_in
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.wrappers import named_modules
+from vpeft.core.backbones.libraries import library, library_of
+from vpeft.core.backbones.wrappers import named_modules, unwrap
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS
+
+#: So many models of another library are built, without memory, before an error says that none is known.
+_LOOKED_AT = 3
 
 
 def hosts_in(model: nn.Module) -> dict[str, nn.Module]:
@@ -46,7 +51,21 @@ def why_no_host(model: nn.Module) -> str:
         if full_name(base) in targets
     ]
     hint = f" {near[0]}." if near else ""
+    if (found := _same_weights(model)) is not None:
+        hint += f" {found[0]} has weights of the same name and a host ({found[1]}): vpeft.load_backbone({found[0]!r})."
     return f"no host found in {type(model).__name__}.{hint} Hosts: {', '.join(sorted(HOSTS.module_dict))}."
+
+
+def _same_weights(model: nn.Module) -> tuple[str, str] | None:
+    """Of the models whose published weights have the same name one that a host reads: its name and the host's."""
+    of, targets = library_of(unwrap(model)), _targets()
+    for name in of.elsewhere(unwrap(model), targets)[:_LOOKED_AT] if of is not None else ():
+        prefix, _, own_name = name.partition("/")
+        with torch.device("meta"):
+            cls = full_name(type(library(prefix).build(own_name, False)))
+        if cls in targets:
+            return name, next(host for host, kind in HOSTS.module_dict.items() if kind is targets[cls])
+    return None
 
 
 def read_host(backbone: nn.Module) -> Host:

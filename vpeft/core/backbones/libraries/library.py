@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,19 @@ class Library:
 
     def differences(self, folder: Path, model: nn.Module) -> list[str]:
         """Settings in which a folder's config differs from ``model``, though all tensors fit."""
+        return []
+
+    def elsewhere(self, model: nn.Module, classes: Collection[str]) -> list[str]:
+        """Names, for ``load_backbone``, of other libraries' models whose published weights have the same name.
+
+        Args:
+            model: A model of this library.
+            classes: Full names of the classes that are asked for.
+        """
+        return []
+
+    def named(self, word: str, classes: Collection[str]) -> list[str]:
+        """Names of its models that have a word, from the files in which some classes are written."""
         return []
 
     def need(self, name: str, known: Iterable[str], listing: str) -> None:

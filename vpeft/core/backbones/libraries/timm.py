@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ class Timm(Library):
     def heads_of(self, model: nn.Module) -> tuple[str, ...]:
         stated = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")
         return ((stated,) if isinstance(stated, str) else tuple(stated)) if stated else self.heads
+
+    def named(self, word: str, classes: Collection[str]) -> list[str]:
+        files = {name.split(".")[-2] for name in classes if name.startswith("timm.")}
+        names = timm.list_models(exclude_filters="test_*")
+        fits = [name for name in names if word in name.split("_") and timm.models.is_model_in_modules(name, files)]
+        return [f"{self.prefix}/{name}" for name in fits]
 
 
 LIBRARY = Timm()

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig
 
-from vpeft.core.backbones.libraries.library import Library
+from vpeft.core.backbones.libraries.library import Library, is_installed, library
 from vpeft.errors import UserError
 
 #: Settings of a config that do not change what the same tensors compute in eval mode.
 _NO_MATTER = re.compile(
     r"architectures|.*dtype|(id2)?label(2id)?|num_labels|image_size|initializer_.*|layerscale_value|problem_type|"
     r"return_dict|transformers_version|.*_name.*|auto_map|.*drop.*|.*mask_.*|output_.*|out_.*|semantic_.*|pooler_.*|"
-    r"use_cache|attn_implementation|.*_attn_implementation.*|model_type|stage_names|reshape_hidden_states|.*_token_id|down_ops|encoder_stride|.*(decoder|auxiliary|loss).*"
+    r"use_cache|.*attn_implementation.*|model_type|stage_names|reshape_hidden_states|.*_token_id|down_ops|"
+    r"encoder_stride|.*(decoder|auxiliary|loss).*"
 )
 
 
@@ -59,6 +60,11 @@ class Transformers(Library):
             return self.heads
         return tuple(name for name, _ in model.named_children() if name != base)
 
+    def elsewhere(self, model: nn.Module, classes: Collection[str]) -> list[str]:
+        # The first word of a type names the weights, as in "dinov2_with_registers"; timm's names have it too.
+        word = getattr(_of_images(getattr(model, "config", None)), "model_type", "").split("_")[0]
+        return library("timm").named(word, classes) if word and is_installed("timm") else []
+
     def differences(self, folder: Path, model: nn.Module) -> list[str]:
         own, stated = getattr(model, "config", None), self.stated_in(folder)
         parts = [stated, *(part for part in stated.values() if isinstance(part, dict))]
@@ -94,7 +100,7 @@ def _empty(config: PretrainedConfig, options: Mapping[str, Any]) -> nn.Module:
     return AutoModel.from_config(config, trust_remote_code=False, **_options(config, options))
 
 
-def _of_images(config: PretrainedConfig) -> PretrainedConfig:
+def _of_images(config: PretrainedConfig | None) -> PretrainedConfig | None:
     """Of a model of images and text the part that sees."""
     return getattr(config, "vision_config", config)
 
