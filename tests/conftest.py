@@ -12,9 +12,26 @@ torch.set_num_threads(1)  # before any fixture: bit-equality holds for one numbe
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+    parser.addoption("--catalogue", action="store_true", help="run the whole matrix alone, and write down its results")
+    parser.addoption("--shard", default="1/1", metavar="K/N", help="with --catalogue: part K of N")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--catalogue") and not hasattr(config, "workerinput"):  # one process writes
+        from support.catalogue import WritesResults
+
+        config.pluginmanager.register(WritesResults())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    whole = [item for item in items if "catalogue" in item.keywords]
+    if config.getoption("--catalogue"):
+        part, parts = (int(number) for number in config.getoption("--shard").split("/"))
+        chosen = whole[part - 1 :: parts]
+    else:
+        chosen = [item for item in items if item not in set(whole)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
     if not config.getoption("--slow"):
         skip = pytest.mark.skip(reason="marked slow: run with --slow")
         for item in items:

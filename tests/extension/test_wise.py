@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from support.hosts import TINY, build, inputs, perturb, tokens
+from support.design import chosen_pairs
+from support.hosts import build, inputs, perturb, tokens
 from torch import nn
 
 import vpeft
@@ -13,8 +14,7 @@ from vpeft.extension.interpolation.wise import Interpolation, head_of
 from vpeft.registry import PEFT_METHODS
 
 HOSTS = ("mmpretrain.VisionTransformer", "mmpretrain.SwinTransformer")
-#: On the other hosts: one method for each way, and for each kind of place.
-OTHERS = [host for host in TINY if host not in HOSTS]
+#: One method for each way, and for each kind of place.
 SAMPLE = (
     "LoRA",
     "SSF",
@@ -29,6 +29,8 @@ SAMPLE = (
     "NOAH",
     "E3VA",
 )
+#: On the other hosts those of them that the contract is gone through with.
+OTHERS = [(host, method) for host, method in chosen_pairs() if host not in HOSTS and method in SAMPLE]
 #: Reasons, by what a method does, for which nothing lies between start and tuned model, as its message has them; and
 #: the methods that may be refused for each.
 REASONS = {
@@ -66,8 +68,7 @@ def interpolated(host, method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", SAMPLE)
-@pytest.mark.parametrize("host", OTHERS)
+@pytest.mark.parametrize(("host", "method"), OTHERS)
 def test_both_ends_are_exact_on_the_other_hosts(host, method):
     check_ends(host, method)
 

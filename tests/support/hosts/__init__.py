@@ -7,9 +7,10 @@ The builder of a host stands in ``<library>/<architecture>.py`` here, as the hos
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Tiny:
     call: Callable[[nn.Module, Tensor], Any] | None
 
 
-#: Of each host by its registered name.
+#: By the registered name of the host, and ``<host>/<variant>`` where a variant's blocks are of another kind.
 TINY: dict[str, Tiny] = {}
 _CALLS: dict[type, Callable[[nn.Module, Tensor], Any]] = {}
 
@@ -61,24 +62,49 @@ def tiny(
     prefix: int = 0,
     variants: dict[str, Options | tuple[Options, Shape]],
     larger: tuple[Options, Shape | None] | None = None,
+    kinds: Collection[str] = (),
     call: Callable[[nn.Module, Tensor], Any] | None = None,
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
-    """State the builder of a host; see :class:`Tiny`. A variant that names no shape takes that of the host."""
+    """State the builder of a host; see :class:`Tiny`. A variant that names no shape takes that of the host.
+
+    Args:
+        kinds: The variants whose blocks are of another kind: what is gone through on every host is on them too.
+    """
 
     def state(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         stated = {name: v if isinstance(v, tuple) else (v, shape) for name, v in variants.items()}
         TINY[host] = Tiny(build, shape, grid, prefix, {"plain": ({}, shape), **stated}, larger, call)
+        for name in kinds:
+            TINY[f"{host}/{name}"] = _variant(f"{host}/{name}")
         return build
 
     return state
 
 
+def tiny_of(name: str) -> Tiny:
+    """Of a host, or of ``<host>/<variant>``."""
+    return TINY[name] if name in TINY else _variant(name)
+
+
+def _variant(name: str) -> Tiny:
+    host, variant = name.split("/")
+    options, shape = TINY[host].variants[variant]
+    return replace(
+        TINY[host],
+        build=functools.partial(TINY[host].build, **options),
+        shape=shape,
+        variants={"plain": ({}, shape)},
+        larger=None,
+    )
+
+
 def build(host: str, dtype: torch.dtype = torch.float64, **options) -> nn.Module:
-    """A tiny host in eval mode with random weights, none of them at a value that hides an error."""
+    """A tiny host, or ``<host>/<variant>``, in eval mode with random weights, none at a value that hides an error."""
     torch.manual_seed(0)
-    model = TINY[host].build(**options).to(dtype)
-    if TINY[host].call:
-        _CALLS[type(model)] = TINY[host].call
+    stated = tiny_of(host)
+    model = stated.build(**options).to(dtype)
+    if stated.call:
+        _CALLS[type(model)] = stated.call
     with torch.no_grad():
         for param in model.parameters():
             param.add_(torch.randn_like(param) * 0.05)
@@ -91,7 +117,7 @@ def inputs(
 ) -> Tensor:
     """A batch that the host takes; ``shape`` is of one input."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, *(shape or TINY[host].shape), dtype=dtype, generator=generator)
+    return torch.randn(count, *(shape or tiny_of(host).shape), dtype=dtype, generator=generator)
 
 
 def tokens(model: nn.Module, images: Tensor, seed: int = 0) -> Tensor:

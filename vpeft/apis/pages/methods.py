@@ -1,19 +1,20 @@
-"""The page of methods: which method works on which host, and how many parameters it has."""
+"""The page of methods: which works on which hosts, and how many parameters it has."""
 
 from __future__ import annotations
 
 import functools
 import json
+from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import timm
 from torch import nn
 
 from vpeft.apis.config.load import config_files, load_config
 from vpeft.apis.config.recipes import method_rows
+from vpeft.apis.pages.catalogue import CatalogueRow, by_answer, read_catalogue, reasons
 from vpeft.apis.results.published.tables import FOLDER
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.peft_backbone import methods_of
@@ -24,43 +25,29 @@ from vpeft.errors import UserError
 from vpeft.registry import HOSTS, MODELS, PEFT_METHODS
 
 PUBLISHED = FOLDER / "parameters.json"
-SWIN = {"type": "SwinTransformer", "img_size": 224, "out_indices": [0, 1, 2, 3], "_scope_": "mmpretrain"}
+DENSE = {"type": "SwinTransformer", "_scope_": "mmdet"}
 SWIN_B = {"embed_dims": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 7}
 SWIN_L = {"embed_dims": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "window_size": 7}
-DENSE = {"type": "SwinTransformer", "_scope_": "mmdet"}
-SEG_VIT = {"type": "VisionTransformer", "img_size": 512, "final_norm": True, "_scope_": "mmseg"}
+VIT = {"type": "VisionTransformer", "arch": "base", "_scope_": "mmpretrain"}
 VIDEO_VIT = {"type": "VisionTransformer", "patch_size": 16, "num_frames": 8, "_scope_": "mmaction"}
 VIDEO_SWIN = {"type": "SwinTransformer3D", "arch": "base", "pretrained2d": False, "_scope_": "mmaction"}
 VIDEO_SWIN |= {"patch_size": (2, 4, 4), "window_size": (8, 7, 7)}
-#: A backbone of each host for the matrix: whose settings of the methods it takes (the suffix of configs in
-#: ``configs/vtab/``, or a table in ``configs/_base_/methods/``), and how to build it.
-BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
-    "mmpretrain.VisionTransformer": ("vit", {"type": "VisionTransformer", "arch": "base", "_scope_": "mmpretrain"}),
-    "mmpretrain.SwinTransformer": ("swin", {**SWIN, "arch": "base"}),
-    "timm.VisionTransformer": ("vit", {"timm": "vit_base_patch16_224"}),
-    "timm.SwinTransformer": ("swin", {"timm": "swin_base_patch4_window7_224"}),
-    "mmdet.SwinTransformer": ("dense", {**DENSE, **SWIN_B}),
-    "mmseg.SwinTransformer": ("dense", {**DENSE, **SWIN_L, "_scope_": "mmseg"}),
-    "mmseg.VisionTransformer": ("dense", {**SEG_VIT, "out_indices": [2, 5, 8, 11]}),
-    "mmaction.VisionTransformer": ("video", VIDEO_VIT),
-    "mmaction.SwinTransformer3D": ("video_swin", VIDEO_SWIN),
-}
-#: Those that parameters are counted on.
+#: The backbones that parameters are counted on: whose settings of the methods they take (the suffix of configs in
+#: ``configs/vtab/``, or a table in ``configs/_base_/methods/``), and how to build them.
 COUNTED: dict[str, tuple[str, dict[str, Any]]] = {
-    "ViT-B/16": BACKBONES["mmpretrain.VisionTransformer"],
-    "Swin-B": BACKBONES["mmdet.SwinTransformer"],
+    "ViT-B/16": ("vit", VIT),
+    "Swin-B": ("dense", {**DENSE, **SWIN_B}),
     "Swin-L": ("dense", {**DENSE, **SWIN_L}),
-    "VideoMAE ViT-B": BACKBONES["mmaction.VisionTransformer"],
-    "Video Swin-B": BACKBONES["mmaction.SwinTransformer3D"],
+    "VideoMAE ViT-B": ("video", VIDEO_VIT),
+    "Video Swin-B": ("video_swin", VIDEO_SWIN),
 }
 
 
 @functools.cache
 def plain(name: str) -> nn.Module:
     """One of the backbones, on the meta device: nothing is allocated."""
-    options = {**BACKBONES, **COUNTED}[name][1]
     with meta_build():
-        return timm.create_model(options["timm"]) if "timm" in options else MODELS.build(dict(options))
+        return MODELS.build(dict(COUNTED[name][1]))
 
 
 def count_on(name: str, method: Method) -> int:
@@ -78,7 +65,7 @@ def count_on(name: str, method: Method) -> int:
 
 
 def shipped_options(root: str = "configs") -> dict[tuple[str, str], dict[str, Any]]:
-    """Settings of every method by its name and the kind of backbone (see ``BACKBONES``)."""
+    """Settings of every method by its name and the kind of backbone (see ``COUNTED``)."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for path in config_files(Path(root) / "vtab"):
         (method,) = methods_of(load_config(path))
@@ -96,38 +83,68 @@ def methods_page(root: str = "configs") -> str:
     options = shipped_options(root)
     published = json.loads(PUBLISHED.read_text())
     order = sorted(PEFT_METHODS.module_dict, key=lambda n: (PEFT_METHODS.get(n).category, n.lower()))
-    refusals: list[str] = []
+    found = read_catalogue()
+    takes = Counter(one.method for one in found if one.result == "passed")
+    gone = Counter(one.method for one in found)
     lines = [
         "# Methods",
         "",
-        "Written by `tools/methods_page.py`, which attaches every method to every host; do not edit by hand.",
-        "",
-        "## Where they work",
+        "Written by `tools/methods_page.py`; do not edit by hand.",
         "",
         "Memory: what back-propagation visits. M0 nothing of the backbone, M1 its upper part, M2 the activations of",
         "all blocks; with w also dense weight gradients. A star marks what could not be checked against the authors'",
         "own code or paper; see below.",
         "",
-        markdown_row("method", "category", "memory", "merges", *sorted(HOSTS.module_dict)),
-        markdown_row(*["---"] * (4 + len(HOSTS.module_dict))),
+        markdown_row("method", "category", "memory", "merges", "hosts"),
+        markdown_row(*["---"] * 5),
     ]
     for name in order:
-        cls, cells = PEFT_METHODS.get(name), []
-        for host in sorted(HOSTS.module_dict):
-            kind = BACKBONES[host][0]
-            try:
-                count_on(host, build_method({"type": name, **options.get((name, kind), {})}))
-                cells.append("works")
-            except UserError as error:
-                refusals.append(f"- {name} on {host}: {error}")
-                cells.append("refused")
-        star = "*" if cls.unverified else ""
-        lines.append(markdown_row(f"{name}{star}", cls.category, cls.memory, merges(cls), *cells))
-    lines += ["", "Refused, in the words of the error:", "", *refusals, "", *_counts(order, options, published)]
+        cls, star = PEFT_METHODS.get(name), "*" if PEFT_METHODS.get(name).unverified else ""
+        works = f"{takes[name]} of {gone[name]}"
+        lines.append(markdown_row(f"{name}{star}", cls.category, cls.memory, merges(cls), works))
+    lines += ["", *_hosts(found), "", *_counts(order, options, published)]
     lines += ["", "## Not verified", ""]
     lines += [f"- **{n}**: {PEFT_METHODS.get(n).unverified}" for n in order if PEFT_METHODS.get(n).unverified]
     lines += ["", "## Papers", "", *(f"- **{name}**: {PEFT_METHODS.get(name).paper}" for name in order)]
     return "\n".join(lines) + "\n"
+
+
+def _hosts(found: list[CatalogueRow]) -> list[str]:
+    """Hosts that answer alike, in one row, and the reasons of those that do not take a method."""
+    lines = [
+        "## Where they work",
+        "",
+        "Hosts that answer alike stand in one row. A host takes a method where the contract's tests have passed on a",
+        "tiny backbone of it (`tests/algorithms/test_catalogue.py` says how they are run); `host/variant` is a host",
+        "with blocks of another kind.",
+        "",
+        markdown_row("hosts", "methods", "without"),
+        markdown_row(*["---"] * 3),
+    ]
+    gone = {(one.host, one.method) for one in found}
+    pairs = [(host, method) for host in {host for host, _ in gone} for method in PEFT_METHODS.module_dict]
+    absent = [CatalogueRow(*pair, "not gone through", "", "", "", "") for pair in pairs if pair not in gone]
+    for hosts, answer in by_answer([*found, *absent]):
+        without = [name if result == "refused" else f"{name} ({result})" for name, result in answer.items()]
+        count = f"{len(PEFT_METHODS) - len(answer)} of {len(PEFT_METHODS)}"
+        lines.append(markdown_row(", ".join(f"`{host}`" for host in hosts), count, ", ".join(without) or "-"))
+    lines += ["", *_when(found), "", "Refused, in the words of the error:", ""]
+    for words, methods, hosts in reasons(found):
+        lines.append(f"- {', '.join(methods)} on {', '.join(f'`{host}`' for host in hosts)}: {words}")
+    return lines
+
+
+def _when(found: list[CatalogueRow]) -> list[str]:
+    """When the pairs were gone through, with how many options, and what was not."""
+    runs = Counter((one.date, one.commit) for one in found)
+    lines = [f"Pairs: {', '.join(f'{n} on {date} at {commit}' for (date, commit), n in sorted(runs.items()))}."]
+    passed = [one for one in found if one.result == "passed"]
+    lines.append(f"With all options of the backbone: {sum(bool(one.variants) for one in passed)} of {len(passed)}.")
+    different = [one for one in found if "; " in one.variants]
+    lines += [f"- {one.method} on `{one.host}`, options: {one.variants}" for one in different]
+    if missing := sorted(set(HOSTS.module_dict) - {one.host for one in found}):
+        lines.append(f"Not gone through yet: {', '.join(f'`{host}`' for host in missing)}.")
+    return lines
 
 
 def merges(cls: type[Method]) -> str:

@@ -20,6 +20,7 @@ V2 = {"version": 2}
         "v2-dropout": {**V2, "dropout": 0.1, "attention_dropout": 0.1},
     },
     larger=({"window_size": [2, 2]}, (3, 32, 32)),
+    kinds=("v2",),
 )
 def swin(version: int = 1, **options) -> nn.Module:
     from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2

@@ -1,0 +1,46 @@
+"""The table of what was gone through, and how the page reads it."""
+
+from dataclasses import replace
+
+from vpeft.apis.pages.catalogue import CATALOGUE, CatalogueRow, by_answer, read_catalogue, reasons, write_catalogue
+from vpeft.registry import HOSTS, PEFT_METHODS
+
+WIDTH = "LST is for one width, and this a.Swin has stages, unlike a ViT"
+FOUND = [
+    CatalogueRow("a.Swin", "LST", "refused", WIDTH, "", "2026-11-28", "0123456789"),
+    CatalogueRow("a.Swin", "LoRA", "passed", "", "7 of 7", "2026-11-28", "0123456789"),
+    CatalogueRow("a.Vit", "LST", "passed", "", "", "2026-11-28", "0123456789"),
+    CatalogueRow("a.Vit", "LoRA", "failed", "4_merge: it differs", "", "2026-11-28", "0123456789"),
+    CatalogueRow("b.Swin", "LST", "refused", WIDTH.replace("a.Swin", "b.Swin"), "", "2026-11-28", "0123456789"),
+    CatalogueRow("b.Swin", "LoRA", "passed", "", "6 of 7; x refused: no, never", "2026-11-28", "0123456789"),
+]
+
+
+def test_a_table_is_written_row_by_row(tmp_path):
+    path = tmp_path / "catalogue.csv"
+    assert read_catalogue(path) == []
+    write_catalogue(FOUND[3:], path)
+    write_catalogue(FOUND[:3], path)
+    assert read_catalogue(path) == FOUND
+    again = replace(FOUND[3], result="passed", reason="")
+    write_catalogue([again], path)
+    assert read_catalogue(path) == [*FOUND[:3], again, *FOUND[4:]]
+
+
+def test_hosts_that_answer_alike_stand_together():
+    assert by_answer(FOUND) == [(["a.Swin", "b.Swin"], {"LST": "refused"}), (["a.Vit"], {"LoRA": "failed"})]
+
+
+def test_reasons_are_told_once():
+    assert reasons(FOUND) == [
+        ("4_merge: it differs", ["LoRA"], ["a.Vit"]),
+        ("the method is for one width, and the host has stages, unlike a ViT", ["LST"], ["a.Swin", "b.Swin"]),
+    ]
+
+
+def test_the_shipped_table_names_what_exists():
+    found = read_catalogue()
+    assert CATALOGUE.exists()
+    assert {one.host.split("/")[0] for one in found} <= set(HOSTS.module_dict)
+    assert {one.method for one in found} <= set(PEFT_METHODS.module_dict)
+    assert {one.result for one in found} <= {"passed", "refused"}

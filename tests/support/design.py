@@ -1,0 +1,117 @@
+"""Which methods are gone through on which hosts: few pairs that cover what the whole matrix would show.
+
+All is computed from the registries and from what attaches where, in their order: a new host or method needs no edit.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from support.hosts import TINY, build
+from vpeft.core.adaptation.attach import attach
+from vpeft.core.contract.build import build_method
+from vpeft.errors import UserError
+from vpeft.registry import BLOCKS, PEFT_METHODS
+
+#: Categories of all methods.
+METHODS = {name: cls.category for name, cls in sorted(PEFT_METHODS.module_dict.items())}
+#: On so many block kinds every method is gone through, where it attaches to so many.
+KINDS = 3
+
+
+class Attached(NamedTuple):
+    """Where a method stands on a host."""
+
+    placements: frozenset[str]
+    kinds: frozenset[str]
+
+
+NOWHERE = Attached(frozenset(), frozenset())
+
+
+@functools.cache
+def attached(host: str, method: str) -> Attached | None:
+    """The placements that a method uses and the kinds of the host's blocks; None where the host refuses the method."""
+    try:
+        (adaptation,) = attach(_model(host), [build_method(method)])
+    except UserError:
+        return None
+    except Exception:  # the tests of this pair show it
+        _model.cache_clear()
+        return NOWHERE
+    sites = [adaptation.host.sites, *(block.sites for block in adaptation.host.blocks)]
+    placements = {placed.placement for group in sites for site in group.values() for placed in site.entries}
+    names = {kind: name for name, kind in BLOCKS.module_dict.items()}
+    kinds = {names[block.kind] for block in adaptation.host.blocks}
+    adaptation.detach()
+    return Attached(frozenset(placements), frozenset(kinds))
+
+
+@functools.cache
+def _model(host: str) -> nn.Module:
+    return build(host, torch.float32)
+
+
+Where = Callable[[str, str], Attached | None]
+
+
+def covering(hosts: Sequence[str], methods: Mapping[str, str], where: Where = attached) -> list[tuple[str, str]]:
+    """Pairs of hosts and methods, sorted.
+
+    On every host each placement that methods use and each category of methods is gone through, and every method on
+    ``KINDS`` block kinds, as far as the hosts accept them; the methods that have been used least come first.
+
+    Args:
+        hosts: Names.
+        methods: Categories by the methods' names.
+        where: What attaches where.
+    """
+    pairs: set[tuple[str, str]] = set()
+    used: Counter[str] = Counter()
+
+    def add(host: str, names: Iterable[str], placement: str | None = None) -> None:
+        """The least used of the methods that the host accepts (at the placement), unless one is there already."""
+        for name in sorted(names, key=lambda n: ((host, n) not in pairs, used[n], n)):
+            found = where(host, name)
+            if found and (placement is None or placement in found.placements):
+                used[name] += (host, name) not in pairs
+                pairs.add((host, name))
+                return
+
+    using: dict[str, list[str]] = defaultdict(list)
+    of_category: dict[str, list[str]] = defaultdict(list)
+    for name, category in sorted(methods.items()):
+        of_category[category].append(name)
+        first = next(filter(None, (where(host, name) for host in sorted(hosts))), NOWHERE)
+        for placement in first.placements:
+            using[placement].append(name)
+    for host in sorted(hosts):
+        for placement in sorted(using, key=lambda p: (len(using[p]), p)):  # what few methods use decides first
+            add(host, using[placement], placement)
+        for names in of_category.values():
+            add(host, names)
+    for name in sorted(methods):
+        for host in sorted(hosts, key=lambda h: (sum(h == other for other, _ in pairs), h)):
+            seen = kinds_of(name, pairs, where)
+            if len(seen) >= KINDS:
+                break
+            if where(host, name) and not where(host, name).kinds <= seen:
+                add(host, [name])
+    return sorted(pairs)
+
+
+def kinds_of(method: str, pairs: set[tuple[str, str]], where: Where = attached) -> set[str]:
+    """The block kinds on which a method is gone through."""
+    return {kind for host, name in pairs if name == method for kind in where(host, name).kinds}
+
+
+@functools.cache
+def chosen_pairs() -> list[tuple[str, str]]:
+    """Those of all hosts and methods."""
+    return covering(list(TINY), METHODS)

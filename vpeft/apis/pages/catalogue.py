@@ -1,0 +1,81 @@
+"""Which method was gone through on which host, as it was found: the table that tests write and pages show."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+from vpeft.files import write_atomically
+
+CATALOGUE = Path(__file__).with_name("catalogue.csv")
+
+
+@dataclass(frozen=True, order=True)
+class CatalogueRow:
+    """One pair.
+
+    Attributes:
+        host: Registered name of the host, or ``<host>/<variant>`` where the variant's blocks are of another kind.
+        method: Registered name of the method.
+        result: ``passed``, ``refused`` or ``failed``.
+        reason: Of a refusal, in the words of the error; of a failure, the check and what it said.
+        variants: How many other options of the backbone passed, and those that did not with the reason; empty where
+            they have not been gone through since.
+        date: Of the run, ``2026-11-28``.
+        commit: Of the code, with ``+`` where it had changes.
+    """
+
+    host: str
+    method: str
+    result: str
+    reason: str
+    variants: str
+    date: str
+    commit: str
+
+
+def read_catalogue(path: Path = CATALOGUE) -> list[CatalogueRow]:
+    """What was found, sorted; nothing where nothing has been written."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return sorted(CatalogueRow(**row) for row in csv.DictReader(file))
+
+
+def write_catalogue(found: Iterable[CatalogueRow], path: Path = CATALOGUE) -> None:
+    """Put pairs into the table; those that were there before get the new result."""
+    rows = {(one.host, one.method): one for one in [*read_catalogue(path), *found]}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(CatalogueRow)])
+    writer.writerows(astuple(one) for one in sorted(rows.values()))
+    write_atomically(path, text.getvalue().encode())
+
+
+def by_answer(found: Iterable[CatalogueRow]) -> list[tuple[list[str], dict[str, str]]]:
+    """Hosts that answer alike, the largest group first: their names, and what they do not take, with the result."""
+    answers: dict[str, dict[str, str]] = defaultdict(dict)
+    for one in sorted(found):
+        answers[one.host] |= {} if one.result == "passed" else {one.method: one.result}
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
+    for host, answer in answers.items():
+        groups[tuple(answer.items())].append(host)
+    return [(hosts, dict(answer)) for answer, hosts in sorted(groups.items(), key=lambda g: (-len(g[1]), g[1]))]
+
+
+def reasons(found: Iterable[CatalogueRow]) -> list[tuple[str, list[str], list[str]]]:
+    """Reasons, without the names of host and method, each with the methods and the hosts that have it."""
+    told: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for one in sorted(found):
+        if one.result != "passed":
+            host = one.host.split("/")[0]
+            words = one.reason.replace(f"this {host}", host).replace(host, "the host").replace(one.method, "the method")
+            told[(words, one.method)].append(one.host)
+    groups: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for (words, method), hosts in told.items():
+        groups[(words, tuple(hosts))].append(method)
+    return [(words, sorted(methods), list(hosts)) for (words, hosts), methods in sorted(groups.items())]
