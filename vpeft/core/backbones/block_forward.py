@@ -225,8 +225,13 @@ class SiteBlock(SiteAttention):
             n, inside = x, lambda x: norm(operation(x))
         else:
             n, inside = norm(x), operation
+        x = self.site_identity(name, x, n)
         y = branch.dropped(n, branch.run(inside, n), drop)
         return unit.after(x, self.site_add(unit.shortcut(x), y))
+
+    def site_identity(self, name: str, x: Tensor, n: Tensor) -> Tensor:
+        """The identity path of a unit whose input is ``x``, normed ``n``: as wide as the branch's output."""
+        return x
 
     def site_forward(self, x: Tensor, grid: tuple[int, ...] | None = None, **given: Any) -> Tensor:
         """The block on a stream ``(B, prefix + H*W, C)``, in video ``(B, prefix + T*H*W, C)``.

@@ -10,7 +10,12 @@ from vpeft.core.backbones.sites.stated_linear import StatedLinear
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
 _AFFINE = (nn.Linear, nn.modules.conv._ConvNd)
-_OWN = {"relative_position_bias_table": "rel_pos_bias", "logit_scale": "logit_scale"}
+_OWN = {
+    "relative_position_bias_table": "rel_pos_bias",
+    "rel_pos_h": "rel_pos",
+    "rel_pos_w": "rel_pos",
+    "logit_scale": "logit_scale",
+}
 _EPS = ("eps", "variance_epsilon")
 
 

@@ -1,3 +1,3 @@
 """Hosts of mmpretrain."""
 
-from vpeft.core.backbones.hosts.mmpretrain import swin, swinv2, vit  # noqa: F401  (register)
+from vpeft.core.backbones.hosts.mmpretrain import sam, swin, swinv2, vit  # noqa: F401  (register)

@@ -1,3 +1,3 @@
 """Hosts of transformers."""
 
-from vpeft.core.backbones.hosts.transformers import swin, swinv2, vit  # noqa: F401  (register)
+from vpeft.core.backbones.hosts.transformers import sam, swin, swinv2, vit, vitdet  # noqa: F401  (register)
