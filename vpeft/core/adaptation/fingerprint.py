@@ -15,7 +15,7 @@ from vpeft.core.backbones.block import HostParam
 from vpeft.errors import UserError
 
 #: Roles of tables whose size follows from the size of the input: another size is no other base.
-RESIZED = ("pos_embed", "rel_pos_bias")
+RESIZED = ("pos_embed", "rel_pos_bias", "rel_pos")
 #: Precisions to which the values of a float32 tensor are rounded too: those in which the same base may be loaded.
 PRECISIONS = ("float32", "float16", "bfloat16")
 _DTYPES = sorted(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))

@@ -38,9 +38,9 @@ class HostParam:
     Attributes:
         name: Its key inside the backbone.
         param: The parameter.
-        role: ``weight | bias | norm_weight | norm_bias | layer_scale | logit_scale | rel_pos_bias | pos_embed |
-            cls_token | unused | other``, by what it does (:mod:`vpeft.core.backbones.roles`), never by its name;
-            ``unused`` leads to no output.
+        role: ``weight | bias | norm_weight | norm_bias | layer_scale | logit_scale | rel_pos_bias | rel_pos |
+            pos_embed | cls_token | neck | unused | other``, by what it does (:mod:`vpeft.core.backbones.roles`), never
+            by its name; ``unused`` leads to no output, and the ``neck`` behind the blocks is left alone.
         block: The block that holds it, or None.
         site: The site whose module holds it, or None.
     """

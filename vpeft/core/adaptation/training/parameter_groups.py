@@ -13,7 +13,7 @@ from vpeft.core.backbones.wrappers import unwrap
 from vpeft.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 #: Existing parameters of several dimensions that are no weights of a map.
-UNDECAYED_ROLES = ("pos_embed", "cls_token", "rel_pos_bias")
+UNDECAYED_ROLES = ("pos_embed", "cls_token", "rel_pos_bias", "rel_pos")
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

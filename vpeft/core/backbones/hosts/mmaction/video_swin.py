@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.windows import WindowBlock
+from vpeft.core.backbones.windows.shifted import WindowBlock
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vpeft.core.backbones.hosts.mmpretrain.swin import MMPretrainSwin, SwinBlock
-from vpeft.core.backbones.windows import shift_mask
+from vpeft.core.backbones.windows.shifted import shift_mask
 from vpeft.registry import BLOCKS, HOSTS
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.map_windows import MapWindowBlock, frozen_neck, rows_and_columns
+from vpeft.core.backbones.windows.unshifted import MapWindowBlock, frozen_neck, rows_and_columns
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.hosts.mmpretrain.swin import MMPretrainSwin, SwinBlock
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
-from vpeft.core.backbones.windows import CosineWindowBlock
+from vpeft.core.backbones.windows.shifted import CosineWindowBlock
 from vpeft.registry import BLOCKS, HOSTS
 
 

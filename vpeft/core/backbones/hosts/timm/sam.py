@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from vpeft.core.backbones.block import require_plain
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.hosts.timm.resizing import TimmBackbone
-from vpeft.core.backbones.map_windows import MapWindowBlock, frozen_neck
-from vpeft.core.backbones.windows import pad_bias
+from vpeft.core.backbones.windows.shifted import pad_bias
+from vpeft.core.backbones.windows.unshifted import MapWindowBlock, frozen_neck
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
 

@@ -12,7 +12,7 @@ from vpeft.core.backbones.block import require_plain
 from vpeft.core.backbones.block_forward import SiteBlock
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.hosts.timm.resizing import TimmBackbone
-from vpeft.core.backbones.windows import gather, pad_bias, spread
+from vpeft.core.backbones.windows.shifted import gather, pad_bias, spread
 from vpeft.registry import BLOCKS, HOSTS
 
 

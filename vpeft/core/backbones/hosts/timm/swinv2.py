@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.hosts.timm.swin import TimmSwin, TimmSwinBlock
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
-from vpeft.core.backbones.windows import add_mask, continuous_bias, cosine, pad_bias
+from vpeft.core.backbones.windows.shifted import add_mask, continuous_bias, cosine, pad_bias
 from vpeft.registry import BLOCKS, HOSTS
 
 

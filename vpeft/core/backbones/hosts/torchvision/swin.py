@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
-from vpeft.core.backbones.windows import CosineWindowBlock, WindowBlock, shift_mask
+from vpeft.core.backbones.windows.shifted import CosineWindowBlock, WindowBlock, shift_mask
 from vpeft.registry import BLOCKS, HOSTS
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.map_windows import CalledAttention, MapWindowBlock, frozen_neck
-from vpeft.core.backbones.windows import pad_bias
+from vpeft.core.backbones.windows.shifted import pad_bias
+from vpeft.core.backbones.windows.unshifted import CalledAttention, MapWindowBlock, frozen_neck
 from vpeft.registry import BLOCKS, HOSTS
 
 

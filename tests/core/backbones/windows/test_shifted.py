@@ -8,7 +8,7 @@ from support.hosts import build, inputs, loss, perturb, tokens, trained
 
 import vpeft
 from vpeft.core.backbones.find import find_host
-from vpeft.core.backbones.windows import APART, pad_bias, shift_mask
+from vpeft.core.backbones.windows.shifted import APART, pad_bias, shift_mask
 
 
 def test_a_shift_that_brings_strangers_together_is_masked():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteAttention
-from vpeft.core.backbones.windows import WindowBlock, pad_bias
+from vpeft.core.backbones.windows.shifted import WindowBlock, pad_bias
 
 
 class MapWindowBlock(WindowBlock):
