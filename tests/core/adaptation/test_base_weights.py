@@ -120,7 +120,7 @@ def test_initialisers_leave_a_base_alone_that_was_given(weights):
     ("options", "message"),
     [
         ({"base": "imagenet"}, "base='imagenet' of vpeft.PEFT: it is 'random' or left out"),
-        ({"base": "random", "init_cfg": pretrained("vit.pth")}, "beside vit.pth in init_cfg"),
+        ({"base": "random", "init_cfg": pretrained("vit.pth")}, "beside the file vit.pth"),
     ],
 )
 def test_wrong_words_about_the_base(options, message):
