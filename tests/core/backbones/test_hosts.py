@@ -127,9 +127,11 @@ def test_map_size_prefix_and_block_order(host):
     assert [b.index for b in view.blocks] == list(range(len(view.blocks)))
     assert [b.stage for b in view.blocks] == sorted(b.stage for b in view.blocks)
     for block in view.blocks:
-        assert block.sites["qkv"].module.in_features == block.dim
-        assert block.sites["fc1"].module.out_features == block.hidden
-        assert block.dim % block.heads == 0
+        into, out = block.size("fc1")  # both halves where the MLP is gated
+        assert (into, out // block.hidden) == (block.dim, 2 if block.sites["act"].module is None else 1)
+        if "qkv" in block.sites:
+            assert block.size("qkv")[0] == block.dim
+            assert block.dim % block.heads == 0
     vpeft.attach(model, "Full")
     model(inputs(host, 1))
     flow = model.peft_adaptation.host.flow

@@ -99,6 +99,9 @@ class PrefixTuning(Method):
     space = {"prefix_length": [5, 10, 20, 50], "reparametrised": [False, True]}
     identity_at_start = False
 
+    def check(self, host: Host) -> None:
+        self.need_attention(host)
+
     def build(self, host: Host) -> None:
         for block in host.blocks:
             if self.reparametrised:

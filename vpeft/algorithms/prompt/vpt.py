@@ -75,21 +75,28 @@ class JoinPool(Stateless):
         self.key, self.last = key, last
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
-        tokens = flow.state[self.key][self.last]
+        tokens = flow.state.get(self.key, {}).get(self.last)
+        if tokens is None:  # the norm reads an earlier block
+            return x
         return torch.cat((tokens, x.reshape(x.shape[0], -1, x.shape[-1])), dim=1)
 
 
 class SpreadPool(Stateless):
     """... and spreads them over the map, so that the head's mean over the map is the mean over map and prompts."""
 
-    def __init__(self, length: int, flat: bool) -> None:
+    def __init__(self, key: str, last: int, length: int, flat: bool) -> None:
         super().__init__()
-        self.length, self.flat = length, flat
+        self.key, self.last, self.length, self.flat = key, last, length, flat
 
     def forward(self, y: Tensor, flow: Flow) -> Tensor:
-        prompts, tokens = y[:, : self.length], y[:, self.length :]
+        if self.last not in flow.state.get(self.key, {}):
+            return y
+        first = self.length + flow.own_prefix
+        prompts, own, tokens = y[:, : self.length], y[:, self.length : first], y[:, first:]
         count = tokens.shape[1]
         tokens = (tokens * count + prompts.sum(1, keepdim=True)) / (count + self.length)
+        if own.shape[1]:  # what the mean leaves out
+            tokens = torch.cat((own, tokens), dim=1)
         return tokens if self.flat else tokens.unflatten(1, flow.grid)
 
 
@@ -110,8 +117,8 @@ class VPT(Method):
     Args:
         prompt_length: Prompts p.
         drop: Dropout on the prompts.
-        pool_prompts: Where the head reads the mean of the map (Swin), let the mean run over map and prompts, as the
-            authors' code does. Without effect on hosts whose head reads a class token.
+        pool_prompts: Where the head reads the mean of the map (as Swin's does), let the mean run over map and prompts,
+            as the authors' code does. Without effect on hosts whose head reads a class token.
     """
 
     prompt_length: int = 50
@@ -143,9 +150,9 @@ class VPT(Method):
 
     def place_pool(self, host: Host) -> None:
         if self.pools(host):
-            norm = host.output_norms[-1]
-            host.place(norm, "before", JoinPool(host.method_key, host.blocks[-1].index), "join")
-            host.place(norm, "after", SpreadPool(self.prompt_length, host.flat_stream), "spread")
+            norm, key, last = host.output_norms[-1], host.method_key, host.blocks[-1].index
+            host.place(norm, "before", JoinPool(key, last), "join")
+            host.place(norm, "after", SpreadPool(key, last, self.prompt_length, host.flat_stream), "spread")
 
 
 @PEFT_METHODS.register_module()

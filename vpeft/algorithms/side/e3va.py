@@ -24,15 +24,15 @@ class Highway(LoRandAdapter):
     Args:
         key: Where H is kept: the highway as it leaves the branch of a block.
         branch: ``attn`` or ``mlp``.
+        source: Where it comes from: the branch before, or ``enter``.
     """
 
-    def __init__(self, key: str, branch: str, dim: int, width: int, alpha: int, beta: int) -> None:
+    def __init__(self, key: str, branch: str, source: str, dim: int, width: int, alpha: int, beta: int) -> None:
         super().__init__(dim, width, alpha, beta, identity=True, residual=True)
-        self.key, self.branch = key, branch
+        self.key, self.branch, self.source = key, branch, source
 
     def forward(self, y: Tensor, flow: Flow) -> Tensor:
-        source = "enter" if self.branch == "attn" else "attn"
-        highway = flow.state[f"{self.key}.{source}"][flow.index]
+        highway = flow.state[f"{self.key}.{self.source}"][flow.index]
         flow.state.setdefault(f"{self.key}.{self.branch}", {})[flow.index] = highway + super().forward(y)
         return y
 
@@ -125,9 +125,9 @@ class E3VA(Method):
             merge = block.stage if block.stage != stage else None
             stage = block.stage
             block.place("block", "before", Enter(key, host, merge), "enter")
-            for branch in block.units:
+            for source, branch in zip(("enter", *block.units), block.units, strict=False):
                 width = block.dim // self.reduction
-                module = Highway(key, branch, block.dim, width, self.alpha, self.beta)
+                module = Highway(key, branch, source, block.dim, width, self.alpha, self.beta)
                 block.place(f"{branch}_branch", "late", module, branch)
         for name in host.output_norms:
             host.place(name, "before", Leave(key, host.last_block(name).index), name.replace(".", "_"))

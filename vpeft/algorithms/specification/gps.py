@@ -33,11 +33,12 @@ class SparseRows(nn.Module):
 
     weight_decay = False
 
-    def __init__(self, module: nn.Module, entries: int) -> None:
+    def __init__(self, module: nn.Module, entries: int, pointwise: bool = False) -> None:
         super().__init__()
         rows, columns = module.weight.flatten(1).shape
         self.shape = module.weight.shape
-        self.convolution = Convolution(module) if isinstance(module, nn.modules.conv._ConvNd) else None
+        convolves = isinstance(module, nn.modules.conv._ConvNd) and not pointwise
+        self.convolution = Convolution(module) if convolves else None
         self.delta = nn.Parameter(torch.empty(rows, entries))
         first = torch.arange(rows)[:, None] + torch.arange(entries)
         self.register_buffer("index", first % columns)
@@ -73,7 +74,8 @@ class SparseRows(nn.Module):
 @dataclass(kw_only=True)
 class GPS(Method):
     """In every row (output neuron) of every linear and of the patch embedding, the K entries with the largest
-    ``|accumulated gradient|`` of a selection loss over one pass are trained, with all biases of those layers.
+    ``|accumulated gradient|`` of a selection loss over one pass are trained, with all biases of those layers and of
+    depthwise convolutions.
 
     ``W = W0 + scatter(delta)``, delta (rows, K): the same function and the same steps as masking the gradient of W,
     with optimiser state for delta only. Weight decay must not reach delta: the authors' masked form would decay the
@@ -117,7 +119,7 @@ class GPS(Method):
 
     def build(self, host: Host) -> None:
         for name, site, block in self.layers(host):
-            host.place(site.name, "parallel", SparseRows(site.module, self.entries), name, block)
+            host.place(site.name, "parallel", SparseRows(site.module, self.entries, site.pointwise), name, block)
 
     def learn(self, host: Host, data: TrainingData) -> None:
         layers = list(self.layers(host))
@@ -158,6 +160,7 @@ class GPS(Method):
     def count(self, host: Host) -> int:
         modules = [site.module for _, site, _ in self.layers(host)]
         biases = sum(bias_size(m) for m in modules)
+        biases += sum(bias_size(m) for b in host.blocks for _, m in b.linears("dwconv"))
         return self.entries * sum(m.weight.shape[0] for m in modules) + biases + host.loose_biases
 
 

@@ -55,7 +55,7 @@ def fold_site(site: Site, new: dict[int, Tensor]) -> list[Placed]:
     for entry in found:
         matrix, shift = (None if t is None else t.detach().double() for t in entry.module.affine())
         if scale is not None:
-            matrix, shift = _through_scale(matrix, shift, _value(_scale_parameter(scale), new))
+            matrix, shift = _through_scale(matrix, shift, _value(_scale_parameter(scale), new).flatten())
         if shift is not None and bias is None:
             raise UserError(
                 f"{entry.key} shifts the output of site {site.name!r}, whose module has no bias to merge the shift "

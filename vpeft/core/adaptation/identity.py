@@ -149,13 +149,13 @@ def refuse_frozen_stages(host: Host) -> None:
     """Refuse a backbone that freezes some of its blocks by itself: in train mode that takes the methods' modules too.
 
     Raises:
-        UserError: Its ``frozen_stages`` is 0 or more.
+        UserError: Its ``frozen_stages`` freezes something.
     """
     stages = getattr(host.backbone, "frozen_stages", -1)
-    if isinstance(stages, int) and stages >= 0:
+    if isinstance(stages, int) and stages >= host.first_frozen:
         raise UserError(
             f"frozen_stages={stages} of the backbone would freeze the method's own parameters of these stages in train "
-            "mode: leave it at its default, -1. A method freezes the base by itself."
+            f"mode: leave it at its default, {host.first_frozen - 1}. A method freezes the base by itself."
         )
 
 

@@ -160,7 +160,9 @@ class Block:
         for unit in self.units:
             norm, last, scale = ends[unit]
             fold = (sites[norm], None) if self.kind.norm_behind else (sites[last], scale)
-            branch = BRANCH_PLACEMENTS if unit == "attn" or self.kind.pointwise_mlp else BRANCH_PLACEMENTS[1:]
+            branch = (
+                BRANCH_PLACEMENTS if unit == "attn" or self.kind.site_pointwise(self.module) else BRANCH_PLACEMENTS[1:]
+            )
             residual: tuple[str, ...] = ("parallel", "after", "shortcut")
             if unit == self.units[0] and self.dim_in != self.dim:  # what goes in does not fit what comes out
                 branch, residual = ("after", "late"), ("after", "shortcut")

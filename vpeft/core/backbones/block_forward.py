@@ -106,6 +106,18 @@ class SiteAttention:
                 outputs[id(own)] = site.run(beside, own).split(site.module.rows, -1)
         return tuple(outputs[id(x)][i] for i, x in enumerate(inputs))
 
+    def site_gate(self, gate: Callable[..., Tensor], *halves: Tensor) -> Tensor:
+        """The hidden layer of a gated MLP at its site ``act``, which shows the halves side by side.
+
+        Args:
+            gate: Makes the hidden layer of the halves.
+            halves: Outputs of ``fc1``.
+        """
+        site = self.peft_sites["act"]
+        if not site.placed(*site.allowed):
+            return gate(*halves)
+        return site.run(lambda x: gate(*x.chunk(len(halves), dim=-1)), torch.cat(halves, dim=-1))
+
     def site_core(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor, scores: Scores | None = None) -> QKV:
         """Queries, keys and values as the methods at the site ``core`` leave them.
 
@@ -181,6 +193,11 @@ class SiteBlock(SiteAttention):
     def site_scales(block: nn.Module) -> tuple[nn.Module | nn.Parameter | None, nn.Module | nn.Parameter | None]:
         """The LayerScale of the attention and of the MLP branch, None where there is none."""
         return None, None
+
+    @classmethod
+    def site_pointwise(cls, block: nn.Module) -> bool:
+        """Whether the block's MLP looks at each token alone, where that is not the same for all of the kind."""
+        return cls.pointwise_mlp
 
     @staticmethod
     def site_layouts(block: nn.Module) -> tuple[Layout, Layout]:

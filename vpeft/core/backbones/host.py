@@ -51,6 +51,7 @@ class Host:
     Attributes:
         targets: Full names of the backbone classes that it reads.
         backbone_mixin: What is added to the backbone itself.
+        first_frozen: The smallest ``frozen_stages`` at which such a backbone freezes anything.
         embedding: The module that every forward pass begins with, however the backbone is called; it sees the image.
         prefix: Tokens before the map in the stream.
         patch_size: Height and width of a patch in pixels.
@@ -74,6 +75,7 @@ class Host:
 
     targets: ClassVar[tuple[str, ...]]
     backbone_mixin: ClassVar[type[SiteBackbone]] = SiteBackbone
+    first_frozen: ClassVar[int] = 0
 
     def __init__(self, backbone: nn.Module) -> None:
         self.backbone = backbone

@@ -53,6 +53,14 @@ class Checks:
                 "take none: they have no attention, or work on maps. Adapters, LoRA and SSF attach there."
             )
 
+    def need_attention(self, host: Host) -> None:
+        """Every block must have attention."""
+        if not all("qkv" in block.sites for block in host.blocks):
+            raise UserError(
+                f"{self.registered_name()} changes attention, and the blocks of {host.registered_name()} have none. "
+                "Adapters, LoRA and SSF attach there."
+            )
+
     def need_square(self, host: Host) -> None:
         """Queries, keys and values must be as wide as the stream, and the stream as wide at both ends of a block."""
         for block in host.blocks:

@@ -1,4 +1,4 @@
-"""timm's ViT."""
+"""timm's ViT, distilled and hybrid too."""
 
 from support.hosts import tiny
 from torch import nn
@@ -16,11 +16,26 @@ from torch import nn
         "other-size": ({"dynamic_img_size": True}, (3, 48, 40)),
         "qk-norm": {"qk_norm": True},
         "dropout": {"attn_drop_rate": 0.1, "proj_drop_rate": 0.1},
+        "gated": {"mlp": "SwiGLUPacked", "init_values": 0.1},
+        "gated-last": {"mlp": "GluMlp", "scale_mlp_norm": True},
+        "gated-apart": {"mlp": "SwiGLU", "scale_mlp_norm": True, "scale_attn_norm": True, "proj_drop_rate": 0.1},
+        "norm-behind": {"block": "ResPostBlock", "mlp": "SwiGLU"},
+        "pooled-by-attention": {"global_pool": "map", "class_token": False},
+        "distilled": {"distilled": True},
+        "hybrid": {"hybrid": True, "patch_size": 1},
     },
     larger=({"img_size": 48}, None),
 )
-def t_vit(**options) -> nn.Module:
-    from timm.models.vision_transformer import VisionTransformer
+def t_vit(mlp="Mlp", block="Block", distilled=False, hybrid=False, **options) -> nn.Module:
+    import timm.layers
+    from timm.models import deit, vision_transformer
+    from timm.models.vision_transformer_hybrid import HybridEmbed, partial
 
     plain = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2.0}
-    return VisionTransformer(**{**plain, "num_classes": 5, "drop_path_rate": 0.3, **options})
+    plain |= {"num_classes": 5, "drop_path_rate": 0.3}
+    plain |= {"mlp_layer": getattr(timm.layers, mlp), "block_fn": getattr(vision_transformer, block)}
+    if hybrid:
+        stem = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.GroupNorm(2, 16), nn.GELU(), nn.Conv2d(16, 16, 2, 2))
+        plain["embed_layer"] = partial(HybridEmbed, backbone=stem)
+    cls = deit.VisionTransformerDistilled if distilled else vision_transformer.VisionTransformer
+    return cls(**{**plain, **options})

@@ -46,10 +46,11 @@ def gather(windows: Tensor, images: int, length: int) -> tuple[Tensor, Tensor]:
     return prefix, windows[:, length:]
 
 
-def pad_bias(bias: Tensor, queries: int, keys: int) -> Tensor:
-    """Zero-pad a bias or mask ``(..., N, N)`` at its front to ``(..., queries, keys)``.
+def pad_bias(bias: Tensor, queries: int, keys: int, own: int = 0) -> Tensor:
+    """Zero-pad a bias or mask ``(..., N, N)`` to ``(..., queries, keys)``.
 
-    Prompts and prefixes have no position in the window: they stand first and get neither bias nor mask.
+    Prompts and prefixes have no position on the map and get neither bias nor mask: prefixes stand before all keys,
+    prompts behind the ``own`` tokens before the map that the bias knows.
     """
     n_q, n_k = bias.shape[-2:]
     if (n_q, n_k) == (queries, keys):
@@ -59,7 +60,17 @@ def pad_bias(bias: Tensor, queries: int, keys: int) -> Tensor:
             f"a window of {queries} tokens has positions for {n_q}: the map is smaller than the window that the "
             "backbone was built with. Take larger images, or a smaller window."
         )
+    if own and queries > n_q:
+        bias = _behind(_behind(bias, own, queries - n_q, -2), own, queries - n_q, -1)
+        n_q, n_k = bias.shape[-2:]
     return F.pad(bias, (keys - n_k, 0, queries - n_q, 0))
+
+
+def _behind(bias: Tensor, own: int, count: int, axis: int) -> Tensor:
+    shape = list(bias.shape)
+    shape[axis] = count
+    first, rest = bias.split([own, bias.shape[axis] - own], dim=axis)
+    return torch.cat((first, bias.new_zeros(shape), rest), dim=axis)
 
 
 def add_mask(scores: Tensor, mask: Tensor) -> Tensor:

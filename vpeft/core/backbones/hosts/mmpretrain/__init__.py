@@ -1,3 +1,11 @@
 """Hosts of mmpretrain."""
 
-from vpeft.core.backbones.hosts.mmpretrain import sam, swin, swinv2, vit  # noqa: F401  (register)
+from vpeft.core.backbones.hosts.mmpretrain import (  # noqa: F401  (register)
+    beit,
+    convnext,
+    eva02,
+    sam,
+    swin,
+    swinv2,
+    vit,
+)

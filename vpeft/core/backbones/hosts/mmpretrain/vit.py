@@ -1,11 +1,13 @@
-"""mmpretrain's VisionTransformer (also DeiT, MAE, DINO, DINOv2 and CLIP visual weights)."""
+"""mmpretrain's VisionTransformer (also DeiT, MAE, DINO, DINOv2 and CLIP visual weights), distilled too."""
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteBlock
 from vpeft.core.backbones.host import Host
+from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
 
 
@@ -16,28 +18,31 @@ class ViTBlock(SiteBlock):
     site_targets = ("mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer",)
     site_parts = {
         "attn": ("mmpretrain.models.utils.attention.MultiheadAttention",),
-        "ffn": ("mmcv.cnn.bricks.transformer.FFN",),
+        "ffn": ("mmcv.cnn.bricks.transformer.FFN", "mmpretrain.models.utils.swiglu_ffn.SwiGLUFFNFused"),
     }
 
     @staticmethod
     def site_refuses(block: nn.Module) -> str | None:
-        if block.attn.v_shortcut or block.ffn.num_fcs != 2:
+        fcs = getattr(block.ffn, "num_fcs", 2)
+        if block.attn.v_shortcut or fcs != 2:
             return (
-                "a value shortcut (v_shortcut=True) or an MLP of other than two linears "
-                f"(num_fcs={block.ffn.num_fcs}) is not re-stated by this host."
+                f"a value shortcut (v_shortcut=True) or an MLP of other than two linears (num_fcs={fcs}) is not "
+                "re-stated by this host."
             )
         return None
 
     @staticmethod
-    def site_modules(block: nn.Module) -> dict[str, nn.Module]:
+    def site_modules(block: nn.Module) -> dict[str, nn.Module | None]:
+        ffn = block.ffn
+        gated = hasattr(ffn, "w12")
         return {
             "norm1": block.ln1,
             "qkv": block.attn.qkv,
             "proj": block.attn.proj,
             "norm2": block.ln2,
-            "fc1": block.ffn.layers[0][0],
-            "act": block.ffn.layers[0][1],
-            "fc2": block.ffn.layers[1],
+            "fc1": ffn.w12 if gated else ffn.layers[0][0],
+            "act": None if gated else ffn.layers[0][1],
+            "fc2": ffn.w3 if gated else ffn.layers[1],
         }
 
     @staticmethod
@@ -70,7 +75,7 @@ class ViTBlock(SiteBlock):
         return self.ln2(x)
 
     def site_mlp(self, x: Tensor) -> Tensor:
-        return self.ffn.gamma2(self.ffn.layers(x))
+        return run_swiglu(self, self.ffn, x) if hasattr(self.ffn, "w12") else self.ffn.gamma2(self.ffn.layers(x))
 
     def site_drop2(self, x: Tensor) -> Tensor:
         return self.ffn.dropout_layer(x)
@@ -79,21 +84,32 @@ class ViTBlock(SiteBlock):
         return self.site_forward(x)
 
 
+def run_swiglu(block: SiteBlock, ffn: nn.Module, x: Tensor) -> Tensor:
+    """The gated MLP of a block (``SwiGLUFFN``), LayerScale included, through the block's sites."""
+    x = block.site_gate(lambda gate, x: F.silu(gate) * x, *ffn.w12(x).chunk(2, dim=-1))
+    return ffn.gamma2(ffn.w3(ffn.norm(x)))
+
+
 @HOSTS.register_module(name="mmpretrain.VisionTransformer")
 class MMPretrainViT(Host):
-    """mmpretrain ``VisionTransformer``."""
+    """mmpretrain ``VisionTransformer`` and ``DistilledVisionTransformer``, which has a second token."""
 
-    targets = ("mmpretrain.models.backbones.vision_transformer.VisionTransformer",)
+    targets = (
+        "mmpretrain.models.backbones.vision_transformer.VisionTransformer",
+        "mmpretrain.models.backbones.deit.DistilledVisionTransformer",
+    )
 
     def describe(self) -> None:
         backbone = self.backbone
         self.add_blocks(backbone.layers, "layers")
         self.embeds(backbone.patch_embed.projection, backbone.patch_embed)
         self.prefix = backbone.num_extra_tokens
-        self.special = {"cls_token": "cls_token"}
+        self.special = {"cls_token": "cls_token", "dist_token": "cls_token"}
         if backbone.pos_embed is not None:
             self.positions("pos_embed", self.prefix)
-        self.add_sites(patch_norm=backbone.patch_embed.norm, pre_norm=backbone.pre_norm)
+        self.add_sites(patch_norm=backbone.patch_embed.norm, pre_norm=getattr(backbone, "pre_norm", None))
+        if hasattr(backbone, "dist_token") and "pre_norm" in self.modules:
+            raise UserError("pre_norm=True of a distilled ViT never runs: leave it at False.")
         if backbone.final_norm:
             self.modules["norm.0"] = backbone.ln1
         self.outputs = sorted(i % len(backbone.layers) for i in backbone.out_indices)

@@ -1,4 +1,4 @@
-"""timm's VisionTransformer."""
+"""timm's VisionTransformer, with its distilled and its hybrid form."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.core.backbones.block import require_plain
+from vpeft.core.backbones.block import full_name, require_plain
 from vpeft.core.backbones.block_forward import SiteBlock
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.hosts.timm.mlp import MLPS, mlp_modules, run_mlp
 from vpeft.core.backbones.hosts.timm.resizing import TimmBackbone
+from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
+
+_EMBEDDINGS = ("timm.layers.patch_embed.PatchEmbed", "timm.layers.hybrid_embed.HybridEmbed")
 
 
 @BLOCKS.register_module(name="timm.Block")
 class TimmViTBlock(SiteBlock):
-    """``Block`` with ``Attention``."""
+    """``Block`` with ``Attention``; its MLP may be gated."""
 
     site_targets = ("timm.models.vision_transformer.Block",)
-    site_parts = {"attn": ("timm.layers.attention.Attention",), "mlp": ("timm.layers.mlp.Mlp",)}
+    site_parts = {"attn": ("timm.layers.attention.Attention",), "mlp": MLPS}
 
     @staticmethod
-    def site_modules(block: nn.Module) -> dict[str, nn.Module]:
+    def site_modules(block: nn.Module) -> dict[str, nn.Module | StatedLinear | None]:
         return {
             "norm1": block.norm1,
             "qkv": block.attn.qkv,
             "proj": block.attn.proj,
             "norm2": block.norm2,
-            "fc1": block.mlp.fc1,
-            "act": block.mlp.act,
-            "fc2": block.mlp.fc2,
+            **mlp_modules(block.mlp),
         }
 
     @staticmethod
@@ -41,6 +43,10 @@ class TimmViTBlock(SiteBlock):
         return self.norm1(x)
 
     def site_attention(self, x: Tensor) -> Tensor:
+        return self.ls1(self.site_attend(x))
+
+    def site_attend(self, x: Tensor) -> Tensor:
+        """The attention's output, without LayerScale."""
         attn = self.attn
         batch, tokens, _ = x.shape
         gate = attn.gate(x).sigmoid() if attn.gate is not None else None
@@ -55,7 +61,7 @@ class TimmViTBlock(SiteBlock):
         y = attn.norm(y.transpose(1, 2).reshape(batch, tokens, attn.attn_dim))
         if gate is not None:
             y = y * gate
-        return self.ls1(attn.proj_drop(attn.proj(y)))
+        return attn.proj_drop(attn.proj(y))
 
     def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
         return (q * self.attn.scale) @ k.transpose(-2, -1)
@@ -67,7 +73,7 @@ class TimmViTBlock(SiteBlock):
         return self.norm2(x)
 
     def site_mlp(self, x: Tensor) -> Tensor:
-        return self.ls2(self.mlp(x))
+        return self.ls2(run_mlp(self, self.mlp, x))
 
     def site_drop2(self, x: Tensor) -> Tensor:
         return self.drop_path2(x)
@@ -78,37 +84,76 @@ class TimmViTBlock(SiteBlock):
         return self.site_forward(x)
 
 
-@HOSTS.register_module(name="timm.VisionTransformer")
-class TimmViT(Host):
-    """timm ``VisionTransformer``."""
+@BLOCKS.register_module(name="timm.ResPostBlock")
+class TimmResPostBlock(TimmViTBlock):
+    """``ResPostBlock``: its norms stand behind the branches, in the place of a LayerScale."""
 
-    targets = ("timm.models.vision_transformer.VisionTransformer",)
+    site_targets = ("timm.models.vision_transformer.ResPostBlock",)
+    norm_behind = True
+
+    @staticmethod
+    def site_scales(block: nn.Module) -> tuple[None, None]:
+        return None, None
+
+    def site_attention(self, x: Tensor) -> Tensor:
+        return self.site_attend(x)
+
+    def site_mlp(self, x: Tensor) -> Tensor:
+        return run_mlp(self, self.mlp, x)
+
+
+class TimmViTHost(Host):
+    """What the hosts of timm's plain transformers share: embedding, prefix, positions and heads."""
+
     backbone_mixin = TimmBackbone
 
     def describe(self) -> None:
         backbone = self.backbone
         self.add_blocks(backbone.blocks, "blocks")
-        require_plain(backbone.patch_embed, "timm.layers.patch_embed.PatchEmbed", "patch_embed")
-        if not isinstance(backbone.patch_drop, nn.Identity):
+        self.add_embedding()
+        if not isinstance(getattr(backbone, "patch_drop", None), (nn.Identity, type(None))):
             raise UserError("patch dropout (patch_drop_rate > 0) takes tokens off the map: set it to 0.")
-        self.embeds(backbone.patch_embed.proj, backbone.patch_embed)
         self.prefix = backbone.num_prefix_tokens
-        self.special = {"cls_token": "cls_token", "reg_token": "cls_token"}
-        if backbone.pos_embed is not None:
-            self.positions("pos_embed", 0 if backbone.no_embed_class else self.prefix)
-        self.add_sites(patch_norm=backbone.patch_embed.norm, pre_norm=backbone.norm_pre)
+        self.special = {"cls_token": "cls_token", "reg_token": "cls_token", "dist_token": "cls_token"}
+        if getattr(backbone, "pos_embed", None) is not None:
+            self.positions("pos_embed", 0 if getattr(backbone, "no_embed_class", False) else self.prefix)
+        self.pools_map = backbone.global_pool == "avg" and not getattr(backbone, "pool_include_prefix", False)
+        self.add_sites(pre_norm=getattr(backbone, "norm_pre", None))
         self.add_sites(norm_0=backbone.norm, pool_norm=backbone.fc_norm)
         if "norm.0" not in self.modules:
             self.identities["norm.0"] = backbone.norm
+
+    def add_embedding(self) -> None:
+        """State the patch embedding; a hybrid's begins with a convolutional network, which stays as it is."""
+        embedding = self.backbone.patch_embed
+        require_plain(embedding, _EMBEDDINGS, "patch_embed")
+        if full_name(type(embedding)) == _EMBEDDINGS[0]:
+            self.embeds(embedding.proj, embedding)
+            self.add_sites(patch_norm=embedding.norm)
+            return
+        convolutions = [m for m in embedding.modules() if isinstance(m, nn.Conv2d)]
+        self.embeds(convolutions[-1], embedding)
+        self.patch_size, self.in_channels = embedding.feat_ratio(as_scalar=False), embedding.in_chans
 
     def map_size(self, inputs: Tensor, embedded: Tensor) -> tuple[int, int]:
         return self.backbone.patch_embed.dynamic_feat_size(torch.Size(inputs.shape[-2:]))
 
     def resize_head(self, width: int) -> None:
-        plain = self.backbone.head
-        if isinstance(plain, nn.Linear) and plain.in_features != width:
-            self.plain_heads["head"] = plain
-            self.backbone.head = nn.Linear(width, plain.out_features).to(plain.weight)
+        for name in self.heads():
+            plain = getattr(self.backbone, name)
+            if isinstance(plain, nn.Linear) and plain.in_features != width:
+                self.plain_heads[name] = plain
+                setattr(self.backbone, name, nn.Linear(width, plain.out_features).to(plain.weight))
 
     def heads(self) -> list[str]:
-        return ["head"]
+        return [name for name in ("head", "head_dist") if hasattr(self.backbone, name)]
+
+
+@HOSTS.register_module(name="timm.VisionTransformer")
+class TimmViT(TimmViTHost):
+    """timm ``VisionTransformer`` and ``VisionTransformerDistilled``, which has a second token and a second head."""
+
+    targets = (
+        "timm.models.vision_transformer.VisionTransformer",
+        "timm.models.deit.VisionTransformerDistilled",
+    )

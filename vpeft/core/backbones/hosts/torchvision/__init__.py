@@ -1,3 +1,3 @@
 """Hosts of torchvision."""
 
-from vpeft.core.backbones.hosts.torchvision import swin, vit  # noqa: F401  (register)
+from vpeft.core.backbones.hosts.torchvision import convnext, swin, vit  # noqa: F401  (register)

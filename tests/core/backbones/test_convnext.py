@@ -1,0 +1,62 @@
+"""ConvNeXt: blocks without attention, on maps."""
+
+import copy
+
+import pytest
+import torch
+from support.hosts import build, inputs, loss, perturb, tokens
+
+import vpeft
+from vpeft.core.backbones.find import find_host
+
+HOSTS = ["timm.ConvNeXt", "mmpretrain.ConvNeXt", "torchvision.ConvNeXt", "transformers.ConvNextModel"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_a_block_is(host):
+    for block in find_host(build(host)).blocks:
+        assert block.units == ("mlp",)
+        assert (block.heads, block.takes_tokens) == (0, False)
+        assert list(block.sites)[:5] == ["dwconv", "norm2", "fc1", "act", "fc2"]
+        assert block.hidden == 4 * block.dim
+
+
+def test_prompts_and_prefixes_are_refused():
+    for method in ("VPTDeep", "PrefixTuning"):
+        with pytest.raises(vpeft.UserError, match=r"timm\.ConvNeXt.*Adapters, LoRA and SSF attach there"):
+            vpeft.attach(build("timm.ConvNeXt"), method)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_norm_over_the_map_runs_on_all_tokens(version):
+    (block, *_) = find_host(build("timm.ConvNeXt", use_grn=version == 2)).blocks
+    assert ("around" in block.sites["mlp_branch"].allowed) == (version == 1)
+
+
+@pytest.mark.parametrize("variant", [{}, {"conv_mlp": True}, {"conv_mlp": True, "use_grn": True}])
+@pytest.mark.parametrize("method", [{"type": "LoRA", "targets": ["fc1", "fc2"]}, "SSF", "RepAdapter", "GPS", "DiffFit"])
+def test_linears_and_convolutions_alike_merge(variant, method):
+    model = build("timm.ConvNeXt", **variant)
+    try:
+        vpeft.attach(model, method)
+    except vpeft.UserError as error:
+        pytest.skip(str(error))
+    perturb(model).eval()
+    images = inputs("timm.ConvNeXt", dtype=torch.float64)
+    before = tokens(model, images)
+    vpeft.merge(model)
+    assert torch.allclose(tokens(model, images), before, rtol=1e-9, atol=1e-9)
+
+
+def test_mmpretrain_checkpointing_gives_the_same_gradients():
+    # Not bit by bit: with another layout of the gradient its sum over the map is rounded in another order.
+    plain = vpeft.attach(build("mmpretrain.ConvNeXt"), "SSF")
+    other = copy.deepcopy(plain)
+    for block in find_host(other).blocks:
+        block.module.with_cp = True
+    images = inputs("mmpretrain.ConvNeXt", dtype=torch.float64)
+    for model in (plain, other):
+        loss(tokens(model, images)).backward()
+    for (key, a), (_, b) in zip(plain.named_parameters(), other.named_parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None), key
+        assert a.grad is None or torch.allclose(a.grad, b.grad, rtol=1e-9, atol=1e-12), key

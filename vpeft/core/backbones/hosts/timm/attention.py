@@ -1,0 +1,78 @@
+"""Attention of timm's blocks: queries, keys and values in one linear or three, fused or plain products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpeft.core.backbones.block_forward import SiteBlock
+from vpeft.core.backbones.sites.stated_linear import StackedLinear, StatedLinear
+from vpeft.core.backbones.windows import pad_bias
+
+
+def qkv_module(attn: nn.Module) -> nn.Module | StatedLinear:
+    """The module behind ``qkv``: a linear, one without a call whose keys have no bias, or three linears."""
+    if attn.qkv is None:
+        return StackedLinear(attn.q_proj, attn.k_proj, attn.v_proj)
+    if getattr(attn, "q_bias", None) is None:
+        return attn.qkv
+    return StatedLinear((attn.qkv, "weight"), (attn, "q_bias"), None, (attn, "v_bias"))
+
+
+def run_qkv(block: SiteBlock, attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values ``(B, heads, tokens, head width)``; keys and values may have fewer heads."""
+    batch, tokens, _ = x.shape
+    if attn.qkv is None:
+        heads = attn.num_heads, *[getattr(attn, "num_kv_heads", attn.num_heads)] * 2
+        parts = zip(block.site_linears("qkv", x), heads, strict=True)
+        return tuple(part.reshape(batch, tokens, count, -1).transpose(1, 2) for part, count in parts)
+    if getattr(attn, "q_bias", None) is None:
+        qkv = attn.qkv(x)
+    else:
+        qkv = block.peft_sites["qkv"].run(lambda x: F.linear(x, weight=attn.qkv.weight, bias=_bias(attn)), x)
+    return qkv.reshape(batch, tokens, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _bias(attn: nn.Module) -> Tensor:
+    return torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
+
+
+def attend(
+    attn: nn.Module, q: Tensor, k: Tensor, v: Tensor, scores: Callable[[Tensor, Tensor], Tensor], bias: Tensor | None
+) -> Tensor:
+    """What attention gives, heads side by side ``(B, tokens, heads * head width)``.
+
+    Args:
+        attn: The attention: its dropout, and whether torch's fused products are used.
+        q: Queries; likewise ``k`` and ``v``.
+        k: Keys.
+        v: Values.
+        scores: What the softmax takes, of queries and keys.
+        bias: What ``scores`` adds, for the fused products.
+    """
+    if attn.fused_attn:
+        drop = attn.attn_drop.p if attn.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+    else:
+        y = attn.attn_drop(scores(q, k).softmax(dim=-1)) @ v
+    batch, _, tokens, _ = y.shape
+    return y.transpose(1, 2).reshape(batch, tokens, -1)
+
+
+def plain_scores(attn: nn.Module, q: Tensor, k: Tensor, biases: Sequence[Tensor] = (), own: int = 0) -> Tensor:
+    """Scaled products of queries and keys, and biases ``(1, heads, N, N)`` of ``own`` tokens and the map."""
+    scores = q * attn.scale @ k.transpose(-2, -1)
+    for bias in biases:
+        scores = scores + pad_bias(bias, *scores.shape[-2:], own)
+    return scores
+
+
+def fused_bias(biases: Sequence[Tensor], q: Tensor, k: Tensor, own: int) -> Tensor | None:
+    """The biases as one, for the fused products; None without any."""
+    if not biases:
+        return None
+    bias = biases[0] if len(biases) == 1 else biases[0] + biases[1]
+    return pad_bias(bias, q.shape[-2], k.shape[-2], own)
