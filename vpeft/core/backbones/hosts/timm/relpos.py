@@ -117,6 +117,12 @@ class TimmViTRelPos(TimmViTHost):
 
     targets = ("timm.models.vision_transformer_relpos.VisionTransformerRelPos",)
 
+    def describe(self) -> None:
+        super().describe()
+        if not self.prefix:  # one number for all scores cancels in the softmax
+            names = [name for name, _ in self.backbone.named_parameters() if name.endswith("rel_pos.mlp.fc2.bias")]
+            self.special |= dict.fromkeys(names, "unused")
+
 
 @HOSTS.register_module(name="timm.Beit")
 class TimmBeit(TimmViTHost):
