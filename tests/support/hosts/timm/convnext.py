@@ -1,7 +1,13 @@
 """timm's ConvNeXt."""
 
 from support.hosts import tiny
-from torch import nn
+from torch import Tensor, nn
+
+
+def features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """All tokens, and what the head takes."""
+    x = model.forward_features(images)
+    return x, model.forward_head(x, pre_logits=True)
 
 
 @tiny(
@@ -17,6 +23,7 @@ from torch import nn
         "dilated": {"output_stride": 8},
         "other-size": ({}, (3, 44, 36)),
     },
+    call=features,
 )
 def t_convnext(**options) -> nn.Module:
     from timm.models.convnext import ConvNeXt

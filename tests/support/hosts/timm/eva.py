@@ -1,6 +1,7 @@
 """timm's Eva."""
 
 from support.hosts import tiny
+from support.hosts.timm.convnext import features
 from torch import nn
 
 
@@ -28,6 +29,7 @@ from torch import nn
         "dropout": {"attn_drop_rate": 0.1, "proj_drop_rate": 0.1, "swiglu_mlp": True},
     },
     larger=({"img_size": 48}, None),
+    call=features,
 )
 def t_eva(**options) -> nn.Module:
     from timm.models.eva import Eva

@@ -1,6 +1,7 @@
 """timm's ViT with relative positions, and BEiT."""
 
 from support.hosts import tiny
+from support.hosts.timm.convnext import features
 from torch import nn
 
 PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2.0}
@@ -19,6 +20,7 @@ PLAIN |= {"num_classes": 5, "drop_path_rate": 0.3}
         "dropout": {"attn_drop_rate": 0.1, "proj_drop_rate": 0.1},
         "norm-behind": {"norm_behind": True, "fc_norm": True},
     },
+    call=features,
 )
 def t_vit_relpos(norm_behind: bool = False, **options) -> nn.Module:
     from timm.models.vision_transformer_relpos import RelPosBlock, ResPostRelPosBlock, VisionTransformerRelPos
@@ -40,6 +42,7 @@ def t_vit_relpos(norm_behind: bool = False, **options) -> nn.Module:
         "class-token": {"global_pool": "token"},
         "dropout": {"attn_drop_rate": 0.1, "proj_drop_rate": 0.1},
     },
+    call=features,
 )
 def t_beit(**options) -> nn.Module:
     from timm.models.beit import Beit
