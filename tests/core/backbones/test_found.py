@@ -80,8 +80,12 @@ def in_mmseg():
     return TIMMBackbone("swin_tiny_patch4_window7_224", features_only=True, pretrained=False, **SWIN)
 
 
+class Distilled(VisionTransformerDistilled):
+    """With two prefix tokens and two heads, and of a class that no host names."""
+
+
 def distilled():
-    return VisionTransformerDistilled(img_size=32, patch_size=8, embed_dim=64, depth=3, num_heads=4, num_classes=5)
+    return Distilled(img_size=32, patch_size=8, embed_dim=64, depth=3, num_heads=4, num_classes=5)
 
 
 CASES = {
