@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vpeft.core.backbones.block_forward import SiteBlock
 from vpeft.core.backbones.hosts.mmpretrain.vit import MMPretrainViT
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
-from vpeft.core.backbones.windows import pad_bias
+from vpeft.core.backbones.windows.shifted import pad_bias
 from vpeft.registry import BLOCKS, HOSTS
 
 

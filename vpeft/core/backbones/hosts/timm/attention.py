@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteBlock
 from vpeft.core.backbones.sites.stated_linear import StackedLinear, StatedLinear
-from vpeft.core.backbones.windows import pad_bias
+from vpeft.core.backbones.windows.shifted import pad_bias
 
 
 def qkv_module(attn: nn.Module) -> nn.Module | StatedLinear:
