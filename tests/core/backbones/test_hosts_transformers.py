@@ -162,3 +162,84 @@ def test_a_folder_of_an_adapted_model(tmp_path, caplog):
     assert not info["unexpected_keys"]
     assert not info["missing_keys"]
     torch.testing.assert_close(plain.eval()(pixels()).logits, out, atol=1e-5, rtol=1e-4)
+
+
+def two_towers(**options):
+    text = {**SMALL, "vocab_size": 99, "max_position_embeddings": 8, "eos_token_id": 98}
+    text = {key: value for key, value in text.items() if key not in ("image_size", "patch_size")}
+    config = transformers.CLIPConfig(text_config=text, vision_config={**SMALL, **options})
+    return transformers.CLIPModel(config).eval()
+
+
+def test_of_two_towers_the_one_that_sees_is_adapted():
+    plain = two_towers()
+    model = vpeft.attach(copy.deepcopy(plain), "LoRA")
+    ids = torch.arange(1, 9).expand(2, -1)
+    assert torch.equal(model.get_text_features(input_ids=ids), plain.get_text_features(input_ids=ids))
+    assert {type(m) for m in model.text_model.modules()} == {type(m) for m in plain.text_model.modules()}
+    perturb(model.vision_model)
+    assert torch.equal(model.get_text_features(input_ids=ids), plain.get_text_features(input_ids=ids))
+    out = model(pixel_values=pixels(), input_ids=ids, return_loss=True)
+    assert not torch.equal(out.image_embeds, plain(pixel_values=pixels(), input_ids=ids).image_embeds)
+    out.loss.backward()
+    own = [p for p in model.vision_model.parameters() if p.requires_grad]
+    assert own
+    assert all(p.grad.any() for p in own)
+
+
+@pytest.mark.parametrize("host", ["transformers.CLIPVisionTransformer", "transformers.SiglipVisionTransformer"])
+def test_towers_give_hidden_states_and_attentions(host):
+    plain = build(host, torch.float32, attention="eager")
+    model = vpeft.attach(copy.deepcopy(plain), "LoRA")
+    outer = {"CLIP": transformers.CLIPVisionModel, "Sigl": transformers.SiglipVisionModel}[type(plain).__name__[:4]]
+    outs = []
+    for tower in (plain, model):
+        whole = outer(tower.config).eval()
+        whole.vision_model = tower
+        outs.append(whole(pixels(), output_hidden_states=True, output_attentions=True))
+    for name in ("hidden_states", "attentions"):
+        ours, theirs = (out[name] for out in outs)
+        assert len(ours) == {"hidden_states": 4, "attentions": 3}[name]
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def padded(dtype=torch.float64):
+    """Patches of a whole and of a padded image; what the padding holds; mask and extents."""
+    patches = torch.randn(2, 16, 192, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 16, dtype=torch.int32)
+    mask[1, 12:] = 0
+    return patches, mask, torch.tensor([[4, 4], [3, 4]])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("method", ["LoRA", "VPTDeep", "VPTShallow", "PrefixTuning", "AdaptFormer", "PATT"])
+def test_padding_stays_hidden(method, attention):
+    """What stands in the padding changes nothing of an image, with prompts and prefixes as without."""
+    options = {"cls": "Siglip2VisionModel", "num_patches": 16, "attention": attention}
+    model = vpeft.attach(build("transformers.SiglipVisionTransformer", **options), method)
+    perturb(model)
+    patches, mask, extents = padded()
+    out = model(patches, mask, extents)
+    other = patches.clone()
+    other[1, 12:] += 1
+    again = model(other, mask, extents)
+    torch.testing.assert_close(out.last_hidden_state[:, :12], again.last_hidden_state[:, :12])
+    torch.testing.assert_close(out.pooler_output, again.pooler_output)
+    alone = model(patches[1:, :12], mask[1:, :12], extents[1:])
+    tolerance = {"atol": 1e-5, "rtol": 1e-4}  # positions are resized, and eager attention taken, in float32
+    torch.testing.assert_close(out.last_hidden_state[1:, :12], alone.last_hidden_state, **tolerance)
+    with record_attention(model) as maps:
+        model(patches, mask, extents)
+    assert maps[0].weights[1, ..., -4:].max() == 0
+
+
+def test_maps_of_images_of_different_extents_are_refused():
+    options = {"cls": "Siglip2VisionModel", "num_patches": 16}
+    model = vpeft.attach(build("transformers.SiglipVisionTransformer", **options), "Mona")
+    patches, _, extents = padded()
+    with pytest.raises(vpeft.UserError, match="lie on no one map"):
+        model(*padded())
+    out = model(patches, torch.ones(2, 16, dtype=torch.int32), torch.tensor([[2, 8], [2, 8]]))
+    assert out.last_hidden_state.shape == (2, 16, 64)
+    assert model.peft_adaptation.host.flow.grid == (2, 8)
+    assert extents.shape == (2, 2)

@@ -179,6 +179,10 @@ class Host:
         """Extents of the first token map, from input and output of the embedding (by default a convolution)."""
         return tuple(embedded.shape[2:])
 
+    def seen(self, args: tuple[Any, ...], embedded: Any) -> tuple[int, ...]:
+        """The same from all arguments of the embedding, where the first does not tell."""
+        return self.map_size(args[0], embedded)
+
     def downsample_tokens(self, stage: int, tokens: Tensor) -> Tensor:
         """Tokens ``(B, P, C)`` off the map through the patch merging that leads to ``stage``: four copies of each."""
         return self.merge_patches(stage, tokens.repeat(1, 1, 4))
@@ -418,7 +422,7 @@ class _Embedded(Begin):
     """Hook of the patch embedding: the size of the first map is known."""
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.host.flow.grid = tuple(self.host.map_size(args[0], output))
+        self.host.flow.grid = tuple(self.host.seen(args, output))
 
 
 def is_peft_key(key: str) -> bool:

@@ -1,1 +1,12 @@
-from vpeft.core.backbones.hosts.transformers import convnext, sam, swin, swinv2, vit, vitdet  # noqa: F401  (register)
+"""Hosts of transformers."""
+
+from vpeft.core.backbones.hosts.transformers import (  # noqa: F401  (register)
+    clip,
+    convnext,
+    dinov3,
+    sam,
+    swin,
+    swinv2,
+    vit,
+    vitdet,
+)

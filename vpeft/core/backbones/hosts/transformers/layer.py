@@ -66,3 +66,17 @@ def refuse_function(block: nn.Module) -> str | None:
     modules = (module for _, module in block.named_modules())
     names = {name for module in modules for name, value in vars(module).items() if name in _ACTS and callable(value)}
     return f"the activation {names.pop()} is a function: name it in the config (hidden_act='gelu')." if names else None
+
+
+def classes(family: dict[str, str], *ends: str) -> tuple[str, ...]:
+    """Full names of classes that are copies of one another.
+
+    Args:
+        family: How the names of a module's classes begin, by the module.
+        ends: How the names end.
+    """
+    return tuple(
+        f"transformers.models.{module}.modeling_{module}.{start}{end}"
+        for module, start in family.items()
+        for end in ends
+    )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteAttention
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.hosts.transformers.layer import Layer, LayerAttention, refuse, refuse_function
+from vpeft.core.backbones.hosts.transformers.layer import Layer, LayerAttention, classes, refuse, refuse_function
 from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.backbones.sites.stated_linear import StackedLinear, StatedLinear
 from vpeft.errors import UserError
@@ -22,14 +22,6 @@ _VITS = {"vit": "ViT", "deit": "DeiT", "vit_mae": "ViTMAE", "vit_msn": "ViTMSN",
 _VITS |= {"dpt": "DPTViT", "vivit": "Vivit"}
 _VIDEOMAE = {"videomae": "VideoMAE"}
 _DINOV2 = {"dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}
-
-
-def _classes(family: dict[str, str], *ends: str) -> tuple[str, ...]:
-    return tuple(
-        f"transformers.models.{module}.modeling_{module}.{start}{end}"
-        for module, start in family.items()
-        for end in ends
-    )
 
 
 class ViTSelfAttention(LayerAttention):
@@ -95,13 +87,13 @@ class SelfAttendingLayer(Layer):
 class ViTLayer(SelfAttendingLayer):
     """``ViTLayer`` and its copies; the second residual is added inside its module ``output``."""
 
-    site_targets = _classes(_VITS, "Layer")
+    site_targets = classes(_VITS, "Layer")
     site_parts = {
-        "attention": _classes(_VITS, "Attention"),
-        "attention.attention": _classes(_VITS | {"dpt": "DPT"}, "SelfAttention"),
-        "attention.output": _classes(_VITS, "SelfOutput"),
-        "intermediate": _classes(_VITS, "Intermediate"),
-        "output": _classes(_VITS, "Output"),
+        "attention": classes(_VITS, "Attention"),
+        "attention.attention": classes(_VITS | {"dpt": "DPT"}, "SelfAttention"),
+        "attention.output": classes(_VITS, "SelfOutput"),
+        "intermediate": classes(_VITS, "Intermediate"),
+        "output": classes(_VITS, "Output"),
     }
     site_inner = {"attention.attention": ViTSelfAttention}
 
@@ -138,13 +130,13 @@ class ViTLayer(SelfAttendingLayer):
 class VideoMAELayer(ViTLayer):
     """``VideoMAELayer``."""
 
-    site_targets = _classes(_VIDEOMAE, "Layer")
+    site_targets = classes(_VIDEOMAE, "Layer")
     site_parts = {
-        "attention": _classes(_VIDEOMAE, "Attention"),
-        "attention.attention": _classes(_VIDEOMAE, "SelfAttention"),
-        "attention.output": _classes(_VIDEOMAE, "SelfOutput"),
-        "intermediate": _classes(_VIDEOMAE, "Intermediate"),
-        "output": _classes(_VIDEOMAE, "Output"),
+        "attention": classes(_VIDEOMAE, "Attention"),
+        "attention.attention": classes(_VIDEOMAE, "SelfAttention"),
+        "attention.output": classes(_VIDEOMAE, "SelfOutput"),
+        "intermediate": classes(_VIDEOMAE, "Intermediate"),
+        "output": classes(_VIDEOMAE, "Output"),
     }
     site_inner: dict[str, type[SiteAttention]] = {"attention.attention": VideoMAESelfAttention}
 
@@ -160,12 +152,12 @@ class VideoMAELayer(ViTLayer):
 class Dinov2Layer(SelfAttendingLayer):
     """``Dinov2Layer``, with LayerScale and DropPath; the MLP of the giant is gated."""
 
-    site_targets = _classes(_DINOV2, "Layer")
+    site_targets = classes(_DINOV2, "Layer")
     site_parts = {
-        "attention": _classes(_DINOV2, "Attention"),
-        "attention.attention": _classes(_DINOV2, "SelfAttention"),
-        "attention.output": _classes(_DINOV2, "SelfOutput"),
-        "mlp": _classes(_DINOV2, "MLP", "SwiGLUFFN"),
+        "attention": classes(_DINOV2, "Attention"),
+        "attention.attention": classes(_DINOV2, "SelfAttention"),
+        "attention.output": classes(_DINOV2, "SelfOutput"),
+        "mlp": classes(_DINOV2, "MLP", "SwiGLUFFN"),
     }
     site_inner = {"attention.attention": ViTSelfAttention}
 
@@ -262,7 +254,7 @@ class TokenHost(Host):
 class HFViT(TokenHost):
     """transformers' ``ViTModel`` and its copies, with a class token (two in DeiT, none in I-JEPA)."""
 
-    targets = _classes(_VITS | {"dpt": "DPT"}, "Model")
+    targets = classes(_VITS | {"dpt": "DPT"}, "Model")
 
     def describe(self) -> None:
         if getattr(self.backbone.config, "is_hybrid", False):
@@ -288,14 +280,14 @@ class HFViT(TokenHost):
 class HFVideoMAE(TokenHost):
     """transformers' ``VideoMAEModel``; clips are ``(B, T, 3, H, W)``."""
 
-    targets = _classes(_VIDEOMAE, "Model")
+    targets = classes(_VIDEOMAE, "Model")
 
 
 @HOSTS.register_module(name="transformers.Dinov2Model")
 class HFDinov2(TokenHost):
     """transformers' ``Dinov2Model``, with or without registers, and the backbones that give maps to dense heads."""
 
-    targets = _classes(_DINOV2, "Model", "Backbone")
+    targets = classes(_DINOV2, "Model", "Backbone")
 
     def describe(self) -> None:
         super().describe()

@@ -1,0 +1,59 @@
+"""transformers' image towers of CLIP, SigLIP and their copies."""
+
+import torch
+from support.hosts import tiny
+from support.hosts.transformers.layer import SMALL
+from torch import Tensor, nn
+
+
+def _tower(cls: str, attention: str = "sdpa", **options) -> nn.Module:
+    import transformers
+
+    model = getattr(transformers, cls, None) or transformers.models.git.modeling_git.GitVisionModel
+    config = model.config_class(**{**SMALL, "intermediate_size": 128, **options})
+    config._attn_implementation = attention
+    return model(config).vision_model
+
+
+@tiny(
+    "transformers.CLIPVisionTransformer",
+    (3, 32, 32),
+    grid=(4, 4),
+    prefix=1,
+    variants={
+        "eager": {"attention": "eager"},
+        "dropout": {"attention_dropout": 0.1},
+        "metaclip2": {"cls": "MetaClip2VisionModel"},
+        "git": {"cls": "GitVisionModel", "attention": "eager"},
+    },
+    larger=({"image_size": 48}, (3, 48, 48)),
+)
+def hf_clip(cls: str = "CLIPVisionModel", **options) -> nn.Module:
+    return _tower(cls, **options)
+
+
+def forward(model: nn.Module, x: Tensor) -> object:
+    """SigLIP on images; SigLIP 2 on patches of a square and of a padded image."""
+    if x.dim() == 4:
+        return model(x)
+    mask = torch.ones(x.shape[:2], dtype=torch.int32)
+    mask[1:, 12:] = 0
+    return model(x, mask, torch.tensor([[4, 4], [3, 4]])[: len(x)])
+
+
+@tiny(
+    "transformers.SiglipVisionTransformer",
+    (3, 32, 32),
+    grid=(4, 4),
+    variants={
+        "eager": {"attention": "eager"},
+        "dropout": {"attention_dropout": 0.1},
+        "no-head": {"vision_use_head": False},
+        "siglip2": ({"cls": "Siglip2VisionModel", "num_patches": 16}, (16, 192)),
+        "siglip2-eager": ({"cls": "Siglip2VisionModel", "num_patches": 16, "attention": "eager"}, (16, 192)),
+    },
+    larger=({"image_size": 48}, (3, 48, 48)),
+    call=forward,
+)
+def hf_siglip(cls: str = "SiglipVisionModel", **options) -> nn.Module:
+    return _tower(cls, **options)
