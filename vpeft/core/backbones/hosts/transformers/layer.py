@@ -41,6 +41,16 @@ class Layer(SiteBlock):
 
     free_keys = True
 
+    def site_gated(self, mlp: nn.Module, x: Tensor) -> Tensor:
+        """A gated MLP of ``gate_proj``, ``up_proj`` and ``down_proj``."""
+        gate, up = self.site_linears("fc1", x)
+        act = self.peft_sites["act"]
+        if act.placed(*act.allowed):
+            product = act.run(lambda both: _product(mlp, *both.chunk(2, dim=-1)), torch.cat((gate, up), dim=-1))
+        else:
+            product = _product(mlp, gate, up)
+        return mlp.down_proj(product)
+
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         call = functools.partial(nn.Module.__call__, self, **kwargs)
         if not (self.gradient_checkpointing and torch.is_grad_enabled()):
@@ -48,6 +58,10 @@ class Layer(SiteBlock):
         if not hidden_states.requires_grad:
             hidden_states = hidden_states.detach().requires_grad_()
         return self._gradient_checkpointing_func(call, hidden_states, *args)
+
+
+def _product(mlp: nn.Module, gate: Tensor, up: Tensor) -> Tensor:
+    return mlp.act_fn(gate) * up
 
 
 def refuse(**given: Any) -> None:
