@@ -131,7 +131,7 @@ def test_map_size_prefix_and_block_order(host):
         into, out = block.size("fc1")  # both halves where the MLP is gated
         assert (into, out // block.hidden) == (block.dim, 2 if block.sites["act"].module is None else 1)
         if "qkv" in block.sites:
-            assert block.size("qkv")[0] == block.dim
+            assert block.size("qkv")[0] == block.dim_in
             assert block.dim % block.heads == 0
     vpeft.attach(model, "Full")
     model(inputs(host, 1))

@@ -170,7 +170,7 @@ class VPTShallow(VPT):
             if before is None:
                 block.place("block", "before", self.prompts(host, block), "prompts")
             else:
-                merge = block.stage if block.stage != before.stage else None
+                merge = block.stage if block.stage != before.stage and block.stage in host.downsamples else None
                 block.place("block", "before", CarryIn(host.method_key, host, merge), "carry")
             self.place_out(host, block, keep=True)
             before = block

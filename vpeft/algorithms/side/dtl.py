@@ -132,6 +132,12 @@ class DTL(Method):
                 f"{name}: first_in={self.first_in!r} must be a block of the stage of first_out={self.out(host)} on "
                 f"{host.registered_name()}, and not above it: what is read in an earlier stage would reach nothing."
             )
+        for block in host.blocks[self.start(host) :]:
+            if block.dim_in != block.dim:
+                raise UserError(
+                    f"{name} adds to a block's output what it reads of the block's input; block {block.index} of "
+                    f"{host.registered_name()} takes the width {block.dim_in} and gives {block.dim}."
+                )
         if self.read_out == "mean" and not host.pools_map and not host.prefix:
             raise UserError(f"{name}: read_out='mean' needs a class token, which this {host.registered_name()} lacks.")
 

@@ -5,6 +5,7 @@ from vpeft.core.backbones.hosts.transformers import (  # noqa: F401  (register)
     convnext,
     dinov3,
     sam,
+    sam2,
     swin,
     swinv2,
     vit,
