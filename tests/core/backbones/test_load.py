@@ -10,6 +10,7 @@ import transformers
 from open_clip import get_model_config
 from safetensors.torch import save_file
 from support.weight_files import randomise
+from timm.models import save_for_hf
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
@@ -62,6 +63,17 @@ def test_timm(vit_file):
     assert not model.training
     assert equal(model, source)
     assert vpeft.load_backbone("timm/vit_tiny_patch16_224.augreg_in21k", weights=False, **VIT).embed_dim == 32
+
+
+def test_a_folder_of_timm(vit_file, tmp_path):
+    source, _ = vit_file
+    args = {key: value for key, value in VIT.items() if key != "num_classes"}
+    save_for_hf(source, tmp_path / "vit", model_args=args, safe_serialization=True)
+    model = vpeft.load_backbone(tmp_path / "vit")
+    assert type(model) is type(source)
+    assert equal(model, source)
+    head = vpeft.load_backbone(tmp_path / "vit", num_classes=3).head
+    assert head.out_features == 3
 
 
 def test_transformers(tmp_path):
