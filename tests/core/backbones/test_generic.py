@@ -1,6 +1,7 @@
 """The generic host: what a probe pass sees, what is left out by name, and the contract on networks without a host."""
 
 import copy
+import functools
 import pickle
 import random
 import threading
@@ -9,6 +10,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+import transformers
 from mmengine.logging import MMLogger
 from timm.models import _registry
 from torch import nn
@@ -501,6 +503,42 @@ def test_copies_pickles_and_threads():
     for thread in threads:
         thread.join()
     assert all(torch.equal(results[number], expected) for number in range(4))
+
+
+@functools.lru_cache
+def positions(length: int) -> torch.Tensor:
+    return torch.arange(length).float()
+
+
+class Remembers(nn.Module):
+    """Keeps what it computes: in the cache of a function, of a method behind a decorator, as attribute and buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 4)
+        self.kept = None
+        self.register_buffer("seen", torch.zeros(8), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        if self.kept is None:
+            self.kept, self.seen = torch.ones(8), x.detach().mean(0)
+        return self.last(x + positions(8) + self.kept + self.seen)
+
+
+def test_a_pass_without_memory_leaves_nothing_behind():
+    model, x = Remembers(), torch.randn(2, 8)
+    before = copy.deepcopy(model)(x)
+    positions(3)
+    assert torch.equal(vpeft.attach(model, "LoRA", sample=x)(x), before)
+    assert type(model.seen) is type(positions(8)) is torch.Tensor
+    config = transformers.Data2VecVisionConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8,
+        use_relative_position_bias=True,
+    )  # fmt: skip
+    network, image = transformers.Data2VecVisionModel(config).eval(), torch.randn(1, 3, 16, 16)
+    watch(network, network, lambda: network(image))
+    assert type(network(image)[0]) is torch.Tensor
 
 
 def test_a_merged_network_is_not_trained():

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from vpeft.core.backbones.probing.traceless import traceless
 from vpeft.core.backbones.wrappers import named_modules
 
 LINEAR, CONV, NORM = KINDS = ("linear", "conv", "norm")
@@ -203,6 +204,7 @@ def _run(watched: Watch, call: Callable[[], Any], fake: bool) -> list[Tensor]:
     with ExitStack() as stack:
         if fake:
             stack.enter_context(mock.patch.object(logging.getLogger(FakeTensorMode.__module__), "disabled", True))
+            stack.enter_context(traceless(watched.network))
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(mock.patch.object(torch.utils.checkpoint, "CheckpointFunction", _NotCheckpointed))
