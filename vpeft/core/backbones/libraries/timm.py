@@ -48,6 +48,8 @@ class Timm(Library):
         files = {name.split(".")[-2] for name in classes if name.startswith("timm.")}
         names = timm.list_models(exclude_filters="test_*")
         fits = [name for name in names if word in name.split("_") and timm.models.is_model_in_modules(name, files)]
+        # The architecture stands first, then the weights: what is called by the word itself, then plain ViTs.
+        fits.sort(key=lambda name: (not name.startswith(word), not name.startswith("vit_"), name))
         return [f"{self.prefix}/{name}" for name in fits]
 
 
