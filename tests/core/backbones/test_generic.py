@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from mmengine.logging import MMLogger
+from mmengine.registry import MODELS
 from timm.models import _registry
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -25,6 +26,9 @@ from vpeft.core.backbones.host import is_peft_key
 from vpeft.core.backbones.probing.inputs import guesses
 from vpeft.core.backbones.probing.watch import leaves, tensors, watch
 from vpeft.core.contract.build import build_methods
+from vpeft.extension.attention.record import record_attention
+from vpeft.extension.changes.cka import block_outputs
+from vpeft.extension.changes.selected import selections
 
 METHODS = ["LoRA", "SSF", "BitFit", "LNTune", "DiffFit", "GPS"]
 
@@ -565,3 +569,42 @@ def test_every_tensor_acts_in_families_of_timm(name):
     placed = {key: param for key, param in model.named_parameters() if is_peft_key(key)}
     assert len(placed) > 20
     assert [key for key, param in placed.items() if id(param) not in reached] == []
+
+
+def test_what_looks_into_blocks_says_that_there_are_none():
+    model, x = vpeft.attach(resnet().eval(), "GPS"), torch.randn(2, 3, 32, 32)
+    for look in (lambda: record_attention(model), lambda: block_outputs(model)):
+        with pytest.raises(vpeft.UserError, match="generic host of ResNet has no blocks to look into"), look():
+            model(x)
+    with pytest.raises(vpeft.UserError, match="no host found in ResNet"), record_attention(resnet()):
+        pass
+    names = [one.name for one in selections(model)]
+    assert names[:3] == ["conv1", "layer1.0.conv1", "layer1.0.conv2"]
+
+
+def test_methods_select_from_training_data():
+    torch.manual_seed(0)
+    model = vpeft.attach(resnet(), "GPS")
+    before = model.conv1.peft["gps"]["parallel"].index.clone()
+    vpeft.learn(model, [(torch.randn(4, 3, 32, 32), torch.tensor([0, 0, 1, 1]))])
+    assert model.conv1.peft["gps"]["parallel"].learned
+    assert not torch.equal(model.conv1.peft["gps"]["parallel"].index, before)
+
+
+def test_a_backbone_of_a_config():
+    import mmpretrain.models  # noqa: F401
+
+    backbone = {"type": "vpeft.PEFT", "of": "mmpretrain.ResNet", "depth": 18, "method": "LoRA", "base": "random"}
+    model = MODELS.build(backbone)
+    model.init_weights()
+    assert model.train().bn1.training is False
+    assert isinstance(model(torch.randn(1, 3, 32, 32)), tuple)
+
+
+@pytest.mark.slow
+def test_programs():
+    model, x = vpeft.attach(resnet().eval(), "LoRA"), torch.randn(2, 3, 32, 32)
+    move(model)
+    assert torch.allclose(torch.export.export(model, (x,)).module()(x), model(x), atol=1e-4)
+    assert torch.allclose(torch.jit.trace(model, (x,))(x), model(x), atol=1e-4)
+    assert torch.allclose(torch.compile(model, backend="eager")(x), model(x), atol=1e-4)

@@ -72,7 +72,8 @@ def random_images(model: nn.Module, cfg: Config, count: int = 2) -> Tensor:
     Their size is that of the config's backbone; clips are 8 x 64 x 64 where it takes any.
     """
     backbone = cfg.model.backbone
-    patch = find_adaptation(model).host.modules["patch_embed"]
+    host = find_adaptation(model).host
+    patch = host.modules.get("patch_embed", host.embedding)
     clips = len(patch.kernel_size) == 3
     size = cfg.get("image_size") or backbone.get("img_size", 64 if clips else 224)
     size = (size, size) if isinstance(size, int) else tuple(size)

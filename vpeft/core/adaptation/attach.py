@@ -112,7 +112,7 @@ def _chosen(model: nn.Module, hosts: dict[str, nn.Module], backbone: str | Seque
 def _check_generic(model: nn.Module, methods: Sequence[Method]) -> None:
     """Refuse methods that need blocks, and a model that is a single layer, before any pass is tried."""
     blocks = [method.registered_name() for method in methods if method.needs_blocks]
-    if blocks or not unwrap(model)._modules:
+    if blocks or not methods or not unwrap(model)._modules:
         needs = f" {', '.join(blocks)} needs blocks." if blocks else ""
         raise UserError(
             f"{why_no_host(model)}{needs} Methods that attach to any other network, by its linears, convolutions and "

@@ -279,6 +279,18 @@ class Host:
         """Every module that may hold PEFT modules."""
         return [self.holder, *(block.module for block in self.blocks)]
 
+    def need_blocks(self) -> list[Block]:
+        """Its blocks.
+
+        Raises:
+            UserError: It has none: they are what is looked into.
+        """
+        if not self.blocks:
+            raise UserError(
+                f"the {self.registered_name()} host of {type(self.backbone).__name__} has no blocks to look into."
+            )
+        return self.blocks
+
     def operations(self, *kinds: str) -> dict[str, Site]:
         """Sites of single operations on a host without blocks, by name; none on the others.
 

@@ -42,6 +42,7 @@ def gradcam(model: nn.Module, inputs: Tensor, target: int | None = None, block: 
 
 
 def _gradcam(model: nn.Module, host: Host, inputs: Tensor, target: int | None, index: int) -> Tensor:
+    host.need_blocks()
     if not -len(host.blocks) <= index < len(host.blocks):
         raise UserError(f"no block {index}: {host.registered_name()} has the blocks 0 to {len(host.blocks) - 1}.")
     watch = _Watch(host, host.blocks[index])

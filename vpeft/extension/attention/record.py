@@ -156,8 +156,8 @@ def record_attention(model: nn.Module, blocks: Sequence[int] | None = None) -> I
     if plain:
         (adaptation,) = attach(model, [])
     host = adaptation.host
-    count = len(host.blocks)
     try:
+        count = len(host.need_blocks())
         chosen = range(count) if blocks is None else blocks
         for index in chosen:
             if not -count <= index < count:

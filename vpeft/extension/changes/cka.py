@@ -78,7 +78,7 @@ def block_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
 
     Prompts have left by then, so that the shapes are the frozen host's.
     """
-    blocks = find_adaptation(model).host.blocks
+    blocks = find_adaptation(model).host.need_blocks()
     seen: list[Tensor] = [torch.empty(0)] * len(blocks)
 
     def keep(index: int) -> Any:

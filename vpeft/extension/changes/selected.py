@@ -53,14 +53,19 @@ def selections(model: nn.Module) -> list[Selection]:
         UserError: No module of the attached methods selects anything.
     """
     adaptation = find_adaptation(model)
-    owners = [(block.index, block.module) for block in adaptation.host.blocks] + [(None, adaptation.host.holder)]
+    host = adaptation.host
+    indices = {id(block.module): block.index for block in host.blocks}
+    names = {id(module): name for name, module in host.backbone.named_modules()}
     found = []
-    for index, owner in owners:
+    for owner in sorted(host.owners, key=lambda module: id(module) not in indices):  # blocks first
+        index = indices.get(id(owner))
+        where = names[id(owner)] if index is None else ""
         for modules in owner._modules.get(PEFT_KEY, {}).values():
             for name, module in modules.items():
                 parts = module.selected() if hasattr(module, "selected") else {}
                 for part, mask in parts.items():
-                    label = name if len(parts) == 1 else f"{name}.{part}"
+                    label = where or name
+                    label = label if len(parts) == 1 else f"{label}.{part}"
                     found.append(Selection(label, index, mask.detach().to("cpu", torch.bool)))
     if not found:
         names = ", ".join(method.registered_name() for method in adaptation.methods.values())

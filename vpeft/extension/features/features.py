@@ -127,6 +127,7 @@ def pooled(host: Host, output: Any) -> Tensor:
     if output.dim() == 3:
         return output[:, 0] if host.prefix and not host.pools_map else output[:, host.prefix :].mean(1)
     if output.dim() > 3:
-        first = output.shape[1] == host.blocks[-1].dim  # channels first, as in all but timm's maps
+        # Channels first, as in all but timm's maps.
+        first = not host.blocks or output.shape[1] == host.blocks[-1].dim
         return output.flatten(2).mean(2) if first else output.flatten(1, -2).mean(1)
     return output

@@ -147,7 +147,7 @@ class Watch(TorchFunctionMode):
     def watching(self) -> Iterator[None]:
         """Within the context, calls and operations are watched."""
         hooks = [module.register_forward_pre_hook(self.enter) for module in self.names]
-        hooks += [module.register_forward_hook(self.leave, prepend=True, always_call=True) for module in self.names]
+        hooks += [module.register_forward_hook(self.leave, always_call=True) for module in self.names]
         try:
             with self:
                 yield
