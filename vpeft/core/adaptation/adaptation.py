@@ -23,6 +23,7 @@ from vpeft.core.adaptation.values.precision import adapter_dtype, sample
 from vpeft.core.adaptation.wrappers import plain_keys, state_dict
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import PEFT_KEY, Host, is_peft_key
+from vpeft.core.backbones.roles import keepers
 from vpeft.core.contract.training import TrainingData
 from vpeft.errors import UserError
 
@@ -174,8 +175,9 @@ class Adaptation:
         These statistics are the base's own: moved by training, they would be neither stored with the adapter nor given
         back. The PEFT modules follow ``mode``.
         """
-        for module in self.host.keepers() if mode else ():
-            module.training = False
+        heads = tuple(f"{name}." for name in self.host.heads())
+        for name, module in keepers(self.host.backbone) if mode else ():
+            module.training = is_peft_key(name) or f"{name}.".startswith(heads or ("/",))
         if mode and self.frozen_eval:
             heads = [self.host.backbone.get_submodule(name) for name in self.host.heads()]
             for child in self.host.backbone.children():

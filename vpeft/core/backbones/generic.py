@@ -18,10 +18,10 @@ from torch.nn.parameter import UninitializedParameter
 
 from vpeft.core.backbones.block import HostParam, full_name
 from vpeft.core.backbones.block_forward import site_class
-from vpeft.core.backbones.host import Begin, Host
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.probing.inputs import Call, call_with, guesses
 from vpeft.core.backbones.probing.watch import KINDS, NORM, Seen, watch
-from vpeft.core.backbones.sites.passes import CloseHook, OpenHook
+from vpeft.core.backbones.sites.passes import Begin, CloseHook, OpenHook
 from vpeft.core.backbones.sites.site import Site
 from vpeft.core.backbones.wrappers import unwrap
 from vpeft.errors import UserError
@@ -45,7 +45,7 @@ class GenericHost(Host):
     targets: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, backbone: nn.Module, seen: Seen) -> None:
-        self.seen = seen
+        self.probed = seen
         self._heads = _head_names(backbone)
         heads = tuple(f"{name}." for name in self._heads)
         inside = {name for name in (*seen.kinds, *seen.reasons) if f"{name}.".startswith(heads)} if heads else set()
@@ -58,16 +58,16 @@ class GenericHost(Host):
         return NAME
 
     def describe(self) -> None:
-        self.left_out = {name: why for name, why in self.seen.reasons.items() if name not in self._inside}
+        self.left_out = {name: why for name, why in self.probed.reasons.items() if name not in self._inside}
         named = {name: self.backbone.get_submodule(name) for name in self.kinds}
         if not named:
             raise UserError(
                 f"no linear, convolution or norm of {type(self.backbone).__name__} can be adapted: {self._some()}."
             )
         self.modules = named
-        self.channels_first = {name for name in self.seen.channels_first if self.kinds.get(name) == NORM}
+        self.channels_first = {name for name in self.probed.channels_first if self.kinds.get(name) == NORM}
         self.embedding = next(iter(named.values()))
-        self.special = _attention_roles(self.backbone) | dict.fromkeys(self.seen.unused, "unused")
+        self.special = _attention_roles(self.backbone) | dict.fromkeys(self.probed.unused, "unused")
 
     def heads(self) -> list[str]:
         return self._heads

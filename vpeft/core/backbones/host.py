@@ -16,7 +16,7 @@ from vpeft.core.backbones.block import Block, HostParam, read_block
 from vpeft.core.backbones.block_forward import SiteBackbone, site_class
 from vpeft.core.backbones.roles import role, roles_at_sites
 from vpeft.core.backbones.sites.flow import Flow
-from vpeft.core.backbones.sites.passes import CloseHook, OpenHook, Passes
+from vpeft.core.backbones.sites.passes import Begin, CloseHook, Embedded, OpenHook, Passes
 from vpeft.core.backbones.sites.site import PLACEMENTS, AfterHook, BeforeHook, Placed, Site
 from vpeft.core.backbones.wrappers import unwrap
 from vpeft.errors import UserError
@@ -279,18 +279,6 @@ class Host:
         """Every module that may hold PEFT modules."""
         return [self.holder, *(block.module for block in self.blocks)]
 
-    def need_blocks(self) -> list[Block]:
-        """Its blocks.
-
-        Raises:
-            UserError: It has none: they are what is looked into.
-        """
-        if not self.blocks:
-            raise UserError(
-                f"the {self.registered_name()} host of {type(self.backbone).__name__} has no blocks to look into."
-            )
-        return self.blocks
-
     def operations(self, *kinds: str) -> dict[str, Site]:
         """Sites of single operations on a host without blocks, by name; none on the others.
 
@@ -322,7 +310,7 @@ class Host:
             self.backbone.register_forward_pre_hook(OpenHook(self.passes), prepend=True),
             self.backbone.register_forward_hook(CloseHook(self.passes), always_call=True),
             embedding.register_forward_pre_hook(Begin(self)),
-            embedding.register_forward_hook(_Embedded(self)),
+            embedding.register_forward_hook(Embedded(self)),
         ]
         for sites in (self.sites, *(block.sites for block in self.blocks)):
             for site in sites.values():
@@ -351,14 +339,6 @@ class Host:
         for block in self.blocks:
             block.release()
         self._make_sites()
-
-    def keepers(self) -> Iterator[nn.Module]:
-        """Modules of the base that keep running statistics of their inputs, as BatchNorm does."""
-        heads = tuple(f"{name}." for name in self.heads())
-        for name, module in self.backbone.named_modules():
-            is_other = is_peft_key(name) or (heads and f"{name}.".startswith(heads))
-            if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats and not is_other:
-                yield module
 
     # Existing parameters --------------------------------------------------------------------------------------------
 
@@ -412,29 +392,6 @@ class Host:
         return [
             int(name.removeprefix("downsample").split(".")[0]) for name in self.modules if name.endswith(".reduction")
         ]
-
-
-class Begin:
-    """Pre-hook of the embedding, with which every forward pass begins however it is called."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if getattr(module, "_is_replica", False):  # its sites would still run the modules of the first device
-            raise UserError(
-                "nn.DataParallel copies the model to several devices, which an adapted one does not follow: use "
-                "DistributedDataParallel (tools/dist_train.sh), or one device."
-            )
-        self.host.backbone.peft_adaptation.before_pass()
-        self.host.passes.begin(self.host.prefix)
-
-
-class _Embedded(Begin):
-    """Hook of the patch embedding: the size of the first map is known."""
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.host.flow.grid = tuple(self.host.seen(args, output))
 
 
 def is_peft_key(key: str) -> bool:

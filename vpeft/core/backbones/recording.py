@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.site import Placed, Site
+from vpeft.errors import UserError
 
 
 class StreamRecorder(nn.Module):
@@ -44,3 +46,15 @@ def record_streams(host: Host, looks: Iterable[tuple[Site, Callable[[Tensor, Flo
             site.entries.remove(entry)
         for entry, active in kept:
             entry.active = active
+
+
+def blocks_of(host: Host) -> list[Block]:
+    """The blocks of a host, where something looks into them.
+
+    Raises:
+        UserError: It has none.
+    """
+    if not host.blocks:
+        network = type(host.backbone).__name__
+        raise UserError(f"the {host.registered_name()} host of {network} has no blocks to look into.")
+    return host.blocks

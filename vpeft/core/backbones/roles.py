@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
@@ -26,6 +26,13 @@ def is_norm(module: nn.Module) -> bool:
     own = {name: param for name, param in module._parameters.items() if param is not None}
     form = own and own.keys() <= {"weight", "bias"} and all(param.dim() == 1 for param in own.values())
     return bool(form) and not module._modules and any(isinstance(getattr(module, eps, None), float) for eps in _EPS)
+
+
+def keepers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules that keep running statistics of their inputs, as BatchNorm does, with their names."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
+            yield name, module
 
 
 def role(module: nn.Module, name: str) -> str:

@@ -11,6 +11,7 @@ from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.recording import blocks_of
 from vpeft.errors import UserError
 
 
@@ -42,7 +43,7 @@ def gradcam(model: nn.Module, inputs: Tensor, target: int | None = None, block: 
 
 
 def _gradcam(model: nn.Module, host: Host, inputs: Tensor, target: int | None, index: int) -> Tensor:
-    host.need_blocks()
+    blocks_of(host)
     if not -len(host.blocks) <= index < len(host.blocks):
         raise UserError(f"no block {index}: {host.registered_name()} has the blocks 0 to {len(host.blocks) - 1}.")
     watch = _Watch(host, host.blocks[index])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.block_forward import QKV, Scores, SiteBlock
+from vpeft.core.backbones.recording import blocks_of
 from vpeft.errors import UserError
 
 
@@ -157,7 +158,7 @@ def record_attention(model: nn.Module, blocks: Sequence[int] | None = None) -> I
         (adaptation,) = attach(model, [])
     host = adaptation.host
     try:
-        count = len(host.need_blocks())
+        count = len(blocks_of(host))
         chosen = range(count) if blocks is None else blocks
         for index in chosen:
             if not -count <= index < count:

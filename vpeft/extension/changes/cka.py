@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.adaptation.find import find_adaptation
+from vpeft.core.backbones.recording import blocks_of
 from vpeft.errors import UserError
 
 #: Fewest samples of a batch of which the unbiased estimate exists.
@@ -78,7 +79,7 @@ def block_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
 
     Prompts have left by then, so that the shapes are the frozen host's.
     """
-    blocks = find_adaptation(model).host.need_blocks()
+    blocks = blocks_of(find_adaptation(model).host)
     seen: list[Tensor] = [torch.empty(0)] * len(blocks)
 
     def keep(index: int) -> Any:

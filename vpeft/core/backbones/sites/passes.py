@@ -292,6 +292,29 @@ class CloseHook(OpenHook):
             self.passes.close()
 
 
+class Begin:
+    """Pre-hook of the embedding, with which every forward pass begins however it is called."""
+
+    def __init__(self, host: Any) -> None:
+        self.host = host
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if getattr(module, "_is_replica", False):  # its sites would still run the modules of the first device
+            raise UserError(
+                "nn.DataParallel copies the model to several devices, which an adapted one does not follow: use "
+                "DistributedDataParallel (tools/dist_train.sh), or one device."
+            )
+        self.host.backbone.peft_adaptation.before_pass()
+        self.host.passes.begin(self.host.prefix)
+
+
+class Embedded(Begin):
+    """Hook of the patch embedding: the size of the first map is known."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.host.flow.grid = tuple(self.host.seen(args, output))
+
+
 def in_program() -> bool:
     """Whether this pass is being written down as a program: traced, compiled or exported."""
     return torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
