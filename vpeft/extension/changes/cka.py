@@ -83,8 +83,8 @@ def block_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
     seen: list[Tensor] = [torch.empty(0)] * len(blocks)
 
     def keep(index: int) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            seen[index] = output
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            seen[index] = output[0] if isinstance(output, tuple) else output  # beside it attention weights
 
         return hook
 

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 def _tower(cls: str, attention: str = "sdpa", **options) -> nn.Module:
     import transformers
 
-    model = getattr(transformers, cls, None) or transformers.models.git.modeling_git.GitVisionModel
+    hidden = transformers.models.git.modeling_git  # as GIT's tower, which is no name of the library
+    model = getattr(transformers, cls, None) or getattr(hidden, cls)
     config = model.config_class(**{**SMALL, "intermediate_size": 128, **options})
     config._attn_implementation = attention
-    return model(config).vision_model
+    model = model(config)
+    return getattr(model, "vision_model", model)
 
 
 @tiny(
@@ -25,6 +27,9 @@ def _tower(cls: str, attention: str = "sdpa", **options) -> nn.Module:
         "dropout": {"attention_dropout": 0.1},
         "metaclip2": {"cls": "MetaClip2VisionModel"},
         "git": {"cls": "GitVisionModel", "attention": "eager"},
+        "blip": {"cls": "BlipVisionModel", "attention": "eager", "attention_dropout": 0.1},
+        "owlvit": {"cls": "OwlViTVisionModel", "attention": "eager", "attention_dropout": 0.1},
+        "owlv2": {"cls": "Owlv2VisionModel", "attention": "eager"},
     },
     larger=({"image_size": 48}, (3, 48, 48)),
 )

@@ -4,6 +4,8 @@ from support.hosts import tiny
 from support.hosts.transformers.layer import DROPOUT, built
 from torch import nn
 
+INTERNVL = {"image_size": [32, 32], "patch_size": [8, 8]}
+
 
 @tiny(
     "transformers.ViTModel",
@@ -21,6 +23,8 @@ from torch import nn
         "mae": {"cls": "ViTMAEModel"},
         "yolos": {"cls": "YolosModel", "image_size": [32, 32], "num_detection_tokens": 4},
         "dpt": {"cls": "DPTModel", "pooler": True},
+        "internvl": {"cls": "InternVLVisionModel", **INTERNVL, "hidden_dropout_prob": 0.1, "attention_bias": True},
+        "internvl-norms": {"cls": "InternVLVisionModel", **INTERNVL, "use_qk_norm": True, "norm_type": "rms_norm"},
         "vivit": ({"cls": "VivitModel", "num_frames": 4, "tubelet_size": [2, 8, 8]}, (4, 3, 32, 32)),
     },
     larger=({"image_size": 48}, (3, 48, 48)),

@@ -8,6 +8,7 @@ from vpeft.core.backbones.hosts.transformers import (  # noqa: F401  (register)
     sam2,
     swin,
     swinv2,
+    towers,
     vit,
     vitdet,
 )

@@ -17,6 +17,7 @@ from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
 
 _CLIP = {"clip": "CLIP", "metaclip_2": "MetaClip2", "git": "GitVision"}
+_TOWERS = {"clip": "CLIP", "metaclip_2": "MetaClip2", "git": "Git", "owlvit": "OwlViT", "owlv2": "Owlv2"}
 _SIGLIP = {"siglip": "Siglip", "siglip2": "Siglip2"}
 
 
@@ -155,19 +156,23 @@ class SiglipLayer(CLIPLayer):
 
 @HOSTS.register_module(name="transformers.CLIPVisionTransformer")
 class HFCLIP(Host):
-    """``CLIPVisionTransformer``, the image tower inside ``CLIPVisionModel`` and ``CLIPModel``, and its copies."""
+    """``CLIPVisionTransformer``, the image tower inside ``CLIPVisionModel`` and ``CLIPModel``, and towers like it."""
 
-    targets = classes({"clip": "CLIP", "metaclip_2": "MetaClip2", "git": "Git"}, "VisionTransformer")
+    targets = (
+        *classes(_TOWERS, "VisionTransformer"),
+        "transformers.models.blip.modeling_blip.BlipVisionModel",
+    )
 
     def describe(self) -> None:
-        backbone = self.backbone
+        backbone, embeddings = self.backbone, self.backbone.embeddings
         self.add_blocks(backbone.encoder.layers, "encoder.layers")
-        self.embeds(backbone.embeddings.patch_embedding)
+        self.embeds(embeddings.patch_embedding)
         self.prefix = 1
         self.special["embeddings.class_embedding"] = "cls_token"
-        self.positions("embeddings.position_embedding.weight", 1)
-        self.add_sites(pre_norm=backbone.pre_layrnorm)
-        # GIT norms all tokens, the others the class token alone.
+        table = "position_embedding" if "position_embedding" in embeddings._parameters else "position_embedding.weight"
+        self.positions(f"embeddings.{table}", 1)
+        self.add_sites(pre_norm=getattr(backbone, "pre_layrnorm", getattr(backbone, "pre_layernorm", None)))
+        # GIT norms all tokens, BLIP the class token once more, and the others the class token alone.
         of_tokens = full_name(type(backbone)).endswith(".GitVisionTransformer")
         self.add_sites(**{"norm_0" if of_tokens else "pool_norm": backbone.post_layernorm})
 

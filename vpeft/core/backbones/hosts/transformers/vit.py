@@ -224,7 +224,7 @@ class TokenHost(Host):
         self.pools_map = not self.prefix
         self.special |= {f"embeddings.{name}": "cls_token" for name in own if name.endswith(("_token", "_tokens"))}
         self.special["embeddings.mask_token"] = "unused"  # but where a pass is given a mask
-        if "position_embeddings" in own:
+        if own.get("position_embeddings") is not None:
             self.positions("embeddings.position_embeddings", len(positioned))
         self.add_sites(norm_0=backbone.layernorm)
 
@@ -242,11 +242,13 @@ class TokenHost(Host):
         kernel = self.modules["patch_embed"].kernel_size
         sizes = (*inputs.shape[1 : len(kernel) - 1], *inputs.shape[-2:])  # frames stand before channels
         grid = tuple(size // step for size, step in zip(sizes, kernel, strict=True))
-        if isinstance(embedded, tuple):  # MAE shuffles even what it does not hide, and tells the way back
+        whole = True
+        if isinstance(embedded, tuple) and len(embedded) == 3:  # MAE shuffles what it does not hide, and tells how
             embedded, _, back = embedded
             whole = not in_program() and torch.equal(back, torch.arange(back.shape[1]).to(back).expand_as(back))
-        else:
-            embedded, whole = getattr(embedded, "last_hidden_states", embedded), True
+        elif isinstance(embedded, tuple):  # InternVL gives the extents too
+            embedded = embedded[0]
+        embedded = getattr(embedded, "last_hidden_states", embedded)
         return grid if whole and embedded.shape[1] == self.prefix + math.prod(grid) else ()
 
 
@@ -254,7 +256,7 @@ class TokenHost(Host):
 class HFViT(TokenHost):
     """transformers' ``ViTModel`` and its copies, with a class token (two in DeiT, none in I-JEPA)."""
 
-    targets = classes(_VITS | {"dpt": "DPT"}, "Model")
+    targets = classes(_VITS | {"dpt": "DPT", "internvl": "InternVLVision"}, "Model")
 
     def describe(self) -> None:
         if getattr(self.backbone.config, "is_hybrid", False):
