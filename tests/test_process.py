@@ -39,3 +39,5 @@ def test_nothing_of_an_earlier_run_is_there(tmp_path):
     DefaultScope.get_instance("run", scope_name="mmdet")
     with same_process():
         assert not any(manager._instance_dict for manager in MANAGERS)
+        DefaultScope.get_instance("another", scope_name="mmseg")
+    assert not DefaultScope._instance_dict

@@ -53,8 +53,7 @@ MANAGERS = (DefaultScope, MMLogger, MessageHub, Visualizer)
 @contextmanager
 def same_process() -> Iterator[None]:
     """Within the context there is nothing of earlier runs; after it the process is as it was."""
-    for manager in MANAGERS:
-        manager._instance_dict.clear()
+    _forget_runs()
     before = {name: read() for name, (read, _) in STATE.items()}
     try:
         yield
@@ -62,3 +61,9 @@ def same_process() -> Iterator[None]:
         for name, (read, put) in STATE.items():
             if name == "folder" or read() != before[name]:  # a folder may be gone
                 put(before[name])
+        _forget_runs()  # before the fixtures of the next test's module
+
+
+def _forget_runs() -> None:
+    for manager in MANAGERS:
+        manager._instance_dict.clear()
