@@ -30,6 +30,7 @@ from torch import nn
     },
     larger=({"img_size": 48}, None),
     call=features,
+    kinds=("norm-behind",),
 )
 def t_eva(**options) -> nn.Module:
     from timm.models.eva import Eva

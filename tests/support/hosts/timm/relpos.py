@@ -21,6 +21,7 @@ PLAIN |= {"num_classes": 5, "drop_path_rate": 0.3}
         "norm-behind": {"norm_behind": True, "fc_norm": True},
     },
     call=features,
+    kinds=("norm-behind",),
 )
 def t_vit_relpos(norm_behind: bool = False, **options) -> nn.Module:
     from timm.models.vision_transformer_relpos import RelPosBlock, ResPostRelPosBlock, VisionTransformerRelPos

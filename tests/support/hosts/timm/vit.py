@@ -25,6 +25,7 @@ from torch import nn
         "hybrid": {"hybrid": True, "patch_size": 1},
     },
     larger=({"img_size": 48}, None),
+    kinds=("norm-behind",),
 )
 def t_vit(mlp="Mlp", block="Block", distilled=False, hybrid=False, **options) -> nn.Module:
     import timm.layers
