@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -154,8 +154,7 @@ def compare_bases(theirs: Mapping[str, Mapping[str, Any]], own: Iterable[BaseTen
         if row is None:
             result.differing[name] = "is only here"
         elif row["shape"] != list(tensor.shape):
-            fits = role in RESIZED and len(row["shape"]) == tensor.dim() and row["shape"][-1] == tensor.shape[-1]
-            if fits:
+            if role in RESIZED and _same_width(row["shape"], tensor.shape):
                 result.resized[name] = (row["shape"], list(tensor.shape))
             else:
                 result.differing[name] = f"has the shape {row['shape']} there, {list(tensor.shape)} here"
@@ -170,6 +169,11 @@ def compare_bases(theirs: Mapping[str, Mapping[str, Any]], own: Iterable[BaseTen
                 result.differing[name] = "has other values"
     result.differing.update({name: "is missing here" for name in theirs if name not in names})
     return result._replace(rounded=rounded)
+
+
+def _same_width(theirs: Sequence[int], own: Sequence[int]) -> bool:
+    """Whether two tables differ in positions alone: the width is the last axis, or a map's ``(1, C, H, W)`` second."""
+    return len(theirs) == len(own) and (theirs[-1] == own[-1] or (len(own) == 4 and theirs[1] == own[1]))
 
 
 def require_whole(parameters: Iterable[HostParam], state: Mapping[str, Tensor], prefix: str, where: str) -> None:

@@ -66,7 +66,7 @@ def hf_dinov2(cls: str = "Dinov2Model", **options) -> nn.Module:
         "no-qkv-bias": {"qkv_bias": False},
         "dropout": DROPOUT,
     },
-    larger=({"num_frames": 8}, (8, 3, 32, 32)),
+    larger=None,  # its positions are worked out
 )
 def hf_videomae(**options) -> nn.Module:
     return built("VideoMAEModel", **{"intermediate_size": 128, "num_frames": 4, **options})
