@@ -243,3 +243,20 @@ def test_maps_of_images_of_different_extents_are_refused():
     assert out.last_hidden_state.shape == (2, 16, 64)
     assert model.peft_adaptation.host.flow.grid == (2, 8)
     assert extents.shape == (2, 2)
+
+
+def test_what_a_recording_call_leaves_does_not_stand_above_the_sites():
+    """transformers puts ``forward`` on the layers themselves while it records hidden states, and leaves it there."""
+    net, images = transformers.ViTModel(transformers.ViTConfig(**SMALL)).eval(), pixels()
+    before = net(images, output_hidden_states=True).last_hidden_state
+    assert "forward" in vars(net.encoder.layer[0])
+    vpeft.attach(net, {"type": "Mona", "bottleneck": 2})
+    perturb(net)
+    for _ in range(2):  # it records again
+        assert not torch.equal(net(images, output_hidden_states=True).last_hidden_state, before)
+    vpeft.detach(net)
+    assert torch.equal(net(images, output_hidden_states=True).last_hidden_state, before)
+    layer = net.encoder.layer[1]
+    layer.forward = lambda *args, own=layer.forward, **kwargs: own(*args, **kwargs)
+    with pytest.raises(vpeft.UserError, match="was replaced on the module itself, and a method attached to it would"):
+        vpeft.attach(net, "Mona")

@@ -175,13 +175,14 @@ class Block:
         for module, mixin in self._rebuilt():
             for name, value in zip(_STATE, (passes, self.index, self.sites), strict=True):
                 setattr(module, name, value)
+            module.__dict__.pop("forward", None)  # left by libraries that record: it would stand above the class's
             module.__class__ = site_class(type(module), mixin)
 
     def release(self) -> None:
         """Give the block its own class back."""
         for module, _ in self._rebuilt():
             module.__class__ = getattr(module, "plain_class", type(module))
-            for name in _STATE:
+            for name in (*_STATE, "forward"):
                 module.__dict__.pop(name, None)
 
     def _rebuilt(self) -> Iterator[tuple[nn.Module, type]]:
@@ -230,7 +231,7 @@ def require_plain(module: nn.Module, targets: str | tuple[str, ...], what: str) 
     """Refuse a module whose forward is not one that is re-stated.
 
     Raises:
-        UserError: The module's class is exactly none of ``targets``.
+        UserError: The module's class is exactly none of ``targets``, or this module has a forward of its own.
     """
     targets = (targets,) if isinstance(targets, str) else targets
     if module is not None and held_name(module) is not None:
@@ -242,6 +243,12 @@ def require_plain(module: nn.Module, targets: str | tuple[str, ...], what: str) 
         raise UserError(
             f"{what} is a {full_name(type(module))}, and only the forward of {' or '.join(own)} is re-stated: a method "
             "attached to it could be skipped without a word. Add a block kind for it (docs/hosts.md)."
+        )
+    forward = None if module is None else vars(module).get("forward")
+    if forward is not None and getattr(forward, "__func__", None) is not type(module).forward:
+        raise UserError(
+            f"the forward of {what} was replaced on the module itself, and a method attached to it would be skipped: "
+            "attach the method first, or take the other library's hook off."
         )
 
 
