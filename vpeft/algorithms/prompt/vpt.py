@@ -14,6 +14,7 @@ from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
+from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 
@@ -163,6 +164,14 @@ class VPTShallow(VPT):
     over the windows of their image, and pass a patch merging as four copies side by side.
     {VPT.__doc__}"""
     paper = "Visual Prompt Tuning, ECCV 2022, Section 3.2, Eq. 4-6"
+
+    def check(self, host: Host) -> None:
+        super().check(host)
+        if not host.carries_tokens:
+            raise UserError(
+                f"{self.registered_name()}: between the stages of {host.registered_name()} a convolution embeds the "
+                "map, which prompts cannot pass. VPTDeep gives every block its own."
+            )
 
     def build(self, host: Host) -> None:
         before = None

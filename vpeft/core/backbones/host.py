@@ -52,6 +52,7 @@ class Host:
         targets: Full names of the backbone classes that it reads.
         backbone_mixin: What is added to the backbone itself.
         first_frozen: The smallest ``frozen_stages`` at which such a backbone freezes anything.
+        carries_tokens: Tokens off the map can pass from one stage to the next (:meth:`downsample_tokens`).
         embedding: The module that every forward pass begins with, however the backbone is called; it sees the image.
         prefix: Tokens before the map in the stream.
         patch_size: Height and width of a patch in pixels.
@@ -76,6 +77,7 @@ class Host:
     targets: ClassVar[tuple[str, ...]]
     backbone_mixin: ClassVar[type[SiteBackbone]] = SiteBackbone
     first_frozen: ClassVar[int] = 0
+    carries_tokens: ClassVar[bool] = True
 
     def __init__(self, backbone: nn.Module) -> None:
         self.backbone = backbone

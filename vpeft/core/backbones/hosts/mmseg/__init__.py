@@ -1,3 +1,3 @@
 """Hosts of mmseg."""
 
-from vpeft.core.backbones.hosts.mmseg import beit, swin, vit  # noqa: F401  (register)
+from vpeft.core.backbones.hosts.mmseg import beit, mit, swin, vit  # noqa: F401  (register)

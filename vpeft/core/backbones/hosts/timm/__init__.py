@@ -1,3 +1,13 @@
 """Hosts of timm."""
 
-from vpeft.core.backbones.hosts.timm import convnext, eva, hieradet, relpos, sam, swin, swinv2, vit  # noqa: F401  (register)
+from vpeft.core.backbones.hosts.timm import (  # noqa: F401  (register)
+    convnext,
+    eva,
+    hieradet,
+    pvt_v2,
+    relpos,
+    sam,
+    swin,
+    swinv2,
+    vit,
+)

@@ -6,6 +6,7 @@ from vpeft.core.backbones.hosts.transformers import (  # noqa: F401  (register)
     dinov3,
     sam,
     sam2,
+    segformer,
     swin,
     swinv2,
     towers,
