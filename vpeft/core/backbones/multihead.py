@@ -97,7 +97,7 @@ class MultiheadBlock(SiteBlock):
             y = F.dropout(self.site_scores(q, k).softmax(dim=-1), attn.dropout, attn.training) @ v
         else:
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=attn.dropout if attn.training else 0.0)
-        return sites["proj"].run(self.site_out, y.transpose(1, 2).flatten(2))
+        return sites["proj"].run(self.site_proj, y.transpose(1, 2).flatten(2))
 
     def site_qkv(self, x: Tensor, kv: Tensor) -> Sequence[Tensor]:
         """Queries, keys and values ``(B, N, C)`` each, in as many products as torch takes."""
@@ -107,7 +107,7 @@ class MultiheadBlock(SiteBlock):
         packed = _tokens_first(attn.in_proj_weight, attn.in_proj_bias)
         return self.peft_sites["qkv"].run(packed, x).chunk(3, dim=-1)
 
-    def site_out(self, y: Tensor) -> Tensor:
+    def site_proj(self, y: Tensor) -> Tensor:
         """The projection behind the attention, ``(B, N, C)`` to the same, as torch has it."""
         out = self.site_msa.out_proj
         rows = F.linear(y.transpose(0, 1).flatten(0, 1), out.weight, out.bias)

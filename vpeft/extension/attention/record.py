@@ -129,6 +129,11 @@ class AttentionRecorder:
         """Called by a block with what its attention is computed from."""
         if block.peft_index not in self.blocks:
             return
+        if not block.full_keys:
+            raise UserError(
+                f"block {block.peft_index} attends to a reduced map, whose keys are no tokens: there is no map of it. "
+                "Grad-CAM looks at its input."
+            )
         flow = block.peft_flow
         with torch.no_grad():
             weights = scores(qkv.q, qkv.k).softmax(dim=-1).detach()
