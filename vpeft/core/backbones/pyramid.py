@@ -69,5 +69,6 @@ class PyramidHost(Host):
 
     def downsample_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         tokens = self.modules[f"stage_norm.{stage - 1}"](tokens)
-        embedded = self.modules[f"downsample{stage}.reduction"](tokens.transpose(1, 2).unflatten(2, grid[-2:]))
+        spatial = tokens.unflatten(1, grid[-2:]).permute(0, 3, 1, 2).contiguous()
+        embedded = self.modules[f"downsample{stage}.reduction"](spatial)
         return self.modules[f"downsample{stage}.norm"](embedded.flatten(2).transpose(1, 2))
