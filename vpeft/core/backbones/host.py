@@ -90,8 +90,7 @@ class Host:
         self.table: tuple[nn.Parameter, int] | None = None
         self.left_out: dict[str, str] = {}
         self.embedding: nn.Module | None = None
-        self.prefix = 0
-        self.patch_size = (1, 1)
+        self.prefix, self.patch_size = 0, (1, 1)
         self.in_channels = 3
         self.pools_map = False
         self.reads_map = False

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vpeft.core.backbones.multihead import MultiheadBlock
-from vpeft.core.backbones.pyramid import PyramidBlock, PyramidHost
+from vpeft.core.backbones.shared.multihead import MultiheadBlock
+from vpeft.core.backbones.shared.pyramid import PyramidBlock, PyramidHost
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.multihead import MultiheadBlock
+from vpeft.core.backbones.shared.multihead import MultiheadBlock
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS

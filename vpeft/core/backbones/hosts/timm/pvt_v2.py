@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.core.backbones.pyramid import PyramidBlock, PyramidHost
+from vpeft.core.backbones.shared.pyramid import PyramidBlock, PyramidHost
 from vpeft.core.backbones.sites.stated_linear import StackedLinear
 from vpeft.registry import BLOCKS, HOSTS
 

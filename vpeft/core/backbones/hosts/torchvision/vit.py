@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block import require_plain
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.multihead import MultiheadBlock
+from vpeft.core.backbones.shared.multihead import MultiheadBlock
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.registry import BLOCKS, HOSTS
 

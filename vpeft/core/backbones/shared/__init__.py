@@ -1,0 +1,1 @@
+"""Block kinds that hosts of several libraries share."""
