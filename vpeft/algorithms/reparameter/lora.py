@@ -198,7 +198,12 @@ class LoRA(Method):
             chosen = self.operations(host).values()
             self.need_width("rank", host, [min(_rows_and_columns(site)) for site in chosen])
         elif not self.operations(host):
-            raise UserError(f"LoRA: rank={self.rank} is above the widths of all linears and convolutions: lower it.")
+            some = "; ".join(f"{name} ({why})" for name, why in list(host.left_out.items())[:2])
+            raise UserError(
+                f"LoRA: rank={self.rank} is above the widths of all linears and convolutions that can be adapted: "
+                "lower it."
+                f"{f' Left out: {some}, {len(host.left_out)} in all.' if some else ''}"
+            )
 
     def build(self, host: Host) -> None:
         scale = (self.rank if self.alpha is None else self.alpha) / self.rank
