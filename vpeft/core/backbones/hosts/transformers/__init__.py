@@ -1,6 +1,5 @@
-"""Hosts of transformers."""
-
 from vpeft.core.backbones.hosts.transformers import (  # noqa: F401  (register)
+    beit,
     clip,
     convnext,
     dinov3,
