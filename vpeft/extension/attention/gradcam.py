@@ -12,6 +12,7 @@ from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.recording import blocks_of
+from vpeft.core.backbones.sites.layout import MAP_FIRST
 from vpeft.errors import UserError
 
 
@@ -51,7 +52,7 @@ def _gradcam(model: nn.Module, host: Host, inputs: Tensor, target: int | None, i
         scores = _class_scores(model, inputs)
         best = scores.argmax(1) if target is None else torch.full_like(scores[:, 0], target, dtype=torch.long)
         (gradient,) = torch.autograd.grad(scores.gather(1, best[:, None]).sum(), watch.stream)
-    stream, gradient = (t.flatten(1, -2)[:, watch.own :] for t in (watch.stream.detach(), gradient))
+    stream, gradient = (watch.rows(t)[:, watch.own :] for t in (watch.stream.detach(), gradient))
     cam = (gradient.mean(1, keepdim=True) * stream).sum(-1).relu()
     return cam.unflatten(-1, watch.grid)
 
@@ -61,6 +62,15 @@ class _Watch:
 
     def __init__(self, host: Host, block: Block) -> None:
         self.host, self.module = host, block.module
+        self.width, self.layout = block.dim_in, block.kind.site_layouts(block.module)[0]
+
+    def rows(self, stream: Tensor) -> Tensor:
+        """``(B, N, C)`` of the tensor that enters the block, a stream or a map."""
+        return self.last(stream).flatten(1, -2)
+
+    def last(self, stream: Tensor) -> Tensor:
+        """With the channels behind the map."""
+        return stream.movedim(1, -1) if self.layout is MAP_FIRST or stream.shape[-1] != self.width else stream
 
     def __enter__(self) -> None:
         self.hooks = [
@@ -77,7 +87,9 @@ class _Watch:
         return (self.stream, *args[1:])
 
     def look(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.grid, self.own = self.host.flow.grid, self.host.flow.own_prefix
+        map_size = tuple(self.last(self.stream).shape[1:-1])  # which the block may change
+        self.grid = map_size if len(map_size) > 1 else self.host.flow.grid
+        self.own = self.host.flow.own_prefix
 
 
 def _class_scores(model: nn.Module, inputs: Tensor) -> Tensor:
