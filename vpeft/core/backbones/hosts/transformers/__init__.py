@@ -1,11 +1,13 @@
+"""Hosts of transformers."""
+
 from vpeft.core.backbones.hosts.transformers import (  # noqa: F401  (register)
     beit,
     clip,
     convnext,
     dinov3,
+    pyramid,
     sam,
     sam2,
-    segformer,
     swin,
     swinv2,
     towers,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from vpeft.core.backbones.block_forward import SiteBackbone
 from vpeft.core.backbones.shared.pyramid import PyramidBlock, PyramidHost
 from vpeft.core.backbones.sites.stated_linear import StackedLinear
+from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
 
 
@@ -186,6 +188,20 @@ class HFSegformer(PyramidHost):
         self.outputs, self.reads_map = [self.stage_end(stage).index for stage in range(len(encoder.block))], True
 
 
+class CheckpointedStages(SiteBackbone):
+    """Stages that checkpoint themselves; their outputs are nested, and the re-entrant form loses their gradients."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        first = self.encoder.layers[0]
+        checkpointed = first.gradient_checkpointing and first.training and torch.is_grad_enabled()
+        if checkpointed and getattr(first._gradient_checkpointing_func, "keywords", {}).get("use_reentrant", True):
+            raise UserError(
+                "re-entrant checkpointing of PVT v2's stages loses every gradient: "
+                "gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})."
+            )
+        return super().forward(*args, **kwargs)
+
+
 @HOSTS.register_module(name="transformers.PvtV2Model")
 class HFPvtV2(PyramidHost):
     """``PvtV2Model`` and ``PvtV2Backbone``; a head reads maps of its stages."""
@@ -194,6 +210,7 @@ class HFPvtV2(PyramidHost):
         "transformers.models.pvt_v2.modeling_pvt_v2.PvtV2Model",
         "transformers.models.pvt_v2.modeling_pvt_v2.PvtV2Backbone",
     )
+    backbone_mixin = CheckpointedStages
 
     def describe(self) -> None:
         layers = self.backbone.encoder.layers
