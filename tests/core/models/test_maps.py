@@ -7,6 +7,7 @@ import mmdet.registry
 import mmpretrain.registry
 import mmseg.registry
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
@@ -182,3 +183,14 @@ def test_refusals_of_images():
     assert backbone(**TINY_BEIT, img_size=(64, 96))(torch.randn(1, 3, 64, 96))[0].shape == (1, 32, 4, 6)
     with pytest.raises(vpeft.UserError, match="has no class token: take out='mean'"):
         backbone(**TINY_CONVNEXT, out="cls")(torch.randn(1, 3, 64, 96))
+
+
+@pytest.mark.parametrize("of", ["test_vit3", "test_convnext"])
+def test_a_file_with_the_pooling_that_was_taken_off(of, tmp_path):
+    theirs = timm.create_model(of)
+    torch.save(theirs.state_dict(), tmp_path / "whole.pth")
+    model = backbone(of=f"timm/{of}", weights=str(tmp_path / "whole.pth"))
+    model.init_weights()
+    own = theirs.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in model.network.state_dict().items())
+    assert len(own) > len(model.network.state_dict())

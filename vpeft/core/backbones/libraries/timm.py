@@ -16,6 +16,7 @@ from vpeft.core.backbones.libraries.library import Library
 
 class Timm(Library):
     config = "config.json"
+    optional = rf"{Library.optional}|attn_pool\..+"
     mark = "architecture"
 
     def names(self) -> list[str]:

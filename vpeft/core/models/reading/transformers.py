@@ -61,6 +61,8 @@ class TransformersReader(Reader):
     def drop_pooling(self) -> None:
         if getattr(self.network, "pooler", None) is not None:
             self.network.pooler = None
+        if self.levels[-1].stride > self.levels[0].stride and hasattr(self.network, "layernorm"):
+            self.network.layernorm = nn.Identity()  # of ConvNeXt: behind its pooling
 
     def read(self, images: Tensor, levels: Sequence[int]) -> Reading:
         return self._features(self.network(images, **self.call), images.shape[2:], levels)
