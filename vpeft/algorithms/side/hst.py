@@ -185,8 +185,8 @@ class HST(Method):
         self.need_tokens(host)
         if "pool_norm" in host.modules:
             raise UserError(f"HST: this {host.registered_name()} norms a mean of its own width: use a class token.")
-        if not isinstance(host.modules["patch_embed"], nn.Conv2d):
-            raise UserError(f"HST's stem sees an image, and {host.registered_name()} is given something else.")
+        if not isinstance(host.modules["patch_embed"], nn.modules.conv._ConvNd):
+            raise UserError(f"HST's stem sees an image or a clip, and {host.registered_name()} is given patches.")
         if host.reads_map:
             raise UserError(
                 f"HST gives one vector per image, and the head on this {host.registered_name()} reads maps."

@@ -13,4 +13,5 @@ from vpeft.core.backbones.hosts.transformers import (  # noqa: F401  (register)
     towers,
     vit,
     vitdet,
+    vjepa2,
 )
