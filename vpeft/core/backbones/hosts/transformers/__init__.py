@@ -1,6 +1,7 @@
 """Hosts of transformers."""
 
 from vpeft.core.backbones.hosts.transformers import (  # noqa: F401  (register)
+    aimv2,
     beit,
     clip,
     convnext,
