@@ -62,8 +62,13 @@ def _empty(cls: type, mixin: type) -> nn.Module:
 
 
 class SiteAttention:
-    """Mixin of a module that computes attention between its site ``qkv`` and its site ``proj``."""
+    """Mixin of a module that computes attention between its site ``qkv`` and its site ``proj``.
 
+    Attributes:
+        full_keys: Keys and values are of the same tokens as queries, not of a reduced map.
+    """
+
+    full_keys: ClassVar[bool] = True
     plain_class: type
     peft_passes: Passes
     peft_index: int
@@ -157,7 +162,6 @@ class SiteBlock(SiteAttention):
         norm_behind: The norms stand behind the branches, ``x + DP(norm1(attention(x)))``.
         free_keys: A shift of all keys changes nothing, as in a plain product of queries and keys (not with rotary
             embeddings or normalised keys): where keys have no bias, a merged shift may be left out.
-        full_keys: Keys and values are of the same tokens as queries, not of a reduced map.
         pointwise_mlp: The MLP looks at each token alone, so that it may be run on some of them.
     """
 
@@ -166,7 +170,6 @@ class SiteBlock(SiteAttention):
     site_inner: ClassVar[dict[str, type[SiteAttention]]] = {}
     norm_behind: ClassVar[bool] = False
     free_keys: ClassVar[bool] = False
-    full_keys: ClassVar[bool] = True
     pointwise_mlp: ClassVar[bool] = True
 
     # What a kind reads of a plain block -----------------------------------------------------------------------------
