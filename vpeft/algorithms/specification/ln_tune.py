@@ -29,4 +29,5 @@ class LNTune(Method):
         # Two norms a block, weight and bias; a merging of Swin's normalises four tokens side by side.
         sites = [site for block in host.blocks for site in block.sites.values()] + list(host.sites.values())
         norms = [site.module for site in sites if getattr(site.module, "weight", None) is not None]
-        return sum(m.weight.numel() + bias_size(m) for m in norms if m.weight.dim() == 1)
+        loose = sum(p.param.numel() for p in host.parameters() if p.site is None and self.trains(p))
+        return loose + sum(m.weight.numel() + bias_size(m) for m in norms if m.weight.dim() == 1)
