@@ -137,7 +137,7 @@ def test_4_merge(host, method, dtype, tolerance):
     except vpeft.UserError as error:  # keys that matter and have no bias to take a shift
         refusal = str(error)
     if refusal is not None:
-        assert "no bias to merge a shift into" in refusal
+        assert "no bias to merge a shift into" in refusal or "no bias to merge the shift into" in refusal
         assert torch.equal(tokens(model, images(host, dtype)), out)
         pytest.skip(refusal)
     assert left == []

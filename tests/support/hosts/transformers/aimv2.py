@@ -13,7 +13,7 @@ from torch import nn
         "eager": {"attention": "eager"},
         "dropout": {"attention_dropout": 0.1, "use_head": False},
         "other-size": ({"is_native": True}, (3, 48, 40)),
-        "biases": {"qkv_bias": True, "mlp_bias": True},
+        "biases": {"qkv_bias": True, "mlp_bias": True, "use_head": False},
     },
     larger=({"image_size": 48}, (3, 48, 48)),
 )

@@ -38,12 +38,10 @@ def hf_clip(cls: str = "CLIPVisionModel", **options) -> nn.Module:
 
 
 def forward(model: nn.Module, x: Tensor) -> object:
-    """SigLIP on images; SigLIP 2 on patches of a square and of a padded image."""
+    """SigLIP on images; SigLIP 2 on patches of images of 2 x 8 patches."""
     if x.dim() == 4:
         return model(x)
-    mask = torch.ones(x.shape[:2], dtype=torch.int32)
-    mask[1:, 12:] = 0
-    return model(x, mask, torch.tensor([[4, 4], [3, 4]])[: len(x)])
+    return model(x, torch.ones(x.shape[:2], dtype=torch.int32), torch.tensor([[2, 8]] * len(x)))
 
 
 @tiny(
