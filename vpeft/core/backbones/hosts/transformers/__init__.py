@@ -1,18 +1,3 @@
-"""Hosts of transformers."""
+"""Hosts of transformers, by what their blocks hand on."""
 
-from vpeft.core.backbones.hosts.transformers import (  # noqa: F401  (register)
-    aimv2,
-    beit,
-    clip,
-    convnext,
-    dinov3,
-    pyramid,
-    sam,
-    sam2,
-    swin,
-    swinv2,
-    towers,
-    vit,
-    vitdet,
-    vjepa2,
-)
+from vpeft.core.backbones.hosts.transformers import maps, tokens  # noqa: F401  (register)

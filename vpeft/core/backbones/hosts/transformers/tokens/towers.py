@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.core.backbones.hosts.transformers.clip import CLIPLayer
-from vpeft.core.backbones.hosts.transformers.layer import Layer, LayerAttention, classes, refuse, refuse_function
+from vpeft.core.backbones.hosts.transformers.tokens.clip import CLIPLayer
+from vpeft.core.backbones.hosts.transformers.tokens.layer import Layer, LayerAttention, classes, refuse, refuse_function
 from vpeft.core.backbones.sites.stated_linear import StackedLinear, StatedLinear
 from vpeft.registry import BLOCKS
 

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from vpeft.core.backbones.hosts.transformers.swin import HFSwin, HFSwinLayer, HFSwinMaps, inner_classes
+from vpeft.core.backbones.hosts.transformers.maps.swin import HFSwin, HFSwinLayer, HFSwinMaps, inner_classes
 from vpeft.core.backbones.windows.shifted import add_mask, continuous_bias, cosine, pad_bias
 from vpeft.registry import BLOCKS, HOSTS
 

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.hosts.transformers.clip import SiglipAttention
-from vpeft.core.backbones.hosts.transformers.layer import Layer, refuse, refuse_function
+from vpeft.core.backbones.hosts.transformers.tokens.clip import SiglipAttention
+from vpeft.core.backbones.hosts.transformers.tokens.layer import Layer, refuse, refuse_function
 from vpeft.core.backbones.sites.stated_linear import StackedLinear, StatedLinear
 from vpeft.registry import BLOCKS, HOSTS
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteAttention
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.hosts.transformers.layer import Layer, refuse, refuse_function
+from vpeft.core.backbones.hosts.transformers.tokens.layer import Layer, refuse, refuse_function
 from vpeft.core.backbones.sites.stated_linear import StackedLinear, StatedLinear
 from vpeft.core.backbones.windows.shifted import pad_bias
 from vpeft.registry import BLOCKS, HOSTS

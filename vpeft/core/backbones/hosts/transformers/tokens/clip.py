@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block import full_name
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.hosts.transformers.layer import Layer, LayerAttention, classes, refuse, refuse_function
+from vpeft.core.backbones.hosts.transformers.tokens.layer import Layer, LayerAttention, classes, refuse, refuse_function
 from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.backbones.sites.stated_linear import StackedLinear, StatedLinear
 from vpeft.errors import UserError
