@@ -31,6 +31,7 @@ def _tower(cls: str, attention: str = "sdpa", **options) -> nn.Module:
         "owlvit": {"cls": "OwlViTVisionModel", "attention": "eager", "attention_dropout": 0.1},
         "owlv2": {"cls": "Owlv2VisionModel", "attention": "eager"},
     },
+    kinds=("blip", "owlvit"),
     larger=({"image_size": 48}, (3, 48, 48)),
 )
 def hf_clip(cls: str = "CLIPVisionModel", **options) -> nn.Module:
