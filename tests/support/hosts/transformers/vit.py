@@ -27,7 +27,7 @@ INTERNVL = {"image_size": [32, 32], "patch_size": [8, 8]}
         "internvl-norms": {"cls": "InternVLVisionModel", **INTERNVL, "use_qk_norm": True, "norm_type": "rms_norm"},
         "vivit": ({"cls": "VivitModel", "num_frames": 4, "tubelet_size": [2, 8, 8]}, (4, 3, 32, 32)),
     },
-    kinds=("internvl",),
+    kinds=("internvl-norms",),
     larger=({"image_size": 48}, (3, 48, 48)),
 )
 def hf_vit(cls: str = "ViTModel", pooler: bool = False, **options) -> nn.Module:
