@@ -40,4 +40,4 @@ class BitFit(Method):
         blocks = sum(bias_size(site.module) for b in host.blocks for site in b.sites.values())
         tables = sum(p.param.numel() for p in host.parameters() if p.role == "rel_pos_bias")
         around = sum(bias_size(m) for m in host.modules.values())
-        return blocks + around + host.loose_biases + tables * self.include_rel_pos_bias
+        return blocks + around + host.loose("bias", "norm_bias") + tables * self.include_rel_pos_bias

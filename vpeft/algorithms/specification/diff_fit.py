@@ -61,4 +61,9 @@ class DiffFit(Method):
         modules = [site.module for site in sites if hasattr(site.module, "weight")]
         biases = sum(bias_size(m) for m in modules)
         norms = sum(m.weight.numel() for m in modules if m.weight.dim() == 1)
-        return biases + host.loose_biases + norms + sum(len(b.units) * b.dim for b in host.blocks)
+        return (
+            biases
+            + host.loose("bias", "norm_bias", "norm_weight")
+            + norms
+            + sum(len(b.units) * b.dim for b in host.blocks)
+        )

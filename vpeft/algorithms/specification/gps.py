@@ -161,7 +161,7 @@ class GPS(Method):
         modules = [site.module for _, site, _ in self.layers(host)]
         biases = sum(bias_size(m) for m in modules)
         biases += sum(bias_size(m) for b in host.blocks for _, m in b.linears("dwconv"))
-        return self.entries * sum(m.weight.shape[0] for m in modules) + biases + host.loose_biases
+        return self.entries * sum(m.weight.shape[0] for m in modules) + biases + host.loose("bias")
 
 
 def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: float = 0.07) -> Tensor:

@@ -29,5 +29,6 @@ class LNTune(Method):
         # Two norms a block, weight and bias; a merging of Swin's normalises four tokens side by side.
         sites = [site for block in host.blocks for site in block.sites.values()] + list(host.sites.values())
         norms = [site.module for site in sites if getattr(site.module, "weight", None) is not None]
-        loose = sum(p.param.numel() for p in host.parameters() if p.site is None and self.trains(p))
-        return loose + sum(m.weight.numel() + bias_size(m) for m in norms if m.weight.dim() == 1)
+        return host.loose("norm_weight", "norm_bias") + sum(
+            m.weight.numel() + bias_size(m) for m in norms if m.weight.dim() == 1
+        )

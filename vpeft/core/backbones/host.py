@@ -368,10 +368,9 @@ class Host:
 
         yield from walk(self.backbone, "", None)
 
-    @property
-    def loose_biases(self) -> int:
-        """Numbers in biases of linears and convolutions that stand at no site, as in the MLP of Swin V2's positions."""
-        return sum(p.param.numel() for p in self.parameters() if p.role == "bias" and p.site is None)
+    def loose(self, *roles: str) -> int:
+        """Numbers in parameters of these roles that stand at no site, as in the MLP of Swin V2's positions."""
+        return sum(p.param.numel() for p in self.parameters() if p.role in roles and p.site is None)
 
     def description(self) -> dict[str, Any]:
         """What an adapter file says of the host: name, and per block stage, width, heads and hidden width."""
