@@ -28,12 +28,27 @@ VARIANTS = {
 }
 
 
-def check(plain, method, images):
-    model = perturb(vpeft.attach(copy.deepcopy(plain), method))
+def refused(act, *reasons):
+    """What an act gives; skips the test where it is refused for one of the reasons."""
+    refusal = None
+    try:
+        return act()
+    except vpeft.UserError as error:
+        refusal = str(error)
+    assert any(reason in refusal for reason in reasons), refusal
+    return pytest.skip(refusal)
+
+
+def check(name, plain, method, images):
+    model = perturb(refused(lambda: vpeft.attach(copy.deepcopy(plain), method), name.split("/")[0]))
     out = tokens(model, images)
     assert (out - tokens(plain, images)).abs().max() > 1e-3
-    assert vpeft.merge(model) == []
-    plain.load_state_dict(vpeft.plain_state_dict(model), strict=True)
+    # Keys that matter or a linear without a bias take no shift, a norm behind a branch takes no matrix.
+    left = refused(lambda: vpeft.merge(model), "no bias to merge", "only a scale and shift after a norm")
+    assert left == []
+    state = vpeft.plain_state_dict(model)
+    assert state.keys() == plain.state_dict().keys()
+    plain.load_state_dict(state, strict=False)  # mmpretrain's Swin V2 throws buffers of its own file away
     for merged in (model, plain):
         assert (tokens(merged, images) - out).abs().max() <= 1e-10 * out.abs().max()
 
@@ -41,13 +56,13 @@ def check(plain, method, images):
 @pytest.mark.parametrize("host", sorted(HOSTS.module_dict))
 @pytest.mark.parametrize("case", OPTIONS)
 def test_merged_equals_unmerged(host, case, images):
-    check(build(host), OPTIONS[case], images)
+    check(host, build(host), OPTIONS[case], images)
 
 
 @pytest.mark.parametrize("host", VARIANTS)
 @pytest.mark.parametrize("method", ["SSF", "Hydra", "DiffFit", "FacT-TT", OPTIONS["sct-mlp"]], ids=str)
 def test_through_layer_scale(host, method, images):
-    check(build(host, **VARIANTS[host]), method, images)
+    check(host, build(host, **VARIANTS[host]), method, images)
 
 
 @pytest.mark.parametrize(

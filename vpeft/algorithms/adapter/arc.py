@@ -95,6 +95,8 @@ class ARC(Method):
     def check(self, host: Host) -> None:
         self.need_width("bottleneck", host)
         self.need_choice("where", WHERE)
+        if self.where == "attn":
+            self.need_attention(host)
         self.need_choice("init", STARTS)
 
     def build(self, host: Host) -> None:

@@ -83,6 +83,8 @@ class Convpass(Method):
         self.need_width("bottleneck", host)
         self.need_choice("conv", CONVS)
         self.need_choice("where", WHERE)
+        if self.where == "attn":
+            self.need_attention(host)
 
     def branches(self, block: Block) -> list[str]:
         """The branches of a block that are passed by."""

@@ -82,6 +82,8 @@ class RepAdapter(Method):
     def check(self, host: Host) -> None:
         self.need_width("bottleneck", host)
         self.need_choice("where", SITES)
+        if self.where == "attn":
+            self.need_attention(host)
         self.need_divisor("groups", host)
         if self.bottleneck % self.groups:
             raise UserError(f"RepAdapter: groups={self.groups} does not divide bottleneck={self.bottleneck}.")

@@ -148,6 +148,8 @@ class UTuning(Method):
         self.need_choice("op", OPS)
         self.need_choice("kind", KINDS)
         self.need_choice("act", ACTIVATIONS)
+        if self.op in ("attn", "qkv", "proj"):
+            self.need_attention(host)
         if self.kind != "adapter":
             self.need_square(host)
         if self.kind != "adapter" and self.op in LINEARS:
