@@ -148,9 +148,9 @@ class Block:
             convolves, maps = isinstance(module, nn.modules.conv._ConvNd), inside is MAP_FIRST and module is not None
             pointwise = set(module.kernel_size) == set(module.stride) == {1} if convolves else maps
             layout = TOKENS if module is not None else inside
-            sites[name] = make(
-                name, module=module, channels_first=convolves or maps, pointwise=pointwise, layout=layout
-            )
+            turned = {"tokens_first": self.kind.tokens_first and module is not None}
+            first = {"channels_first": convolves or maps, "pointwise": pointwise}
+            sites[name] = make(name, module=module, layout=layout, **first, **turned)
         scales = self.kind.site_scales(self.module)
         sites["block"] = make("block", layout=stream)
         if "qkv" in sites:

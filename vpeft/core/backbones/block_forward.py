@@ -163,6 +163,7 @@ class SiteBlock(SiteAttention):
         free_keys: A shift of all keys changes nothing, as in a plain product of queries and keys (not with rotary
             embeddings or normalised keys): where keys have no bias, a merged shift may be left out.
         pointwise_mlp: The MLP looks at each token alone, so that it may be run on some of them.
+        tokens_first: Its modules are called on tokens before the batch, ``(N, B, C)``.
     """
 
     site_targets: ClassVar[tuple[str, ...]]
@@ -171,6 +172,7 @@ class SiteBlock(SiteAttention):
     norm_behind: ClassVar[bool] = False
     free_keys: ClassVar[bool] = False
     pointwise_mlp: ClassVar[bool] = True
+    tokens_first: ClassVar[bool] = False
 
     # What a kind reads of a plain block -----------------------------------------------------------------------------
 

@@ -58,6 +58,7 @@ class Site:
         pointwise: Its input is too (a 1x1 convolution), and is shown channels last as well.
         layout: How what passes is laid out; a placed module sees a stream.
         module: The module (or stated linear) whose weights the site's operation is; None between modules.
+        tokens_first: The module is called on tokens before the batch, ``(N, B, C)``.
         fold: Where an affine ``after`` of a place between modules merges to: the site of the last linear, and the
             LayerScale between the two, a module or its parameter (or None).
         table: Where the shift of an operation without a bias may go: a position table ``(..., N, C)`` that is added to
@@ -72,6 +73,7 @@ class Site:
     allowed: tuple[str, ...] = MODULE_PLACEMENTS
     channels_first: bool = False
     pointwise: bool = False
+    tokens_first: bool = False
     layout: Layout = TOKENS
     module: nn.Module | StatedLinear | None = field(default=None, repr=False)
     fold: tuple[Site, nn.Module | nn.Parameter | None] | None = field(default=None, repr=False)
@@ -182,6 +184,8 @@ class BeforeHook:
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if self.site.pointwise:
             return (channels_first(self.site.before(channels_last(args[0]))), *args[1:])
+        if self.site.tokens_first:
+            return (self.site.before(args[0].transpose(0, 1)).transpose(0, 1), *args[1:])
         return (self.site.before(args[0]), *args[1:])
 
 
@@ -195,4 +199,6 @@ class AfterHook:
         if self.site.channels_first:
             x = channels_last(args[0]) if self.site.pointwise else args[0]
             return channels_first(self.site.after(x, channels_last(output)))
+        if self.site.tokens_first:
+            return self.site.after(args[0].transpose(0, 1), output.transpose(0, 1)).transpose(0, 1)
         return self.site.after(args[0], output)
