@@ -182,8 +182,8 @@ class Block:
         """Give the block its own class back."""
         for module, _ in self._rebuilt():
             module.__class__ = getattr(module, "plain_class", type(module))
-            for name in (*_STATE, "forward"):
-                module.__dict__.pop(name, None)
+            for name in [name for name in vars(module) if name.startswith("peft_") or name == "forward"]:
+                del module.__dict__[name]
 
     def _rebuilt(self) -> Iterator[tuple[nn.Module, type]]:
         yield self.module, self.kind

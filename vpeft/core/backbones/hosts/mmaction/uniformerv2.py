@@ -68,14 +68,14 @@ class UniFormerV2Block(MultiheadBlock):
         """The stream ``(B T, prefix + H W, C)`` with the map's tokens mixed over time."""
         first, height, width = self.peft_flow.prefix, *self.peft_flow.hw
         tokens = x.transpose(0, 1)
-        clips = tokens[first:].unflatten(1, (-1, self.site_frames)).unflatten(0, (height, width))
+        clips = tokens[first:].unflatten(1, (-1, self.peft_frames)).unflatten(0, (height, width))
         clips = clips.permute(2, 4, 3, 0, 1).contiguous()
         clips = clips + self.drop_path(mixing(clips))
         mixed = clips.flatten(3).permute(3, 0, 2, 1).contiguous().flatten(1, 2)
         return torch.cat((tokens[:first], mixed)).transpose(0, 1)
 
     def forward(self, x: Tensor, T: int = 8) -> Tensor:
-        self.site_frames = T
+        self.peft_frames = T
         return self.site_forward(x.transpose(0, 1)).transpose(0, 1)
 
 
