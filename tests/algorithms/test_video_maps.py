@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from support.hosts import build, perturb
+from support.hosts import build, inputs, perturb, tokens
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.extension.attention.record import record_attention
 
 FRAMES, HEIGHT, WIDTH = 3, 4, 5
 VIDEO = ["mmaction.VisionTransformer", "mmaction.SwinTransformer3D"]
@@ -60,3 +61,42 @@ def test_a_pixel_moves_its_own_frame_alone(host):
     moved = (module(y, flow) - module(x, flow)).abs().sum(-1).view(FRAMES, -1)
     assert moved[1].gt(0).sum() > 1  # neighbours on its map
     assert not moved[[0, 2]].any()
+
+
+def test_frames_that_stand_together_are_split_alike():
+    flow = flow_of(FRAMES, HEIGHT, WIDTH)
+    flow.frames_last = True
+    numbers = torch.arange(2.0 * FRAMES * HEIGHT * WIDTH).view(2, FRAMES, HEIGHT, WIDTH)
+    stream = numbers.flatten(2).transpose(1, 2).flatten(1).unsqueeze(-1)
+    prefix, maps = flow.split(stream)
+    assert torch.equal(maps, numbers.flatten(0, 1).unsqueeze(1))
+    assert torch.equal(flow.join(prefix, maps), stream)
+
+
+DIVIDED = ["mmaction.TimeSformer", "transformers.TimesformerModel"]
+
+
+@pytest.mark.parametrize("host", DIVIDED)
+def test_attention_in_space_is_of_each_frame(host):
+    """Its maps lie frame by frame on the clip's, and the class token's is the mean over the frames."""
+    model = build(host)
+    with torch.no_grad(), record_attention(model, [0]) as kept:
+        tokens(model, inputs(host, dtype=torch.float64))
+    weights = kept[0].weights.unflatten(0, (2, FRAMES))  # clips, frames, heads, queries, keys
+    torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
+    of_class = weights[:, :, :, 0, 1:].transpose(1, 2) / FRAMES
+    assert torch.equal(kept[0].of_class_token().flatten(3), of_class)
+    received = weights[:, :, :, 1:, 1:].sum(-2).transpose(1, 2)
+    torch.testing.assert_close(kept[0].received().flatten(3), received)
+
+
+@pytest.mark.parametrize("host", DIVIDED)
+def test_what_takes_the_clip_for_one_stream_is_refused(host):
+    with pytest.raises(vpeft.UserError, match="attention of .* is in each frame apart"):
+        vpeft.attach(build(host), "E3VA")
+
+
+def test_clips_of_other_frames_are_refused():
+    model = vpeft.attach(build("transformers.TimesformerModel"), "LoRA")
+    with pytest.raises(vpeft.UserError, match="2x2x2, is not one of 3 frames"):
+        model(torch.randn(1, 2, 3, 16, 16, dtype=torch.float64))

@@ -215,6 +215,7 @@ def test_a_derived_block_of_a_dense_or_video_host_is_refused(host):
     [
         ("mmseg.VisionTransformer", {"num_fcs": 3}, "num_fcs=3"),
         ("mmaction.SwinTransformer3D", {"out_after_downsample": True}, "out_after_downsample"),
+        ("mmaction.TimeSformer", {"attention_type": "space_only"}, "attention_type='space_only'"),
         ("open_clip.VisionTransformer", {"patch_dropout": 0.5}, "patch_dropout"),
         ("open_clip.VisionTransformer", {"attentional_pool": "parallel"}, "two poolings"),
     ],

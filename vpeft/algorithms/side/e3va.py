@@ -104,6 +104,11 @@ class E3VA(Method):
     def check(self, host: Host) -> None:
         self.need_divisor("reduction", host)
         self.need_output_norm(host)
+        if any(block.kind.frames_apart for block in host.blocks):
+            raise UserError(
+                f"{self.registered_name()}: attention of {host.registered_name()} is in each frame apart, and the highway "
+                "is one of the whole clip."
+            )
         if host.adds_between:
             raise UserError(
                 f"{self.registered_name()}'s highway is the sum of the branches; this {host.registered_name()} adds "

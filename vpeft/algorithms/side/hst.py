@@ -219,6 +219,7 @@ class HST(Method):
         dim, counts = host.blocks[0].dim, self.counts(host)
         norms = [b.sites[name].module for b in host.blocks for name in ("norm1", "norm2")]
         total = len(host.blocks) * dim + sum(m.weight.numel() + bias_size(m) for m in norms)  # meta tokens, norms
+        total += sum(p.param.numel() for p in host.parameters() if p.site is None and self.trains(p))
         for stage, (w, n) in enumerate(zip(WIDTHS, counts, strict=False)):
             below = WIDTHS[stage - 1] if stage else host.in_channels
             # The stem has no bias in its first convolution, and a batch norm and a second convolution behind it.

@@ -163,6 +163,8 @@ class SiteBlock(SiteAttention):
         free_keys: A shift of all keys changes nothing, as in a plain product of queries and keys (not with rotary
             embeddings or normalised keys): where keys have no bias, a merged shift may be left out.
         pointwise_mlp: The MLP looks at each token alone, so that it may be run on some of them.
+        frames_last: In a video's stream the frames of each place stand together, not the places of each frame.
+        frames_apart: At the attention and its norm every frame is a stream of its own, at the MLP the clip is one.
         tokens_first: Its modules are called on tokens before the batch, ``(N, B, C)``.
     """
 
@@ -173,8 +175,15 @@ class SiteBlock(SiteAttention):
     free_keys: ClassVar[bool] = False
     pointwise_mlp: ClassVar[bool] = True
     tokens_first: ClassVar[bool] = False
+    frames_last: ClassVar[bool] = False
+    frames_apart: ClassVar[bool] = False
 
     # What a kind reads of a plain block -----------------------------------------------------------------------------
+
+    @staticmethod
+    def site_reads(block: nn.Module) -> bool:
+        """Whether a block of these classes is one of the kind, where the parts tell and others are no such block."""
+        return True
 
     @staticmethod
     def site_refuses(block: nn.Module) -> str | None:
@@ -229,6 +238,10 @@ class SiteBlock(SiteAttention):
     def site_drop2(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} states no drop2")
 
+    def site_start(self, x: Tensor) -> Tensor:
+        """What a block does ahead of its units."""
+        return x
+
     def site_end(self, x: Tensor) -> Tensor:
         """What a block does behind its units."""
         return x
@@ -264,8 +277,10 @@ class SiteBlock(SiteAttention):
             given: What else travels into the attention (rotary embeddings, masks).
         """
         mark = self.peft_passes.enter(self.peft_index, grid, x)
+        self.peft_flow.frames_last = self.frames_last
         block = self.peft_sites["block"]
         start = x = block.before(x)
+        x = self.site_start(x)
         if "attn_branch" in self.peft_sites:
             attention = functools.partial(self.site_attention, **given) if given else self.site_attention
             x = self.site_unit("attn", self.site_norm1, attention, self.site_drop1, x)

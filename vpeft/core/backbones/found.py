@@ -131,7 +131,8 @@ def _blocks(model: nn.Module) -> list[Named]:
     found: list[Named] = []
     for name, module in named_modules(model):
         inside = any(name.startswith(f"{outer}.") for outer, _ in found)
-        if full_name(type(module)) in kinds and not is_peft_key(name) and not inside:
+        kind = None if inside or is_peft_key(name) else kinds.get(full_name(type(module)))
+        if kind is not None and kind.site_reads(module):
             found.append((name, module))
     return found
 

@@ -54,6 +54,8 @@ def _gradcam(model: nn.Module, host: Host, inputs: Tensor, target: int | None, i
         (gradient,) = torch.autograd.grad(scores.gather(1, best[:, None]).sum(), watch.stream)
     stream, gradient = (watch.rows(t)[:, watch.own :] for t in (watch.stream.detach(), gradient))
     cam = (gradient.mean(1, keepdim=True) * stream).sum(-1).relu()
+    if host.flow.frames_last:
+        cam = cam.unflatten(-1, (-1, host.flow.frames)).transpose(1, 2).flatten(1)
     return cam.unflatten(-1, watch.grid)
 
 

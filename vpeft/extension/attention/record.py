@@ -74,7 +74,13 @@ class Attention:
                 "this host has no class token: look at the attention that tokens receive (received), at rollout where "
                 "all blocks attend over the whole map, or at Grad-CAM (gradcam)."
             )
-        return self._on_map(self.weights[:, :, 0, self.extra + self.prefix :])
+        weights = self.weights[:, :, 0, self.extra + self.prefix :]
+        if self.places is not None:  # it is averaged over the windows
+            whole = weights.new_zeros(self.images, weights.shape[1], self.grid_size + 1)
+            for window, place in enumerate(self.places):
+                whole[:, :, place] = weights[window :: len(self.places)] / len(self.places)
+            weights = whole[..., :-1]
+        return self._on_map(weights)
 
     def received(self) -> Tensor:
         """What each token of the map receives from all tokens of the map, ``(images, heads, *grid)``.

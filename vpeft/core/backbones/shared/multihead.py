@@ -45,10 +45,13 @@ class MultiheadBlock(SiteBlock):
     Attributes:
         site_multihead: Name of the ``nn.MultiheadAttention`` in the block.
         site_weighs: The backbone asks torch for the weights too, which are then computed apart.
+        site_packs: Queries, keys and values of one tensor are one product in torch, as they are not where the backbone
+            has turned that tensor for each.
     """
 
     site_multihead: ClassVar[str] = "attn"
     site_weighs: ClassVar[bool] = False
+    site_packs: ClassVar[bool] = True
 
     @classmethod
     def site_refuses(cls, block: nn.Module) -> str | None:
@@ -101,7 +104,7 @@ class MultiheadBlock(SiteBlock):
 
     def site_qkv(self, x: Tensor, kv: Tensor) -> Sequence[Tensor]:
         """Queries, keys and values ``(B, N, C)`` each, in as many products as torch takes."""
-        if kv is not x or self.site_weighs:
+        if kv is not x or not self.site_packs:
             return self.site_linears("qkv", x, kv, kv)
         attn = self.site_msa
         packed = _tokens_first(attn.in_proj_weight, attn.in_proj_bias)

@@ -17,6 +17,8 @@ class Flow:
     Attributes:
         grid: Extents of the current token map: height and width, in video with the frames before them; empty where
             the tokens lie on no one map (some are hidden or shuffled, or images differ in size).
+        frames_last: In the stream of a video the frames of each place stand together, not the places of each frame.
+        apart: The frames of a video are streams of their own, clip by clip, as inside an attention in space.
         prefix: Tokens that stand before the map in the stream (class token, registers, prompts).
         index: Index of the current block.
         state: Tensors that a method hands from one block to a later one, by method key and block index. The block
@@ -31,6 +33,7 @@ class Flow:
 
     def __init__(self) -> None:
         self.grid: tuple[int, ...] = (0, 0)
+        self.frames_last = self.apart = False
         self.own_prefix = 0
         self.prefix = 0
         self.index = -1
@@ -49,7 +52,7 @@ class Flow:
 
     def enter(self, index: int, grid: tuple[int, ...] | None = None) -> None:
         """Enter block ``index`` whose map has the extents ``grid`` (left as they are when None)."""
-        self.index, self.inside = index, True
+        self.index, self.inside, self.apart = index, True, False
         self.prefix = self.own_prefix
         if grid is not None:
             self.grid = tuple(int(size) for size in grid)
@@ -70,8 +73,8 @@ class Flow:
 
     @property
     def frames(self) -> int:
-        """Frames of the current token map; 1 for images."""
-        return math.prod(self.grid[:-2])
+        """Frames of the current token map; 1 for images, and where every frame is a stream of its own."""
+        return 1 if self.apart else math.prod(self.grid[:-2])
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Split a stream ``(B, prefix + H*W, C)`` into prefix tokens ``(B, prefix, C)`` and map ``(B, C, H, W)``.
@@ -81,12 +84,14 @@ class Flow:
         """
         tokens = x[:, self.prefix :]
         if self.frames > 1:
-            tokens = tokens.unflatten(1, (self.frames, -1)).flatten(0, 1)
+            clips = tokens.unflatten(1, (-1, self.frames)).transpose(1, 2) if self.frames_last else tokens
+            tokens = clips.reshape(len(x) * self.frames, -1, x.shape[-1])
         return x[:, : self.prefix], tokens.transpose(1, 2).unflatten(2, self.hw)
 
     def join(self, prefix: Tensor, spatial: Tensor) -> Tensor:
         """The inverse of :meth:`split`."""
         tokens = spatial.flatten(2).transpose(1, 2)
         if self.frames > 1:
-            tokens = tokens.unflatten(0, (-1, self.frames)).flatten(1, 2)
+            clips = tokens.unflatten(0, (-1, self.frames))
+            tokens = (clips.transpose(1, 2) if self.frames_last else clips).flatten(1, 2)
         return torch.cat((prefix, tokens), dim=1) if prefix.shape[1] else tokens

@@ -1,3 +1,3 @@
 """Hosts of mmaction2."""
 
-from vpeft.core.backbones.hosts.mmaction import uniformerv2, video_swin, videomae  # noqa: F401  (register)
+from vpeft.core.backbones.hosts.mmaction import timesformer, uniformerv2, video_swin, videomae  # noqa: F401  (register)

@@ -23,7 +23,7 @@ class MMSegMiTBlock(MultiheadBlock, PyramidBlock):
         "attn.attn": ("torch.nn.modules.activation.MultiheadAttention",),
         "ffn": ("{0}.MixFFN",),
     }
-    site_multihead, site_weighs = "attn.attn", True
+    site_multihead, site_weighs, site_packs = "attn.attn", True, False
 
     @classmethod
     def site_modules(cls, block: nn.Module) -> dict[str, nn.Module | StatedLinear | None]:

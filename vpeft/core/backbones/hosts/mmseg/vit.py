@@ -22,7 +22,7 @@ class MMSegViTBlock(MultiheadBlock):
         "attn.attn": ("torch.nn.modules.activation.MultiheadAttention",),
         "ffn": ("mmcv.cnn.bricks.transformer.FFN",),
     }
-    site_multihead, site_weighs = "attn.attn", True
+    site_multihead, site_weighs, site_packs = "attn.attn", True, False
 
     @classmethod
     def site_refuses(cls, block: nn.Module) -> str | None:

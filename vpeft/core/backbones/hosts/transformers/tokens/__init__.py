@@ -5,6 +5,7 @@ from vpeft.core.backbones.hosts.transformers.tokens import (  # noqa: F401  (reg
     beit,
     clip,
     dinov3,
+    timesformer,
     towers,
     vit,
     vjepa2,
