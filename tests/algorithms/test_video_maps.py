@@ -81,7 +81,9 @@ def test_attention_in_space_is_of_each_frame(host):
     """Its maps lie frame by frame on the clip's, and the class token's is the mean over the frames."""
     model = build(host)
     with torch.no_grad(), record_attention(model, [0]) as kept:
-        tokens(model, inputs(host, dtype=torch.float64))
+        recorded = tokens(model, inputs(host, dtype=torch.float64))
+    with torch.no_grad():
+        torch.testing.assert_close(tokens(model, inputs(host, dtype=torch.float64)), recorded, rtol=1e-12, atol=1e-12)
     weights = kept[0].weights.unflatten(0, (2, FRAMES))  # clips, frames, heads, queries, keys
     torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
     of_class = weights[:, :, :, 0, 1:].transpose(1, 2) / FRAMES
@@ -92,7 +94,7 @@ def test_attention_in_space_is_of_each_frame(host):
 
 @pytest.mark.parametrize("host", DIVIDED)
 def test_what_takes_the_clip_for_one_stream_is_refused(host):
-    with pytest.raises(vpeft.UserError, match="attention of .* is in each frame apart"):
+    with pytest.raises(vpeft.UserError, match=r"attention of .* is in each frame apart"):
         vpeft.attach(build(host), "E3VA")
 
 

@@ -106,8 +106,8 @@ class E3VA(Method):
         self.need_output_norm(host)
         if any(block.kind.frames_apart for block in host.blocks):
             raise UserError(
-                f"{self.registered_name()}: attention of {host.registered_name()} is in each frame apart, and the highway "
-                "is one of the whole clip."
+                f"{self.registered_name()}: attention of {host.registered_name()} is in each frame apart, and the "
+                "highway is one of the whole clip."
             )
         if host.adds_between:
             raise UserError(

@@ -35,8 +35,8 @@ class DividedBlock(SiteBlock):
         flow, first = self.peft_flow, self.peft_flow.prefix
         if flow.frames != self.site_frames or flow.frames * flow.hw[0] * flow.hw[1] != x.shape[1] - first:
             raise UserError(
-                f"the map of this pass, {'x'.join(map(str, flow.grid))}, is not one of {self.site_frames} frames, which "
-                "the blocks divide it into: give clips of so many."
+                f"the map of this pass, {'x'.join(map(str, flow.grid))}, is not one of {self.site_frames} frames, "
+                "which the blocks divide it into: give clips of so many."
             )
         tokens = x[:, first:]
         added = self.site_time(tokens.reshape(-1, self.site_frames, x.shape[-1])).reshape(tokens.shape)
