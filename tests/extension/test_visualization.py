@@ -157,14 +157,17 @@ def test_gradcam_is_its_formula(host, method):
     hook.remove()
     (gradient,) = torch.autograd.grad(scores[:, 1].sum(), kept[0])
     own, (layout, _) = TINY[host].prefix, last.kind.site_layouts(last.module)
-    for image in range(2):
-        x, g = (t[image] for t in (kept[0].detach(), gradient))
+    streams = [t.transpose(0, 1) if last.kind.tokens_first else t for t in (kept[0].detach(), gradient)]
+    for image in range(len(cam)):
+        x, g = (t[image] for t in streams)
         if layout is MAP_FIRST or x.shape[-1] != last.dim_in:
             x, g = x.movedim(0, -1), g.movedim(0, -1)
         x, g = (t.reshape(-1, t.shape[-1])[own:] for t in (x, g))
         expected = torch.zeros(len(x), dtype=torch.float64)
         for channel in range(x.shape[1]):
             expected += g[:, channel].mean() * x[:, channel]
+        if last.kind.frames_last:
+            expected = expected.view(-1, TINY[host].grid[0]).t().flatten()
         torch.testing.assert_close(cam[image].flatten(), expected.clamp_min(0), atol=1e-10, rtol=1e-8)
 
 

@@ -165,7 +165,7 @@ class SiteBlock(SiteAttention):
         pointwise_mlp: The MLP looks at each token alone, so that it may be run on some of them.
         frames_last: In a video's stream the frames of each place stand together, not the places of each frame.
         frames_apart: At the attention and its norm every frame is a stream of its own, at the MLP the clip is one.
-        tokens_first: Its modules are called on tokens before the batch, ``(N, B, C)``.
+        tokens_first: It takes tokens before the batch, ``(N, B, C)``, and so do its modules.
     """
 
     site_targets: ClassVar[tuple[str, ...]]

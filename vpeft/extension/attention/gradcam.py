@@ -27,7 +27,8 @@ def gradcam(model: nn.Module, inputs: Tensor, target: int | None = None, block: 
             behind the last block holds nothing else that it sees, so the default is the input of the last block.
 
     Returns:
-        ``(B, *grid)``, in clips ``(B * clips, *grid)``; not negative.
+        ``(B, *grid)``, in clips ``(B * clips, *grid)``, or ``(B * frames, *grid)`` where blocks see single frames; not
+        negative.
 
     Raises:
         UserError: The model gives no class scores, or the block does not exist.
@@ -64,6 +65,7 @@ class _Watch:
 
     def __init__(self, host: Host, block: Block) -> None:
         self.host, self.module = host, block.module
+        self.tokens_first = block.kind.tokens_first
         self.width, self.layout = block.dim_in, block.kind.site_layouts(block.module)[0]
 
     def rows(self, stream: Tensor) -> Tensor:
@@ -71,7 +73,8 @@ class _Watch:
         return self.last(stream).flatten(1, -2)
 
     def last(self, stream: Tensor) -> Tensor:
-        """With the channels behind the map."""
+        """With the channels behind the map, and the batch before it."""
+        stream = stream.transpose(0, 1) if self.tokens_first else stream
         return stream.movedim(1, -1) if self.layout is MAP_FIRST or stream.shape[-1] != self.width else stream
 
     def __enter__(self) -> None:
