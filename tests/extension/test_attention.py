@@ -95,7 +95,7 @@ def naive(qkv, block, grid):
     """Softmax from queries and keys, score by score."""
     q, k = qkv.q, qkv.k
     scores = torch.einsum("bhqd,bhkd->bhqk", q, k) / math.sqrt(q.shape[-1])
-    if block.site_places() is None:
+    if block.site_places() is None or block.frames_last:
         return scores.softmax(-1)
     window, shift, _, _ = window_of(block, grid)
     area = math.prod(window)
@@ -300,7 +300,7 @@ def test_unrecorded_costs_nothing(host, monkeypatch):
 
 
 FUSED = ("mmpretrain.VisionTransformer", "timm.VisionTransformer", "timm.SwinTransformer")
-FUSED += ("open_clip.VisionTransformer", "torchvision.VisionTransformer")
+FUSED += ("open_clip.VisionTransformer", "torchvision.VisionTransformer", "mmaction.UniFormerV2")
 
 
 @pytest.mark.parametrize("host", REDUCED)

@@ -84,7 +84,8 @@ def block_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
 
     def keep(index: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            seen[index] = output[0] if isinstance(output, tuple) else output  # beside it attention weights
+            stream = output[0] if isinstance(output, tuple) else output  # beside it attention weights
+            seen[index] = stream.transpose(0, 1) if blocks[index].kind.tokens_first else stream
 
         return hook
 
