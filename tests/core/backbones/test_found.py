@@ -6,11 +6,12 @@ import functools
 import pytest
 import timm
 import torch
+from mmcv.cnn.bricks.transformer import BaseTransformerLayer
 from mmseg.models.backbones import TIMMBackbone
 from support.hosts import loss, perturb, tokens, trained
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import vpeft
@@ -194,3 +195,22 @@ def test_checkpointing_gives_the_same_gradients():
         loss(model(images(32))).backward()
     for key, param in trained(models[0]).items():
         torch.testing.assert_close(trained(models[1])[key].grad, param.grad)
+
+
+def test_a_class_of_many_layers_is_a_kind_only_where_its_parts_say_so():
+    """mmcv's layer of other operations than TimeSformer's is no block: the network is read by what it calls."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            attention = {"type": "MultiheadAttention", "embed_dims": 16, "num_heads": 2, "batch_first": True}
+            mlp = {"type": "FFN", "embed_dims": 16, "feedforward_channels": 32, "num_fcs": 2}
+            order = ("self_attn", "norm", "ffn", "norm")
+            self.patches = nn.Conv2d(3, 16, 4, 4)
+            self.layer = BaseTransformerLayer(attention, mlp, order, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.patches(x).flatten(2).transpose(1, 2))
+
+    model = vpeft.attach(Encoder(), "LoRA", sample=torch.randn(1, 3, 16, 16))
+    assert model.peft_adaptation.host.registered_name() == "generic"
