@@ -6,6 +6,7 @@ from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 from support.hosts import build, perturb, tokens
 from support.hosts.mmpretrain.vit import ARCH
+from support.refusals import attached
 
 import vpeft
 from vpeft.algorithms.adapter.dyt import DyTLoss
@@ -15,7 +16,7 @@ from vpeft.registry import HOSTS
 
 
 def adapted(host, **options):
-    model = perturb(vpeft.attach(build(host, **options), {"type": "DyT", "bottleneck": 4}))
+    model = perturb(attached(host, build(host, **options), {"type": "DyT", "bottleneck": 4}))
     return model.eval()
 
 
@@ -30,7 +31,8 @@ def test_skipped_tokens_are_not_computed(host, images):
     every = sum(state[b.index].numel() for b in blocks)
     rows = []
     for block in blocks:
-        block.sites["fc1"].module.register_forward_hook(lambda m, a, out: rows.append(out.shape[:-1].numel()))
+        fc1 = block.sites["fc1"].module
+        getattr(fc1, "linears", [fc1])[0].register_forward_hook(lambda m, a, out: rows.append(out.shape[:-1].numel()))
     with torch.no_grad():
         sparse = tokens(model, x)
     assert sum(rows) == passed

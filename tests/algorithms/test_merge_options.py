@@ -1,9 +1,8 @@
 """Merging under the hyper-parameters that change what is merged, on every host, LayerScale included."""
 
-import copy
-
 import pytest
 from support.hosts import build, perturb, tokens
+from support.refusals import attached, load_merged, merged
 
 import vpeft
 from vpeft.registry import HOSTS
@@ -28,29 +27,13 @@ VARIANTS = {
 }
 
 
-def refused(act, *reasons):
-    """What an act gives; skips the test where it is refused for one of the reasons."""
-    refusal = None
-    try:
-        return act()
-    except vpeft.UserError as error:
-        refusal = str(error)
-    assert any(reason in refusal for reason in reasons), refusal
-    return pytest.skip(refusal)
-
-
 def check(name, plain, method, images):
-    model = perturb(refused(lambda: vpeft.attach(copy.deepcopy(plain), method), name.split("/")[0]))
+    model = perturb(attached(name, plain, method))
     out = tokens(model, images)
     assert (out - tokens(plain, images)).abs().max() > 1e-3
-    # Keys that matter or a linear without a bias take no shift, a norm behind a branch takes no matrix.
-    left = refused(lambda: vpeft.merge(model), "no bias to merge", "only a scale and shift after a norm")
-    assert left == []
-    state = vpeft.plain_state_dict(model)
-    assert state.keys() == plain.state_dict().keys()
-    plain.load_state_dict(state, strict=False)  # mmpretrain's Swin V2 throws buffers of its own file away
-    for merged in (model, plain):
-        assert (tokens(merged, images) - out).abs().max() <= 1e-10 * out.abs().max()
+    assert merged(model) == []
+    for same in (model, load_merged(plain, model)):
+        assert (tokens(same, images) - out).abs().max() <= 1e-10 * out.abs().max()
 
 
 @pytest.mark.parametrize("host", sorted(HOSTS.module_dict))

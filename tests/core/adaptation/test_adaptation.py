@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from support.hosts import TINY, build, loss, perturb, tokens
+from support.refusals import attached, merged
 
 import vpeft
 from vpeft.core.adaptation.find import find_adaptation, get_adaptation
@@ -109,7 +110,7 @@ def test_a_failed_attach_leaves_the_model_whole(host, cfg, message, images):
 @hosts
 @pytest.mark.parametrize(
     ("site", "placement", "message"),
-    [("attn_brunch", "parallel", "no site 'attn_brunch': did you mean 'attn_branch'"), ("fc1", "shortcut", "takes no")],
+    [("mlp_brunch", "parallel", "no site 'mlp_brunch': did you mean 'mlp_branch'"), ("fc1", "shortcut", "takes no")],
 )
 def test_a_site_or_placement_that_the_host_lacks(host, site, placement, message, images):
     from vpeft.core.contract.method import Method
@@ -130,7 +131,7 @@ def test_a_site_or_placement_that_the_host_lacks(host, site, placement, message,
     with pytest.raises(vpeft.UserError) as error:
         vpeft.attach(model, Lost())
     assert message in str(error.value)
-    assert host in str(error.value)
+    assert host.split("/")[0] in str(error.value)
     same_state(model, plain)
 
 
@@ -153,8 +154,9 @@ def test_modules_take_the_mode_of_the_model(host):
 
 
 @hosts
+@torch.no_grad()  # torch's products round differently where one side asks for a gradient
 def test_disabled_ends_well_on_an_error(host, images):
-    model = build(host).requires_grad_(False)  # torch's products round differently where a weight asks for a gradient
+    model = build(host).requires_grad_(False)
     base = tokens(model, images)
     vpeft.attach(model, ["LoRA", "BitFit"])
     perturb(model)
@@ -189,8 +191,7 @@ def test_disabled_ends_well_on_an_error(host, images):
 def test_lists_of_methods(host, cfg, stays, images, tmp_path):
     model = build(host)
     plain = copy.deepcopy(model)
-    vpeft.attach(model, cfg)
-    perturb(model)
+    model = perturb(attached(host, plain, cfg))
     own = [p for p in find_adaptation(model).peft_modules() for p in p.parameters()]
     optimiser = torch.optim.SGD(own, lr=1e-3)
     before = loss(tokens(model, images))
@@ -205,7 +206,7 @@ def test_lists_of_methods(host, cfg, stays, images, tmp_path):
     assert torch.equal(tokens(other, images), out)
     assert list(find_adaptation(other).methods) == list(find_adaptation(model).methods)
 
-    left = vpeft.merge(model)
+    left = merged(model)
     assert set(stays) <= set(left)
     torch.testing.assert_close(tokens(model, images), out, rtol=1e-9, atol=1e-9)
     vpeft.unmerge(model)

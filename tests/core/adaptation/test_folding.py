@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from support.hosts import TINY, build, perturb, tokens
+from support.refusals import attached, load_merged, merged
 
 import vpeft
 
@@ -19,14 +20,12 @@ VARIANTS = [(host, {}) for host in sorted(TINY)] + [
 
 def check_merge(host, options, cfg, images) -> None:
     plain = build(host, **options)
-    model = vpeft.attach(copy.deepcopy(plain), cfg)
-    perturb(model)
+    model = perturb(attached(host, plain, cfg))
     out, base = tokens(model, images), tokens(plain, images)
     assert not torch.allclose(out, base, rtol=1e-3)
-    assert vpeft.merge(model) == []
+    assert merged(model) == []
     torch.testing.assert_close(tokens(model, images), out, rtol=1e-9, atol=1e-9)
-    plain.load_state_dict(vpeft.plain_state_dict(model), strict=True)
-    torch.testing.assert_close(tokens(plain, images), out, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(tokens(load_merged(plain, model), images), out, rtol=1e-9, atol=1e-9)
     vpeft.unmerge(model)
     assert torch.equal(tokens(model, images), out)
 

@@ -24,6 +24,8 @@ from vpeft.registry import HOSTS, nearest
 
 #: Component of every key of a PEFT parameter; base keys never contain it.
 PEFT_KEY = "peft"
+
+_ATTENTION = ("norm1", "qkv", "core", "proj", "attn_branch", "attn_residual")
 #: Attribute of a backbone whose outputs are read from outside (:class:`ReadOutside`).
 READ_OUTSIDE = "vpeft_read_outside"
 
@@ -251,7 +253,7 @@ class Host:
         sites = block.sites if block else self.sites
         where = f"block {block.index} of " if block else ""
         if site not in sites:
-            why = "its blocks have no attention. " if block and "qkv" not in sites else ""
+            why = "its blocks have no attention. " if site in _ATTENTION and block and "qkv" not in sites else ""
             name = self.registered_name()
             raise UserError(f"{self.method_key}: {where}host {name} has no site {site!r}: {why}{nearest(site, sites)}")
         if placement not in sites[site].allowed:
