@@ -83,6 +83,11 @@ class SiteAttention:
         """What the softmax of the attention takes, ``(B, heads, queries, keys)``: scaled, with bias and mask."""
         raise NotImplementedError(f"{type(self).__name__} states no scores")
 
+    @property
+    def site_is_even(self) -> bool:
+        """Whether queries and keys are of the same tokens, so that there is a map of the attention."""
+        return self.full_keys
+
     def site_places(self) -> Tensor | None:
         """Where on the map the tokens of each window lie, ``(nW, N)``, -1 for padding; None without windows."""
         return None

@@ -135,10 +135,10 @@ class AttentionRecorder:
         """Called by a block with what its attention is computed from."""
         if block.peft_index not in self.blocks:
             return
-        if not block.full_keys:
+        if not block.site_is_even:
             raise UserError(
-                f"block {block.peft_index} attends to a reduced map, whose keys are no tokens: there is no map of it. "
-                "Grad-CAM looks at its input."
+                f"block {block.peft_index} attends to a reduced map, or from pooled queries: there is no map of it, since "
+                "queries and keys are not of the same tokens. Grad-CAM looks at its input."
             )
         flow = block.peft_flow
         with torch.no_grad():

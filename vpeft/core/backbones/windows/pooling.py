@@ -27,6 +27,10 @@ class PoolingWindowBlock(MapWindowBlock):
         return {**MapWindowBlock.site_modules(block), **skip}
 
     @property
+    def site_is_even(self) -> bool:
+        return not self.site_stride
+
+    @property
     def site_stride(self) -> tuple[int, int] | None:
         """By what queries are pooled, None where they are not."""
         raise NotImplementedError(f"{type(self).__name__} states no site_stride")
