@@ -113,7 +113,7 @@ def contributions(adaptation: Adaptation, change: Change, enclosed: Sequence[Pla
                     stack.callback(setattr, entry, "module", entry.module)
                     entry.module = through
                     if entry.placement == "beside":
-                        _patch(stack, site, "dropped", through.watch(site.dropped))
+                        _patch(stack, site, "dropped", through.watch(site))
             if group:
                 _enclose(stack, block, site, group, change)
         yield
@@ -163,11 +163,12 @@ class _Through:
     def around(self, operation: Callable[[Tensor], Tensor], x: Tensor, flow: Flow) -> Tensor:
         return self.change(self.place, operation(x), self.module.around(operation, x, flow))
 
-    def watch(self, dropped: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """A site's ``dropped`` that keeps the branch's own output for a module beside it."""
+    def watch(self, site: Site) -> Callable[..., Tensor]:
+        """A site's ``dropped`` that keeps the branch's own output, as a stream, for a module beside it."""
+        dropped = site.dropped
 
         def watched(x: Tensor, y: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
-            self.branch = y
+            self.branch = site.layout.open(y)
             return dropped(x, y, drop)
 
         return watched
@@ -178,8 +179,10 @@ def _enclose(stack: ExitStack, block: Block | None, site: Site, group: list[Plac
     place = _place(block, site, group[0], "operation")
 
     def both(run: Callable[[], Tensor]) -> Tensor:
+        grid = block.module.peft_flow.grid
         with _switched_off(group):
             plain = run()
+        block.module.peft_flow.grid = grid  # attention that pools leaves a smaller one
         return _compare(change, place, plain, run())
 
     if block is not None and site.name in ("core", "block"):

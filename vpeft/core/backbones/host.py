@@ -24,7 +24,6 @@ from vpeft.registry import HOSTS, nearest
 
 #: Component of every key of a PEFT parameter; base keys never contain it.
 PEFT_KEY = "peft"
-
 _ATTENTION = ("norm1", "qkv", "core", "proj", "attn_branch", "attn_residual")
 #: Attribute of a backbone whose outputs are read from outside (:class:`ReadOutside`).
 READ_OUTSIDE = "vpeft_read_outside"
