@@ -1,9 +1,14 @@
 """torchvision's Swin, of both versions."""
 
 from support.hosts import tiny
-from torch import nn
+from torch import Tensor, nn
 
 V2 = {"version": 2}
+
+
+def every_token(model: nn.Module, images: Tensor) -> Tensor:
+    """The normed map, before the head."""
+    return model.norm(model.features(images))
 
 
 @tiny(
@@ -21,6 +26,7 @@ V2 = {"version": 2}
     },
     larger=({"window_size": [2, 2]}, (3, 32, 32)),
     kinds=("v2",),
+    call=every_token,
 )
 def swin(version: int = 1, **options) -> nn.Module:
     from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
