@@ -19,7 +19,7 @@ CHANGES = {
     "threads": lambda _: torch.set_num_threads(2),
     "number type": lambda _: torch.set_default_dtype(torch.float64),
     "gradients": lambda _: torch.set_grad_enabled(False),
-    "deterministic": lambda _: torch.use_deterministic_algorithms(True),
+    "deterministic": lambda _: torch.use_deterministic_algorithms(not torch.are_deterministic_algorithms_enabled()),
 }
 
 

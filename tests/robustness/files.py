@@ -116,7 +116,7 @@ def into(model: nn.Module, load: Callable[[nn.Module], Any]) -> dict[str, Any]:
 def plain() -> nn.Module:
     """A tiny ViT with the same weights every time."""
     torch.manual_seed(0)
-    return hosts.mm_vit()
+    return hosts.TINY["mmpretrain.VisionTransformer"].build()
 
 
 def write_adapter(folder: Path) -> Path:
