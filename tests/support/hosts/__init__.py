@@ -171,11 +171,15 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def key_biases(model: nn.Module) -> set[str]:
-    """Biases of keys alone that shift all keys alike: they cancel in the softmax, and their gradient is rounding."""
+    """Biases that shift all scores of a row alike: they cancel in the softmax, and their gradient is rounding.
+
+    Those of keys alone, and the last of the network that makes timm's Swin V2 CR its relative positions.
+    """
     blocks = [b for b in get_adaptation(model).host.blocks if b.kind.free_keys and "qkv" in b.sites]
     linears = [b.sites["qkv"].module for b in blocks]
     found = {id(linear.biases[1]) for linear in linears if isinstance(linear, StatedLinear) and len(linear.biases) == 3}
-    return {key for key, param in model.named_parameters() if id(param) in found}
+    named = model.named_parameters()
+    return {key for key, param in named if id(param) in found or key.endswith(".meta_mlp.fc2.bias")}
 
 
 def clone(model: nn.Module) -> nn.Module:
