@@ -57,11 +57,11 @@ class Library:
             pretrained: Whether the library fetches its weights.
             options: Of the library's own function.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} states no build(name, pretrained): how a model is made.")
 
     def build_from(self, folder: Path, **options: Any) -> nn.Module:
         """The model that a folder's config describes, without weights."""
-        raise NotImplementedError
+        raise UserError(f"{folder}: a model of {self.prefix} is built by its name, not from a folder.")
 
     def stated_in(self, folder: Path) -> dict[str, Any]:
         """What the config in a folder says, empty where there is none or it cannot be read."""
