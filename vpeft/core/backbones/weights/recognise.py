@@ -42,6 +42,9 @@ class NoWay(UserError):
     """A file and a backbone have nothing in common in some way of reading."""
 
 
+_HEADS = ("head", "head_drop")
+
+
 @dataclass(frozen=True)
 class Format:
     """A set of names.
@@ -52,6 +55,7 @@ class Format:
         to_hub: Renames to timm's names (ViT) or Microsoft's (Swin).
         from_hub: Renames back; None where no backbone keeps its weights by these names.
         kept: Pattern of a backbone's keys that files may lack.
+        heads: Modules of a backbone of these names that classify.
     """
 
     holds: str
@@ -59,6 +63,7 @@ class Format:
     to_hub: Callable[[Converted], Converted] = _same
     from_hub: Callable[[Converted], Converted] | None = None
     kept: str = r"(?!)"
+    heads: tuple[str, ...] = ()
 
 
 #: Every format by its name. The first whose anchor is in a file is meant, but for what `format_of` tells further.
@@ -67,7 +72,7 @@ FORMATS = {
     "mmaction_vit": Format(
         VIDEO + "ViT", r"blocks\.0\.mlp\.layers\.0\.0\.weight", from_hub=vit.to_mmaction, kept=_POOLED
     ),
-    "timm_vit": Format("ViT", r"blocks\.0\.norm1\.weight", from_hub=_same, kept=_POOLED),
+    "timm_vit": Format("ViT", r"blocks\.0\.norm1\.weight", from_hub=_same, kept=_POOLED, heads=_HEADS),
     "videomae": Format(VIDEO + "ViT", r"blocks\.0\.norm1\.weight"),
     "mmseg_vit": Format("ViT", r"layers\.0\.attn\.attn\.in_proj_weight", vit.from_mmseg, vit.to_mmseg),
     "openmmlab_vit": Format("ViT", r"layers\.0\.ln1\.weight", vit.from_mmpretrain, vit.to_mmpretrain, r"ln2\..+"),
@@ -75,7 +80,7 @@ FORMATS = {
         "Swin", r"stages\.0\.blocks\.0\.norm1\.weight", swin.from_openmmlab, swin.to_openmmlab, _NUMBERED
     ),
     "official_swin": Format("Swin", _BLOCK),
-    "timm_swin": Format("Swin", _BLOCK, swin.from_timm, swin.to_timm, _POOLED),
+    "timm_swin": Format("Swin", _BLOCK, swin.from_timm, swin.to_timm, _POOLED, _HEADS),
     "video_swin": Format(VIDEO + "Swin", _BLOCK, from_hub=_same, kept=_NUMBERED),
 }
 

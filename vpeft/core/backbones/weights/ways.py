@@ -67,9 +67,9 @@ def _by_table(state: Mapping[str, Tensor], backbone: nn.Module) -> Found | UserE
         weights = convert(below(state, prefix), name, backbone)
     except UserError as error:
         return error
-    heads = ("head", "head_drop") if (layout := layout_of(backbone)).startswith("timm") else ()
+    layout = FORMATS[layout_of(backbone)]
     outside = {key: reason_outside(prefix) for key in state if not key.startswith(prefix)}
-    return Found(name, weights, FORMATS[layout].kept, heads, FORMATS[name].holds.startswith(VIDEO), outside)
+    return Found(name, weights, layout.kept, layout.heads, FORMATS[name].holds.startswith(VIDEO), outside)
 
 
 def _by_own_names(state: Mapping[str, Tensor], backbone: nn.Module, of: Library) -> Found | UserError:
