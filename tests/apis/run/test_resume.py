@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 
+from vpeft.apis.commands.stopping import Stopped
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.text import settings_of
 from vpeft.apis.export.adapter import export_adapter
@@ -228,3 +230,20 @@ def test_sigterm_ends_a_run_with_its_last_checkpoint_named(tmp_path):
     assert said == f"stopped by SIGTERM; the last checkpoint is {last}: --resume goes on from it."
     assert process.returncode == 143
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_signal_that_a_library_turned_into_an_error_names_the_checkpoint(tmp_path, monkeypatch):
+    cfg = config(tmp_path)
+
+    def swallowed(self):
+        (tmp_path / "epoch_3.pth").touch()
+        try:
+            raise Stopped("stopped", 143)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("the library's own") from error
+
+    monkeypatch.setattr(Runner, "train", swallowed)
+    words = r"^stopped by SIGTERM; the last checkpoint is .*epoch_3\.pth: --resume"
+    with pytest.raises(Stopped, match=words) as caught:
+        train(cfg)
+    assert caught.value.status == 143

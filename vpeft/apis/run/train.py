@@ -10,7 +10,7 @@ from mmengine import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from vpeft.apis.commands.stopping import Stopped
+from vpeft.apis.commands.stopping import Stopped, stop_behind
 from vpeft.apis.config.origin import origin_of
 from vpeft.apis.run.adapters import write_adapters
 from vpeft.apis.run.due_validation import DueValidationHook
@@ -48,8 +48,11 @@ def train(cfg: Config) -> Runner:
         runner.register_hook(DueValidationHook())
         try:
             runner.train()
-        except KeyboardInterrupt as error:
-            raise Stopped.of(error, next(iter(checkpoints(Path(cfg.work_dir))), None)) from error
+        except BaseException as error:
+            stop = stop_behind(error)  # a library that a signal interrupts may raise an error of its own
+            if stop is None:
+                raise
+            raise Stopped.of(stop, next(iter(checkpoints(Path(cfg.work_dir))), None)) from error
         if runner.rank == 0:
             write_adapters(runner)
     return runner
