@@ -23,6 +23,7 @@ METHODS = {
 #: Keys are of a reduced map, or queries are pooled.
 REDUCED = ("mmseg.MixVisionTransformer", "timm.PyramidVisionTransformerV2", "transformers.SegformerModel")
 REDUCED += ("transformers.PvtV2Model", "timm.HieraDet", "transformers.Sam2HieraDetModel")
+REDUCED += ("timm.Hiera", "transformers.HieraModel")
 WHOLE = [host for host in TINY if host not in REDUCED and "Conv" not in host]
 #: Their scores are scaled products, in windows with a table of relative positions: re-stated here score by score.
 NAIVE = ["mmpretrain.VisionTransformer", "timm.VisionTransformer", "mmseg.VisionTransformer"]

@@ -179,10 +179,11 @@ def _enclose(stack: ExitStack, block: Block | None, site: Site, group: list[Plac
     place = _place(block, site, group[0], "operation")
 
     def both(run: Callable[[], Tensor]) -> Tensor:
-        grid = block.module.peft_flow.grid
+        flow = block.module.peft_flow
+        entered = flow.grid, flow.unrolled
         with _switched_off(group):
             plain = run()
-        block.module.peft_flow.grid = grid  # attention that pools leaves a smaller one
+        flow.grid, flow.unrolled = entered  # attention that pools leaves a smaller map
         return _compare(change, place, plain, run())
 
     if block is not None and site.name in ("core", "block"):

@@ -243,6 +243,11 @@ class SiteBlock(SiteAttention):
     def site_drop2(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} states no drop2")
 
+    def site_entered(self, x: Tensor) -> None:
+        """What a block tells the pass as the stream ``x`` enters it, before anything placed sees it."""
+        flow = self.peft_flow
+        flow.frames_last, flow.came = self.frames_last, (flow.grid, flow.unrolled)
+
     def site_start(self, x: Tensor) -> Tensor:
         """What a block does ahead of its units."""
         return x
@@ -282,7 +287,7 @@ class SiteBlock(SiteAttention):
             given: What else travels into the attention (rotary embeddings, masks).
         """
         mark = self.peft_passes.enter(self.peft_index, grid, x)
-        self.peft_flow.frames_last = self.frames_last
+        self.site_entered(x)
         block = self.peft_sites["block"]
         start = x = block.before(x)
         x = self.site_start(x)

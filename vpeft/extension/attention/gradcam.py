@@ -12,6 +12,7 @@ from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.recording import blocks_of
+from vpeft.core.backbones.sites.flow import roll
 from vpeft.core.backbones.sites.layout import MAP_FIRST
 from vpeft.errors import UserError
 
@@ -57,7 +58,7 @@ def _gradcam(model: nn.Module, host: Host, inputs: Tensor, target: int | None, i
     cam = (gradient.mean(1, keepdim=True) * stream).sum(-1).relu()
     if host.flow.frames_last:
         cam = cam.unflatten(-1, (-1, host.flow.frames)).transpose(1, 2).flatten(1)
-    return cam.unflatten(-1, watch.grid)
+    return roll(cam[..., None], watch.grid, watch.unrolled).flatten(1).unflatten(-1, watch.grid)
 
 
 class _Watch:
@@ -92,8 +93,7 @@ class _Watch:
         return (self.stream, *args[1:])
 
     def look(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        map_size = tuple(self.last(self.stream).shape[1:-1])  # which the block may change
-        self.grid = map_size if len(map_size) > 1 else self.host.flow.grid
+        self.grid, self.unrolled = self.host.flow.came  # the block may pool the map
         self.own = self.host.flow.own_prefix
 
 

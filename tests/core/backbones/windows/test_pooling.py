@@ -9,7 +9,7 @@ from vpeft.core.backbones.find import find_host
 from vpeft.core.backbones.recording import record_streams
 from vpeft.extension.attention.record import record_attention
 
-HIERA = ["transformers.Sam2HieraDetModel", "timm.HieraDet"]
+HIERA = ["transformers.Sam2HieraDetModel", "timm.HieraDet", "transformers.HieraModel", "timm.Hiera"]
 
 
 @pytest.mark.parametrize("host", HIERA)

@@ -19,6 +19,10 @@ class Flow:
             the tokens lie on no one map (some are hidden or shuffled, or images differ in size).
         frames_last: In the stream of a video the frames of each place stand together, not the places of each frame.
         apart: The frames of a video are streams of their own, clip by clip, as inside an attention in space.
+        unrolled: By which steps the map's tokens are sorted, as in Hiera: first by their places inside cells of the
+            first step, inside those by their places in cells of the next, at last row by row; empty where they stand
+            row by row alone.
+        came: ``grid`` and ``unrolled`` of what entered the current block, which may pool the map.
         prefix: Tokens that stand before the map in the stream (class token, registers, prompts).
         index: Index of the current block.
         state: Tensors that a method hands from one block to a later one, by method key and block index. The block
@@ -34,6 +38,8 @@ class Flow:
     def __init__(self) -> None:
         self.grid: tuple[int, ...] = (0, 0)
         self.frames_last = self.apart = False
+        self.unrolled: tuple[tuple[int, int], ...] = ()
+        self.came: tuple[tuple[int, ...], tuple[tuple[int, int], ...]] = ((0, 0), ())
         self.own_prefix = 0
         self.prefix = 0
         self.index = -1
@@ -82,7 +88,7 @@ class Flow:
         In video a stream holds ``frames * H * W`` tokens, and the frames are maps of their own, clip by clip:
         ``(B * frames, C, H, W)``.
         """
-        tokens = x[:, self.prefix :]
+        tokens = roll(x[:, self.prefix :], self.grid, self.unrolled)
         if self.frames > 1:
             clips = tokens.unflatten(1, (-1, self.frames)).transpose(1, 2) if self.frames_last else tokens
             tokens = clips.reshape(len(x) * self.frames, -1, x.shape[-1])
@@ -94,4 +100,30 @@ class Flow:
         if self.frames > 1:
             clips = tokens.unflatten(0, (-1, self.frames))
             tokens = (clips.transpose(1, 2) if self.frames_last else clips).flatten(1, 2)
+        tokens = unroll(tokens, self.grid, self.unrolled)
         return torch.cat((prefix, tokens), dim=1) if prefix.shape[1] else tokens
+
+
+def roll(tokens: Tensor, extents: tuple[int, ...], steps: tuple[tuple[int, int], ...]) -> Tensor:
+    """Tokens ``(B, N, C)`` of a map that are sorted by ``steps`` (:attr:`Flow.unrolled`), row by row."""
+    if not steps or not extents:
+        return tokens
+    count, rows, columns = len(steps), range(1, 2 * len(steps) + 2, 2), range(2, 2 * len(steps) + 3, 2)
+    cells = tokens.reshape(len(tokens), *_cut(extents, steps), tokens.shape[-1])
+    return cells.permute(0, *reversed(rows), *reversed(columns), 2 * count + 3).flatten(1, -2)
+
+
+def unroll(tokens: Tensor, extents: tuple[int, ...], steps: tuple[tuple[int, int], ...]) -> Tensor:
+    """The inverse of :func:`roll`."""
+    if not steps or not extents:
+        return tokens
+    cut = _cut(extents, steps)
+    height, width = cut[::2][::-1], cut[1::2][::-1]
+    cells = tokens.reshape(len(tokens), *height, *width, tokens.shape[-1])
+    order = [axis for i in range(len(height), 0, -1) for axis in (i, i + len(height))]
+    return cells.permute(0, *order, 2 * len(height) + 1).flatten(1, -2)
+
+
+def _cut(extents: tuple[int, ...], steps: tuple[tuple[int, int], ...]) -> list[int]:
+    left = [size // math.prod(by) for size, by in zip(extents, zip(*steps, strict=True), strict=True)]
+    return [*(n for step in steps for n in step), *left]

@@ -3,6 +3,7 @@
 from vpeft.core.backbones.hosts.timm import (  # noqa: F401  (register)
     convnext,
     eva,
+    hiera,
     hieradet,
     pvt_v2,
     relpos,

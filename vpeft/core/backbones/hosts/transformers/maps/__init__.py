@@ -2,6 +2,7 @@
 
 from vpeft.core.backbones.hosts.transformers.maps import (  # noqa: F401  (register)
     convnext,
+    hiera,
     sam,
     sam2,
     segformer,
