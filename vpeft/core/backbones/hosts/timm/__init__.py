@@ -3,11 +3,11 @@
 from vpeft.core.backbones.hosts.timm import (  # noqa: F401  (register)
     convnext,
     eva,
-    hiera,
     hieradet,
     pvt_v2,
     relpos,
     sam,
+    streams,
     swin,
     swinv2,
     vit,
