@@ -173,13 +173,14 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def key_biases(model: nn.Module) -> set[str]:
     """Biases that shift all scores of a row alike: they cancel in the softmax, and their gradient is rounding.
 
-    Those of keys alone, and the last of the network that makes timm's Swin V2 CR its relative positions.
+    Those of keys alone, the last of the network that makes timm's Swin V2 CR its relative positions, and that of the
+    linear over CaiT's heads ahead of the softmax.
     """
     blocks = [b for b in get_adaptation(model).host.blocks if b.kind.free_keys and "qkv" in b.sites]
     linears = [b.sites["qkv"].module for b in blocks]
     found = {id(linear.biases[1]) for linear in linears if isinstance(linear, StatedLinear) and len(linear.biases) == 3}
     named = model.named_parameters()
-    return {key for key, param in named if id(param) in found or key.endswith(".meta_mlp.fc2.bias")}
+    return {key for key, param in named if id(param) in found or key.endswith((".meta_mlp.fc2.bias", ".proj_l.bias"))}
 
 
 def clone(model: nn.Module) -> nn.Module:

@@ -100,7 +100,7 @@ class PrefixTuning(Method):
     identity_at_start = False
 
     def check(self, host: Host) -> None:
-        self.need_attention(host)
+        self.need_token_keys(host)
 
     def build(self, host: Host) -> None:
         for block in host.blocks:

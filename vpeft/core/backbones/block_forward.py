@@ -66,9 +66,11 @@ class SiteAttention:
 
     Attributes:
         full_keys: Keys and values are of the same tokens as queries, not of a reduced map.
+        token_keys: Queries look for tokens, not for channels.
     """
 
     full_keys: ClassVar[bool] = True
+    token_keys: ClassVar[bool] = True
     plain_class: type
     peft_passes: Passes
     peft_index: int
@@ -86,7 +88,7 @@ class SiteAttention:
     @property
     def site_is_even(self) -> bool:
         """Whether queries and keys are of the same tokens, so that there is a map of the attention."""
-        return self.full_keys
+        return self.full_keys and self.token_keys
 
     def site_places(self) -> Tensor | None:
         """Where on the map the tokens of each window lie, ``(nW, N)``, -1 for padding; None without windows."""
@@ -209,8 +211,8 @@ class SiteBlock(SiteAttention):
         raise NotImplementedError("a block kind states site_modules(block): docs/hosts.md says what a kind states.")
 
     @staticmethod
-    def site_scales(block: nn.Module) -> tuple[nn.Module | nn.Parameter | None, nn.Module | nn.Parameter | None]:
-        """The LayerScale of the attention and of the MLP branch, None where there is none."""
+    def site_scales(block: nn.Module) -> tuple[nn.Module | nn.Parameter | None, ...]:
+        """The LayerScale of the attention and of the MLP branch, None where there is none; then those of others."""
         return None, None
 
     @classmethod
@@ -259,6 +261,11 @@ class SiteBlock(SiteAttention):
     def site_add(self, x: Tensor, y: Tensor) -> Tensor:
         """The stream and a branch's output together."""
         return x + y
+
+    def site_beside(self, x: Tensor, operation: Operation) -> Tensor:
+        """``operation`` on the tokens of the map, with those before it put before its result."""
+        first = self.peft_flow.prefix
+        return torch.cat((x[:, :first], operation(x[:, first:])), dim=1) if first else operation(x)
 
     def site_unit(self, name: str, norm: Operation, operation: Operation, drop: Operation, x: Tensor) -> Tensor:
         """A residual unit, ``x <- s(x) + DP(operation(norm x))``, with its sites around it.

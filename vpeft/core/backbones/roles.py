@@ -15,6 +15,7 @@ _OWN = {
     "rel_pos_h": "rel_pos",
     "rel_pos_w": "rel_pos",
     "logit_scale": "logit_scale",
+    "temperature": "logit_scale",
 }
 _EPS = ("eps", "variance_epsilon")
 

@@ -61,6 +61,15 @@ class Checks:
                 "Adapters, LoRA and SSF attach there."
             )
 
+    def need_token_keys(self, host: Host) -> None:
+        """Every block must have attention whose queries look for tokens."""
+        self.need_attention(host)
+        if not all(block.kind.token_keys for block in host.blocks):
+            raise UserError(
+                f"{self.registered_name()} puts keys beside those of the tokens, and attention of "
+                f"{host.registered_name()} is among channels, where no key is of a token. PATT and VPT attach there."
+            )
+
     def need_square(self, host: Host) -> None:
         """Queries, keys and values must be as wide as the stream, and the stream as wide at both ends of a block."""
         for block in host.blocks:

@@ -137,8 +137,8 @@ class AttentionRecorder:
             return
         if not block.site_is_even:
             raise UserError(
-                f"block {block.peft_index} attends to a reduced map, or from pooled queries: queries and keys are not "
-                "of the same tokens, and there is no map of it. Grad-CAM looks at its input."
+                f"block {block.peft_index} attends to a reduced map, from pooled queries or among channels: queries "
+                "and keys are not of the same tokens, and there is no map of it. Grad-CAM looks at its input."
             )
         flow = block.peft_flow
         with torch.no_grad():

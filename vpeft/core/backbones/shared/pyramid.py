@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block import Block
@@ -20,11 +17,6 @@ class PyramidBlock(SiteBlock):
 
     pointwise_mlp = False
     full_keys = False
-
-    def site_beside(self, x: Tensor, operation: Callable[[Tensor], Tensor]) -> Tensor:
-        """``operation`` on the tokens of the map, with those before it put before its result."""
-        first = self.peft_flow.prefix
-        return torch.cat((x[:, :first], operation(x[:, first:])), dim=1) if first else operation(x)
 
     def site_map(self, tokens: Tensor) -> Tensor:
         """``(B, H*W, C)`` as ``(B, C, H, W)``."""

@@ -4,6 +4,7 @@ from vpeft.core.backbones.hosts.timm import (  # noqa: F401  (register)
     convnext,
     eva,
     hieradet,
+    pooled,
     pvt_v2,
     relpos,
     sam,
