@@ -20,11 +20,14 @@ METHODS = {
     "VPT-Deep": {"type": "VPTDeep", "prompt_length": 2},
     "LoRA": {"type": "LoRA", "rank": 2},
 }
-#: Keys are of a reduced map, or queries are pooled.
+#: Keys are of a reduced map, queries are pooled, or attention is among channels.
 REDUCED = ("mmseg.MixVisionTransformer", "timm.PyramidVisionTransformerV2", "transformers.SegformerModel")
 REDUCED += ("transformers.PvtV2Model", "timm.HieraDet", "transformers.Sam2HieraDetModel")
 REDUCED += ("timm.Hiera", "transformers.HieraModel")
-WHOLE = [host for host in TINY if host not in REDUCED and "Conv" not in host]
+REDUCED += ("timm.Xcit",)
+#: What the softmax gives is mixed among the heads before it weighs values.
+MIXED = ("timm.Cait",)
+WHOLE = [host for host in TINY if host not in REDUCED + MIXED and "Conv" not in host]
 #: Their scores are scaled products, in windows with a table of relative positions: re-stated here score by score.
 NAIVE = ["mmpretrain.VisionTransformer", "timm.VisionTransformer", "mmseg.VisionTransformer"]
 NAIVE += ["mmaction.VisionTransformer", "mmaction.SwinTransformer3D", "mmaction.TimeSformer", "mmaction.UniFormerV2"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +52,7 @@ class Tiny:
 
 #: By the registered name of the host, and ``<host>/<variant>`` where a variant's blocks are of another kind.
 TINY: dict[str, Tiny] = {}
+_UNFELT = re.compile(r"(\.meta_mlp\.fc2|\.proj_l|(cls_attn_blocks|blocks_token_only)\.\d+\.attn\.k)\.bias$")
 _CALLS: dict[type, Callable[[nn.Module, Tensor], Any]] = {}
 
 
@@ -173,14 +175,14 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def key_biases(model: nn.Module) -> set[str]:
     """Biases that shift all scores of a row alike: they cancel in the softmax, and their gradient is rounding.
 
-    Those of keys alone, the last of the network that makes timm's Swin V2 CR its relative positions, and that of the
-    linear over CaiT's heads ahead of the softmax.
+    Those of keys alone, in class attention too, the last of the network that makes timm's Swin V2 CR its relative
+    positions, and that of the linear over CaiT's heads ahead of the softmax.
     """
     blocks = [b for b in get_adaptation(model).host.blocks if b.kind.free_keys and "qkv" in b.sites]
     linears = [b.sites["qkv"].module for b in blocks]
     found = {id(linear.biases[1]) for linear in linears if isinstance(linear, StatedLinear) and len(linear.biases) == 3}
     named = model.named_parameters()
-    return {key for key, param in named if id(param) in found or key.endswith((".meta_mlp.fc2.bias", ".proj_l.bias"))}
+    return {key for key, param in named if id(param) in found or _UNFELT.search(key)}
 
 
 def clone(model: nn.Module) -> nn.Module:
