@@ -34,5 +34,6 @@ setup(
         "vpeft": ["**/*.safetensors", "**/*.json", "**/*.log", "**/*.csv", "**/*.html", "**/*.css", "**/*.js"]
     },
     install_requires=requirements("runtime"),
+    entry_points={"console_scripts": ["vpeft = vpeft.apis.commands.app:main"]},
     extras_require={name: requirements(name) for name in EXTRAS},
 )

@@ -1,34 +1,7 @@
-"""The leaderboard of a folder of results: a page, Markdown and CSV: ``tools/leaderboard.py RESULTS``."""
+"""``vpeft leaderboard``, where only the files of the repository are at hand."""
 
-from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main, say
-from vpeft.apis.leaderboard.write import write_leaderboard
-from vpeft.apis.results.files import read_results
-from vpeft.apis.results.published.columns import TABLES
-
-
-def main() -> int:
-    parser = Parser(description=__doc__)
-    parser.add_argument("results", help="folder that tools/benchmark.py wrote to")
-    parser.add_argument("--out", help="folder that is written to (RESULTS/leaderboard)")
-    parser.add_argument(
-        "--against", nargs="*", metavar="TABLE", help=f"published tables to compare with: {', '.join(TABLES)} (all)"
-    )
-    parser.add_argument("--method", nargs="+", help="only these methods")
-    parser.add_argument("--backbone", nargs="+", help="only these backbones")
-    parser.add_argument("--task", nargs="+", help="only these tasks")
-    parser.add_argument("--all", action="store_true", help="runs off the protocol too, marked")
-    parser.add_argument("--alone", action="store_true", help="no links to result files: for a page that goes without")
-    parser.add_argument("--title", default="V-PEFT Bench leaderboard", help="heading")
-    args = parser.parse_args()
-    results = read_results(args.results)
-    for fault in results.broken:
-        say(f"left out: {fault}", to_error=True)
-    results = results.filtered(**{name: getattr(args, name) for name in ("method", "backbone", "task")})
-    for path in write_leaderboard(results, args.out, args.against, args.all, args.title, args.alone):
-        say(path)
-    return 0
-
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.words.study.leaderboard import main
 
 if __name__ == "__main__":
     run_main(main)

@@ -1,36 +1,7 @@
-"""What exists: ``tools/list.py methods | hosts | configs``."""
+"""``vpeft list``, where only the files of the repository are at hand."""
 
-import json
-
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
-
-from vpeft.apis.catalogue import catalogue
-from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main, say
-from vpeft.errors import printable
-
-#: Fields that only ``--json`` shows.
-DETAILS = ("hyper_parameters", "unverified", "identity_at_start", "merges_with")
-
-
-def main() -> None:
-    parser = Parser(description=__doc__)
-    parser.add_argument("what", help="methods, hosts or configs")
-    parser.add_argument("--json", action="store_true", help="machine-readable, with every field")
-    args = parser.parse_args()
-    rows = catalogue(args.what)
-    if args.json:
-        say(json.dumps(rows, indent=2))
-        return
-    columns = [key for key in rows[0] if key not in DETAILS] if rows else ["name"]
-    # Names are typed again, so they are never cut off, however narrow the terminal is.
-    table = Table(*(Column(name, overflow="fold", no_wrap=not i) for i, name in enumerate(columns)))
-    for row in rows:
-        table.add_row(*(Text(printable(row[column])) for column in columns))
-    Console().print(table)
-
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.words.look.list import main
 
 if __name__ == "__main__":
     run_main(main)

@@ -1,24 +1,7 @@
-"""Write docs/methods.md, and the matrices in docs/detection.md, docs/segmentation.md and docs/video.md."""
+"""``vpeft methods-page``, where only the files of the repository are at hand."""
 
-from pathlib import Path
-
-from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main, say
-from vpeft.apis.pages.families import PAGES, with_matrix
-from vpeft.apis.pages.methods import methods_page
-from vpeft.files import write_atomically
-
-
-def main() -> None:
-    parser = Parser(description=__doc__)
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="the folder of the pages")
-    parser.add_argument("--configs", default="configs", help="the folder of the configs")
-    args = parser.parse_args()
-    say(write_atomically(args.docs / "methods.md", methods_page(args.configs).encode()))
-    for family in PAGES:
-        page = args.docs / f"{family}.md"
-        say(write_atomically(page, with_matrix(page.read_text(), family, args.configs).encode()))
-
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.words.study.methods_page import main
 
 if __name__ == "__main__":
     run_main(main)

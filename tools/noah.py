@@ -1,20 +1,7 @@
-"""NOAH: train a supernet, search a subnet, train and test it; run again, it goes on where it was left."""
+"""``vpeft noah``, where only the files of the repository are at hand."""
 
-from vpeft.apis.commands.arguments import Parser, add_config_arguments
-from vpeft.apis.commands.ending import run_main, say
-from vpeft.apis.tune.noah import noah
-from vpeft.core.trained.result import result_summary
-
-
-def main() -> None:
-    parser = Parser(description=__doc__)
-    add_config_arguments(parser)
-    parser.add_argument("--work-dir", default="work_dirs/noah", help="supernet/, search/, subnet.py and subnet/")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all stages")
-    args = parser.parse_args()
-    result = noah(args.config, args.task, args.work_dir, args.seed, args.cfg_options)
-    say(result_summary(result, f"{args.work_dir}/subnet"))
-
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.words.study.noah import main
 
 if __name__ == "__main__":
     run_main(main)

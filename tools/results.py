@@ -1,44 +1,7 @@
-"""Results of a benchmark: ``tools/results.py RESULTS``; what a cell is made of: ``--cell LoRA digits``."""
+"""``vpeft results``, where only the files of the repository are at hand."""
 
-from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main, say
-from vpeft.apis.results.files import read_results
-from vpeft.apis.results.tables import SHAPES, cell_runs
-
-
-def main() -> int:
-    parser = Parser(description=__doc__)
-    parser.add_argument("results", help="folder that tools/benchmark.py wrote to")
-    parser.add_argument(
-        "--as", dest="shape", choices=list(SHAPES), default="markdown", help="what is printed (markdown)"
-    )
-    parser.add_argument("--method", nargs="+", help="only these methods")
-    parser.add_argument("--backbone", nargs="+", help="only these backbones")
-    parser.add_argument("--task", nargs="+", help="only these tasks")
-    parser.add_argument("--seed", nargs="+", help="only these seeds")
-    parser.add_argument("--status", nargs="+", help="only these: ok, failed")
-    parser.add_argument("--all", action="store_true", help="runs off the protocol too")
-    parser.add_argument("--cell", nargs=2, metavar=("METHOD", "TASK"), help="the runs that a cell is made of")
-    parser.add_argument("--compare", nargs=2, metavar=("METHOD", "METHOD"), help="the first against the second, paired")
-    parser.add_argument("--plots", metavar="FOLDER", help="draw Pareto fronts and accuracy over size there")
-    args = parser.parse_args()
-    results = read_results(args.results)
-    for fault in results.broken:
-        say(f"left out: {fault}", to_error=True)
-    fields = {name: getattr(args, name) for name in ("method", "backbone", "task", "seed", "status")}
-    results = results.filtered(**fields)
-    if args.plots:
-        from vpeft.apis.results.plots import draw_all
-
-        for path in draw_all(results if args.all else results.honest(), args.plots):
-            say(path)
-    elif args.cell:
-        say(cell_runs(results, *args.cell))
-    else:
-        shape = SHAPES["compare"] if args.compare else SHAPES[args.shape]
-        say(shape(results, args.all, *(args.compare or ())))
-    return 0
-
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.words.study.results import main
 
 if __name__ == "__main__":
     run_main(main)

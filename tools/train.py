@@ -1,25 +1,7 @@
-"""Train a config: ``tools/train.py configs/vtab/mona_swin.py --task dtd``."""
+"""``vpeft train``, where only the files of the repository are at hand."""
 
-from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments
 from vpeft.apis.commands.ending import run_main
-from vpeft.apis.config.load import default_work_dir, load_config
-from vpeft.apis.run.prepare import prepare
-from vpeft.apis.run.train import train
-
-
-def main() -> None:
-    parser = Parser(description=__doc__)
-    add_config_arguments(parser)
-    add_run_arguments(parser)
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
-    parser.add_argument(
-        "--resume", nargs="?", const=True, default=False, help="go on from the last checkpoint, or from this file"
-    )
-    args = parser.parse_args()
-    cfg = load_config(args.config, args.task, args.cfg_options)
-    work_dir = args.work_dir or default_work_dir(args.config, cfg, args.seed)
-    train(prepare(cfg, work_dir, args.launcher, args.seed, args.resume, args.amp))
-
+from vpeft.apis.commands.words.run.train import main
 
 if __name__ == "__main__":
     run_main(main)

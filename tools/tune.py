@@ -1,52 +1,7 @@
-"""Search a config's settings on train800 against val200: ``tools/tune.py configs/mini/lora_nano_vit.py --task digits``.
+"""``vpeft tune``, where only the files of the repository are at hand."""
 
-``--grid lr=[0.001,0.01] rank=[4,8] drop=0`` goes through all combinations instead: a list is tuned, a scalar is fixed.
-"""
-
-import argparse
-import json
-
-from vpeft.apis.commands.arguments import OptionsAction, Parser, add_config_arguments
-from vpeft.apis.commands.ending import run_main, say
-from vpeft.apis.config.load import load_config
-from vpeft.apis.jobs.engines.build import ENGINES, build_engine
-
-
-def main() -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_config_arguments(parser)
-    parser.add_argument("--trials", type=int, default=20, help="trials in all; run again, the rest of them (20)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the search and of every training (0)")
-    parser.add_argument("--batch", type=int, default=1, help="trials that are decided, and may run, together (1)")
-    parser.add_argument("--space", nargs="+", action=OptionsAction, default={}, help="list = searched, scalar = fixed")
-    parser.add_argument("--grid", nargs="+", action=OptionsAction, help="the same, all combinations")
-    parser.add_argument("--out", default="work_dirs/tune", help="folder; <out>/tuning/<config>/<task> has the best")
-    parser.add_argument("--engine", default="local", help=f"where trials run: {', '.join(ENGINES)}")
-    parser.add_argument("--workers", type=int, help="trials at once")
-    parser.add_argument("--address", help="of a Ray cluster")
-    parser.add_argument("--engine-options", nargs="+", action=OptionsAction, default={}, help="others of the engine")
-    args = parser.parse_args()
-    from vpeft.apis.tune.study import Study, tune  # it needs an extra, and where that is missing says which
-
-    suite = load_config(args.config, args.task, args.cfg_options).get("suite")
-    study = Study.of(
-        args.config,
-        args.task,
-        suite,
-        args.out,
-        args.trials,
-        args.seed,
-        args.batch,
-        args.grid or args.space,
-        grid=args.grid is not None,
-        options=args.cfg_options,
-    )
-    options = {"workers": args.workers, "address": args.address, **args.engine_options}
-    with build_engine(args.engine, **options) as engine:
-        (best,) = tune([study], engine)
-    say(json.dumps(best, indent=2))
-    say(f"a config that trains alone: {study.folder / 'best.py'}")
-
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.words.study.tune import main
 
 if __name__ == "__main__":
     run_main(main)

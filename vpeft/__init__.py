@@ -1,14 +1,26 @@
 """V-PEFT Bench: parameter-efficient fine-tuning of vision backbones, every method on every task."""
 
+from vpeft.apis.commands.app import is_answered_at_once
 from vpeft.errors import UserError, importing
 
-with importing():
-    from vpeft import compat  # isort: skip  # noqa: F401  must come before any package that it mends
+if not is_answered_at_once():
+    with importing():
+        from vpeft import compat  # isort: skip  # noqa: F401  must come before any package that it mends
 
-    from vpeft import algorithms, core, extension  # noqa: F401  (register)
-    from vpeft.core.backbones.load import load_backbone  # isort: skip
-    from vpeft.core.backbones.weights import load_pretrained  # isort: skip
-    from vpeft.apis import attach, detach, disabled, learn, load_adapter, merge, plain_state_dict, save_adapter, unmerge
+        from vpeft import algorithms, core, extension  # noqa: F401  (register)
+        from vpeft.core.backbones.load import load_backbone  # isort: skip
+        from vpeft.core.backbones.weights import load_pretrained  # isort: skip
+        from vpeft.apis.adapters import (
+            attach,
+            detach,
+            disabled,
+            learn,
+            load_adapter,
+            merge,
+            plain_state_dict,
+            save_adapter,
+            unmerge,
+        )
 
 __version__ = "0.1.0"
 

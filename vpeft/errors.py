@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -62,6 +63,13 @@ def one_line(error: BaseException | str, limit: int = 4000) -> str:
     """An error's message as one printable line."""
     text = " ".join(printable(error).split())
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like ``name``, None where nothing is near."""
+    lower = {k.lower(): k for k in sorted(known)}
+    found = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    return lower[found[0]] if found else None
 
 
 def missing_package(error: BaseException) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -13,6 +12,8 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
+
+from vpeft.errors import closest
 
 #: What needs mmpretrain is imported when it is first asked for.
 _IMAGENET, _HEAD = "vpeft.core.datasets.classification.imagenet", "vpeft.core.models.embedding_head"
@@ -48,10 +49,3 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = closest(name, known)
     return f"{'' if close is None else f'did you mean {close!r}? '}Known: {', '.join(known)}."
-
-
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like ``name``, None where nothing is near."""
-    lower = {k.lower(): k for k in sorted(known)}
-    found = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
-    return lower[found[0]] if found else None

@@ -1,19 +1,7 @@
-"""Do runs make the same mistakes? ``tools/analysis/similarity.py RUN RUN ...`` (docs/analysis.md)."""
+"""``vpeft similarity``, where only the files of the repository are at hand."""
 
-from vpeft.apis.commands.arguments import Parser
-from vpeft.apis.commands.ending import run_main, say
-from vpeft.extension.agreement.report import agreement_summary, read_runs, write_report
-
-
-def main() -> None:
-    parser = Parser(description=__doc__)
-    parser.add_argument("runs", nargs="+", help="folders with stored logits (tools/test.py --dump-logits)")
-    parser.add_argument("--k", type=int, default=100, help="most confident predictions that are compared (100)")
-    parser.add_argument("--out", default="work_dirs/similarity", help="folder for numbers and pictures")
-    args = parser.parse_args()
-    say(agreement_summary(write_report(read_runs(args.runs), args.out, args.k)))
-    say(f"written to {args.out}")
-
+from vpeft.apis.commands.ending import run_main
+from vpeft.apis.commands.words.look.similarity import main
 
 if __name__ == "__main__":
     run_main(main)

@@ -1,16 +1,7 @@
-"""What tools/ and users call."""
+"""What the command and users call; the public functions are imported when they are asked for."""
 
-from vpeft.apis.adapters import (
-    attach,
-    detach,
-    disabled,
-    learn,
-    load_adapter,
-    merge,
-    plain_state_dict,
-    save_adapter,
-    unmerge,
-)
+from importlib import import_module
+from typing import Any
 
 __all__ = [
     "attach",
@@ -23,3 +14,9 @@ __all__ = [
     "save_adapter",
     "unmerge",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("vpeft.apis.adapters"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -227,7 +227,7 @@ def _config_of(package: str, name: str) -> Path:
     """The file of ``_base_ = "<package>::<name>"`` in the installed package."""
     from mmengine.config.utils import MODULE2PACKAGE
 
-    from vpeft.registry import closest
+    from vpeft.errors import closest
 
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:

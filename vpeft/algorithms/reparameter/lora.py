@@ -17,8 +17,8 @@ from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.backbones.sites.site import Site, channels_last
 from vpeft.core.contract.method import Method
-from vpeft.errors import UserError
-from vpeft.registry import PEFT_METHODS, closest
+from vpeft.errors import UserError, closest
+from vpeft.registry import PEFT_METHODS
 
 #: Targets, the site that each belongs to, and which third of that site's rows it is (None: all rows).
 TARGETS = {

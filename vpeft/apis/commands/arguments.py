@@ -6,10 +6,7 @@ import argparse
 import re
 from typing import Any, NoReturn
 
-from mmengine.config import DictAction
-
-from vpeft.errors import UserError
-from vpeft.registry import closest
+from vpeft.errors import UserError, closest
 
 ENDING = "Errors end in one line (status 2: input, use or machine; 1: ours); --traceback shows where they come from."
 
@@ -36,8 +33,8 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}{question} ({self.prog} --help lists everything)")
 
 
-class OptionsAction(DictAction):
-    """mmengine's ``key=value`` pairs; one that is no pair, or stands against another one, ends in one line."""
+class OptionsAction(argparse.Action):
+    """``key=value`` pairs as mmengine reads them; one that is none, or stands against another, ends in one line."""
 
     def __call__(
         self,
@@ -47,12 +44,14 @@ class OptionsAction(DictAction):
         option_string: str | None = None,
     ) -> None:
         """Read the pairs."""
+        from mmengine.config import DictAction  # a help must not wait for it
+
         before = dict(getattr(namespace, self.dest, None) or {})
         for pair in values:
             if (fault := _fault(pair, before)) is not None:
                 raise UserError(f"{option_string} {pair}: {fault}")
             try:
-                super().__call__(parser, namespace, [pair], option_string)
+                DictAction([option_string], self.dest)(parser, namespace, [pair], option_string)
             except (AssertionError, RecursionError, ValueError):
                 raise UserError(
                     f"{option_string} {pair}: give pairs such as key=value, key=[1,2] or a.b.c=0.1, with balanced "

@@ -22,8 +22,6 @@ import sys
 import traceback
 from collections.abc import Callable
 
-import torch
-
 from vpeft.apis.commands.explain import explain
 from vpeft.apis.commands.stopping import RESUMABLE, ending_by_sigterm, stop_behind
 from vpeft.errors import TRACEBACK, one_line, printable
@@ -45,7 +43,8 @@ def run_main(main: Callable[[], int | None]) -> None:
         with ending_by_sigterm():
             status = main() or 0
         sys.stdout.flush()  # a full disk or a reader that has gone shows here, not at the interpreter's end
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch = sys.modules.get("torch")  # a help does without
+        if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
             # Left to the interpreter's end, gloo's threads now and then abort a process that has done its work.
             torch.distributed.destroy_process_group()
     except Exception as error:

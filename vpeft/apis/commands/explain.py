@@ -14,12 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-import mmengine.registry
-import torch
-from mmengine.registry import DefaultScope, Registry
-
-from vpeft.errors import EXTRAS, TRACEBACK, UserError, missing_package
-from vpeft.registry import closest
+from vpeft.errors import EXTRAS, TRACEBACK, UserError, closest, missing_package
 
 INPUT, OURS = 2, 1
 
@@ -110,7 +105,7 @@ def _user(error: BaseException) -> str | None:
 
 def _machine(error: BaseException) -> str | None:
     said = str(error).strip().partition("\n")[0]
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which may not be there
         return _MEMORY.format(said=said or "of this machine")
     if isinstance(error, RecursionError):
         return "something is nested too deep: a config, a file, or an option that holds itself"
@@ -152,6 +147,9 @@ def _config(error: BaseException) -> str | None:
 
 def _unknown_type(name: str, scope: str, kind: str) -> str:
     """A type that is in no registry: the nearest that is, or the package that would bring it."""
+    import mmengine.registry  # it has raised the error; a help does without it
+    from mmengine.registry import DefaultScope, Registry
+
     wanted = {scope, DefaultScope.get_current_instance() and DefaultScope.get_current_instance().scope_name}
     missing = next((s for s in wanted if s in EXTRAS and importlib.util.find_spec(s) is None), None)
     if missing:

@@ -18,9 +18,8 @@ from vpeft.apis.config.task import VALIDATION, chosen_by_hand, follows, task_set
 from vpeft.core.adaptation.peft_backbone import peft_places, plain_settings
 from vpeft.core.models.build import build_model as build_model
 from vpeft.core.trained.folder import ORIGIN
-from vpeft.errors import UserError
+from vpeft.errors import UserError, closest
 from vpeft.files import read_config, unreadable
-from vpeft.registry import closest
 
 
 def config_files(root: str | os.PathLike[str] = "configs") -> list[str]:

@@ -11,8 +11,7 @@ from torch import nn
 from vpeft.core.backbones.libraries import LIBRARIES, Library, is_installed, library
 from vpeft.core.backbones.weights.load import load_pretrained
 from vpeft.core.backbones.weights.remembered import remember_weights
-from vpeft.errors import UserError, one_line
-from vpeft.registry import closest
+from vpeft.errors import UserError, closest, one_line
 
 
 def load_backbone(name: str, weights: str | Path | bool | None = None, **options: Any) -> nn.Module:

@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vpeft.errors import UserError, one_line
-from vpeft.registry import closest
+from vpeft.errors import UserError, closest, one_line
 
 #: By the word before the slash of a model's name: the package, and the file of this room that knows it.
 LIBRARIES = {

@@ -1,0 +1,1 @@
+"""Words of the command ``vpeft``: one file each, in the rooms that ``vpeft --help`` shows."""

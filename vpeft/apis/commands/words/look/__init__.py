@@ -1,0 +1,1 @@
+"""See what there is, and what a run has learnt."""

@@ -1,0 +1,1 @@
+"""Fine-tune a backbone, and use what was trained."""

@@ -1,0 +1,33 @@
+"""Merge a trained adapter into a plain checkpoint, verified before it is written.
+
+``--to adapter`` writes the adapter file of a checkpoint instead, such as that of an epoch before the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vpeft.apis.commands.arguments import Parser, add_config_arguments
+from vpeft.apis.commands.ending import say
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(description=__doc__)
+    add_config_arguments(parser)
+    parser.add_argument("checkpoint", help="epoch_*.pth or adapter.safetensors of a run")
+    parser.add_argument("out", help="the file to write: .pth or .safetensors, an adapter's .safetensors")
+    parser.add_argument("--to", choices=["plain", "adapter"], default="plain", help="what is written (plain)")
+    args = parser.parse_args(argv)
+    from vpeft.apis.config.load import load_config
+    from vpeft.apis.export.adapter import export_adapter
+    from vpeft.apis.export.merged import export_merged
+
+    cfg = load_config(args.config, args.task, args.cfg_options)
+    if args.to == "adapter":
+        say(f"{args.out}: the adapter of {args.checkpoint}, {export_adapter(cfg, args.checkpoint, args.out):,} bytes")
+        return
+    done = export_merged(cfg, args.checkpoint, args.out)
+    say(
+        f"{args.out}: {done['tensors']} tensors; outputs differ by {done['merged']:.1e} merged and "
+        f"{done['written']:.1e} as written (relative, random input)"
+    )
