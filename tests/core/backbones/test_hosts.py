@@ -193,8 +193,8 @@ def test_what_is_not_restated_is_refused():
     with pytest.raises(vpeft.UserError, match="patch_drop_rate"):
         vpeft.attach(t_vit(patch_drop_rate=0.5), "LoRA")
     masked = vpeft.attach(t_vit(), "LoRA")
-    with pytest.raises(vpeft.UserError, match="attention mask"):
-        masked.forward_features(torch.randn(1, 3, 32, 32), attn_mask=torch.ones(17, 17, dtype=torch.bool))
+    with pytest.raises(vpeft.UserError, match="a causal pass"):
+        masked.forward_features(torch.randn(1, 3, 32, 32), is_causal=True)
 
 
 @pytest.mark.parametrize("host", ["mmdet.SwinTransformer", "mmseg.SwinTransformer", *DENSE_AND_VIDEO])

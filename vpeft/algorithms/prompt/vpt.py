@@ -92,6 +92,11 @@ class SpreadPool(Stateless):
     def forward(self, y: Tensor, flow: Flow) -> Tensor:
         if self.last not in flow.state.get(self.key, {}):
             return y
+        if flow.masked and not flow.grid:
+            raise UserError(
+                "the head's mean runs over the prompts too (pool_prompts), and over which of the tokens is not known "
+                "where they lie on no one map (padding): set pool_prompts=False, or give whole images."
+            )
         first = self.length + flow.own_prefix
         prompts, own, tokens = y[:, : self.length], y[:, self.length : first], y[:, first:]
         count = tokens.shape[1]

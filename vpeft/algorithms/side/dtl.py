@@ -73,6 +73,7 @@ class MeanToken(Stateless):
         self.prefix = prefix
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        flow.need_unmasked()
         return torch.cat((x[:, self.prefix :].mean(1, keepdim=True), x[:, 1:]), dim=1)
 
 

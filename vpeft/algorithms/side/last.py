@@ -54,6 +54,7 @@ class SideAttention(nn.Module):
             layer.reset_parameters()
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        flow.need_unmasked()
         state = flow.state[self.key]
         total, learned = state[self.before]
         total = total + x

@@ -122,6 +122,7 @@ class LadderStep(LadderStart):
     """Reads the output of its block."""
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
+        flow.need_unmasked()
         state = flow.state[self.key]
         state[flow.index] = self.ladder[0].step(flow.index, state[flow.index - 1], x)
         return x

@@ -172,6 +172,7 @@ class SiteBlock(SiteAttention):
         pointwise_mlp: The MLP looks at each token alone, so that it may be run on some of them.
         frames_last: In a video's stream the frames of each place stand together, not the places of each frame.
         frames_apart: At the attention and its norm every frame is a stream of its own, at the MLP the clip is one.
+        mask_name: The name of the mask among what travels into the attention.
         tokens_first: It takes tokens before the batch, ``(N, B, C)``, and so do its modules.
     """
 
@@ -182,6 +183,7 @@ class SiteBlock(SiteAttention):
     free_keys: ClassVar[bool] = False
     pointwise_mlp: ClassVar[bool] = True
     tokens_first: ClassVar[bool] = False
+    mask_name: ClassVar[str] = "mask"
     frames_last: ClassVar[bool] = False
     frames_apart: ClassVar[bool] = False
 
@@ -294,6 +296,7 @@ class SiteBlock(SiteAttention):
             given: What else travels into the attention (rotary embeddings, masks).
         """
         mark = self.peft_passes.enter(self.peft_index, grid, x)
+        self.peft_flow.masked = given.get(self.mask_name) is not None
         self.site_entered(x)
         block = self.peft_sites["block"]
         start = x = block.before(x)

@@ -181,7 +181,7 @@ class Host:
         """Extents of the first token map, from input and output of the embedding (by default a convolution)."""
         return tuple(embedded.shape[2:])
 
-    def seen(self, args: tuple[Any, ...], embedded: Any) -> tuple[int, ...]:
+    def seen(self, args: tuple[Any, ...], embedded: Any, **given: Any) -> tuple[int, ...]:
         """The same from all arguments of the embedding, where the first does not tell."""
         return self.map_size(args[0], embedded)
 
@@ -312,7 +312,7 @@ class Host:
             self.backbone.register_forward_pre_hook(OpenHook(self.passes), prepend=True),
             self.backbone.register_forward_hook(CloseHook(self.passes), always_call=True),
             embedding.register_forward_pre_hook(Begin(self)),
-            embedding.register_forward_hook(Embedded(self)),
+            embedding.register_forward_hook(Embedded(self), with_kwargs=True),
         ]
         for sites in (self.sites, *(block.sites for block in self.blocks)):
             for site in sites.values():

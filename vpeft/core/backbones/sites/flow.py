@@ -22,6 +22,7 @@ class Flow:
         unrolled: By which steps the map's tokens are sorted, as in Hiera: first by their places inside cells of the
             first step, inside those by their places in cells of the next, at last row by row; empty where they stand
             row by row alone.
+        masked: A mask hides some tokens from the others, as it hides padding.
         came: ``grid`` and ``unrolled`` of what entered the current block, which may pool the map.
         prefix: Tokens that stand before the map in the stream (class token, registers, prompts).
         index: Index of the current block.
@@ -37,7 +38,7 @@ class Flow:
 
     def __init__(self) -> None:
         self.grid: tuple[int, ...] = (0, 0)
-        self.frames_last = self.apart = False
+        self.frames_last = self.apart = self.masked = False
         self.unrolled: tuple[tuple[int, int], ...] = ()
         self.came: tuple[tuple[int, ...], tuple[tuple[int, int], ...]] = ((0, 0), ())
         self.own_prefix = 0
@@ -76,6 +77,18 @@ class Flow:
                 "padded to one size), and a method looks at neighbours there: give whole images, or take another one."
             )
         return self.grid[-2:]
+
+    def need_unmasked(self) -> None:
+        """For what looks at all tokens by itself.
+
+        Raises:
+            UserError: A mask hides some.
+        """
+        if self.masked:
+            raise UserError(
+                "a mask hides some tokens of this pass, which lie on no one map (padding of images), and a method that "
+                "looks at all tokens by itself would see them: give whole images without a mask, or take another one."
+            )
 
     @property
     def frames(self) -> int:

@@ -311,8 +311,8 @@ class Begin:
 class Embedded(Begin):
     """Hook of the patch embedding: the size of the first map is known."""
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.host.flow.grid = tuple(self.host.seen(args, output))
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], given: dict[str, Any], output: Any) -> None:
+        self.host.flow.grid = tuple(self.host.seen(args, output, **given))
 
 
 def in_program() -> bool:

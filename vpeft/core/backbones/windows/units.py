@@ -134,8 +134,8 @@ class MaskUnitHost(Host):
             if block.module.site_stride > 1:
                 steps = steps[1:]
 
-    def seen(self, args: tuple[Any, ...], embedded: Any) -> tuple[int, ...]:
-        extents = super().seen(args, embedded)
+    def seen(self, args: tuple[Any, ...], embedded: Any, **given: Any) -> tuple[int, ...]:
+        extents = super().seen(args, embedded, **given)
         cell = [torch.Size(sizes).numel() for sizes in zip(*self.steps, strict=True)]
         if any(size % step for size, step in zip(extents, cell, strict=True)):
             raise UserError(

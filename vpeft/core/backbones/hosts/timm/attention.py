@@ -1,4 +1,4 @@
-"""Attention of timm's blocks: queries, keys and values in one linear or three, fused or plain products."""
+"""Attention of timm's blocks: queries, keys and values in one linear or three, fused or plain products, masks."""
 
 from __future__ import annotations
 
@@ -76,3 +76,34 @@ def fused_bias(biases: Sequence[Tensor], q: Tensor, k: Tensor, own: int) -> Tens
         return None
     bias = biases[0] if len(biases) == 1 else biases[0] + biases[1]
     return pad_bias(bias, q.shape[-2], k.shape[-2], own)
+
+
+def widened(mask: Tensor | None, queries: int, keys: int, own: int) -> Tensor | None:
+    """A mask ``(..., N, N)`` or ``(..., 1, N)`` for more queries and keys.
+
+    Prompts stand behind the ``own`` tokens before the map, and see what any token sees; prefixes stand before all
+    keys. Both are seen by all.
+
+    Args:
+        mask: Added to the scores, or True where a key is seen; None where all is.
+        queries: Tokens of the stream.
+        keys: Tokens that they look at.
+        own: Tokens of the host before the map.
+    """
+    if mask is None or mask.shape[-1] == keys:
+        return mask
+    prompts, prefixes = queries - mask.shape[-1], keys - queries
+    seen = torch.zeros((), dtype=mask.dtype, device=mask.device) if mask.is_floating_point() else mask.new_ones(())
+    added = [seen.expand(*mask.shape[:-1], count) for count in (prefixes, prompts)]
+    mask = torch.cat((added[0], mask[..., :own], added[1], mask[..., own:]), dim=-1)
+    if prompts and mask.shape[-2] > 1:
+        rows = mask.amax(-2, keepdim=True).expand(*mask.shape[:-2], prompts, -1)
+        mask = torch.cat((mask[..., :own, :], rows, mask[..., own:, :]), dim=-2)
+    return mask
+
+
+def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores with a mask that is added, or is True where a key is seen."""
+    if mask is None or mask.dtype != torch.bool:
+        return scores if mask is None else scores + mask
+    return scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.hosts.timm.attention import attend, plain_scores, qkv_module, run_qkv
+from vpeft.core.backbones.hosts.timm.attention import attend, qkv_module, run_qkv, widened
 from vpeft.core.backbones.hosts.timm.mlp import MLPS, mlp_modules, run_mlp
-from vpeft.core.backbones.hosts.timm.vit import TimmViTBlock, TimmViTHost
+from vpeft.core.backbones.hosts.timm.vit import TimmViTBlock, TimmViTHost, refuse_causal
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
-from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
 
 
@@ -40,11 +41,11 @@ class TimmEvaBlock(TimmViTBlock):
     def site_scales(block: nn.Module) -> tuple[nn.Parameter | None, nn.Parameter | None]:
         return block.gamma_1, block.gamma_2
 
-    def site_attention(self, x: Tensor, rope: Tensor | None) -> Tensor:
-        y = self.site_attend(x, rope)
+    def site_attention(self, x: Tensor, rope: Tensor | None, mask: Tensor | None = None) -> Tensor:
+        y = self.site_attend(x, rope, mask)
         return y if self.gamma_1 is None else self.gamma_1 * y
 
-    def site_attend(self, x: Tensor, rope: Tensor | None) -> Tensor:
+    def site_attend(self, x: Tensor, rope: Tensor | None, mask: Tensor | None) -> Tensor:
         """The attention's output, without LayerScale."""
         attn = self.attn
         gate = attn.gate(x).sigmoid() if attn.gate is not None else None
@@ -54,8 +55,10 @@ class TimmEvaBlock(TimmViTBlock):
             q, k = self.site_turn(q, rope).type_as(v), self.site_turn(k, rope).type_as(v)
         if (groups := attn.num_heads // k.shape[1]) > 1:
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        q, k, v, _ = self.site_core(q, k, v, x)
-        y = attn.norm(attend(attn, q, k, v, self.site_scores, None))
+        scores = functools.partial(self.site_scores, mask=mask)
+        q, k, v, _ = self.site_core(q, k, v, x, scores)
+        seen = widened(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix)
+        y = attn.norm(attend(attn, q, k, v, scores, seen))
         if gate is not None:
             y = y * gate
         return attn.proj_drop(attn.proj(y))
@@ -68,9 +71,6 @@ class TimmEvaBlock(TimmViTBlock):
         turned = apply_rot_embed_cat(x[:, :, prefix:, :], rope, half=getattr(self.attn, "rotate_half", False))
         return torch.cat([x[:, :, :prefix, :], turned], dim=2)
 
-    def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
-        return plain_scores(self.attn, q, k)
-
     def site_mlp(self, x: Tensor) -> Tensor:
         y = run_mlp(self, self.mlp, x)
         return y if self.gamma_2 is None else self.gamma_2 * y
@@ -78,9 +78,8 @@ class TimmEvaBlock(TimmViTBlock):
     def forward(
         self, x: Tensor, rope: Tensor | None = None, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
-        if attn_mask is not None or is_causal:
-            raise UserError("an attention mask (attn_mask, is_causal) is not re-stated by this host: leave it out.")
-        return self.site_forward(x, rope=rope)
+        refuse_causal(is_causal)
+        return self.site_forward(x, rope=rope, mask=attn_mask)
 
 
 @BLOCKS.register_module(name="timm.EvaBlockPostNorm")
@@ -94,8 +93,8 @@ class TimmEvaPostBlock(TimmEvaBlock):
     def site_scales(block: nn.Module) -> tuple[None, None]:
         return None, None
 
-    def site_attention(self, x: Tensor, rope: Tensor | None) -> Tensor:
-        return self.site_attend(x, rope)
+    def site_attention(self, x: Tensor, rope: Tensor | None, mask: Tensor | None = None) -> Tensor:
+        return self.site_attend(x, rope, mask)
 
     def site_mlp(self, x: Tensor) -> Tensor:
         return run_mlp(self, self.mlp, x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from vpeft.core.backbones.block import full_name, require_plain
 from vpeft.core.backbones.block_forward import SiteBlock
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.hosts.timm.attention import masked, widened
 from vpeft.core.backbones.hosts.timm.mlp import MLPS, mlp_modules, run_mlp
 from vpeft.core.backbones.hosts.timm.resizing import TimmBackbone
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
@@ -42,29 +45,32 @@ class TimmViTBlock(SiteBlock):
     def site_norm1(self, x: Tensor) -> Tensor:
         return self.norm1(x)
 
-    def site_attention(self, x: Tensor) -> Tensor:
-        return self.ls1(self.site_attend(x))
+    def site_attention(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.ls1(self.site_attend(x, mask))
 
-    def site_attend(self, x: Tensor) -> Tensor:
+    def site_attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """The attention's output, without LayerScale."""
         attn = self.attn
         batch, tokens, _ = x.shape
         gate = attn.gate(x).sigmoid() if attn.gate is not None else None
         qkv = attn.qkv(x).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
-        q, k, v, _ = self.site_core(attn.q_norm(q), attn.k_norm(k), v, x)
+        scores = functools.partial(self.site_scores, mask=mask)
+        q, k, v, _ = self.site_core(attn.q_norm(q), attn.k_norm(k), v, x, scores)
         if attn.fused_attn:
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=attn.attn_drop.p if attn.training else 0.0)
+            seen = widened(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix)
+            drop = attn.attn_drop.p if attn.training else 0.0
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=drop)
         else:
-            weights = self.site_scores(q, k).softmax(dim=-1)
-            y = attn.attn_drop(weights) @ v
+            y = attn.attn_drop(scores(q, k).softmax(dim=-1)) @ v
         y = attn.norm(y.transpose(1, 2).reshape(batch, tokens, attn.attn_dim))
         if gate is not None:
             y = y * gate
         return attn.proj_drop(attn.proj(y))
 
-    def site_scores(self, q: Tensor, k: Tensor) -> Tensor:
-        return (q * self.attn.scale) @ k.transpose(-2, -1)
+    def site_scores(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        scores = (q * self.attn.scale) @ k.transpose(-2, -1)
+        return masked(scores, widened(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix))
 
     def site_drop1(self, x: Tensor) -> Tensor:
         return self.drop_path1(x)
@@ -79,9 +85,18 @@ class TimmViTBlock(SiteBlock):
         return self.drop_path2(x)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        if attn_mask is not None or is_causal:
-            raise UserError("an attention mask (attn_mask, is_causal) is not re-stated by this host: leave it out.")
-        return self.site_forward(x)
+        refuse_causal(is_causal)
+        return self.site_forward(x, mask=attn_mask)
+
+
+def refuse_causal(is_causal: bool) -> None:
+    """Refuse what only a causal pass does.
+
+    Raises:
+        UserError: It is one.
+    """
+    if is_causal:
+        raise UserError("a causal pass (is_causal) is not re-stated by this host: leave it out, or give an attn_mask.")
 
 
 @BLOCKS.register_module(name="timm.ResPostBlock")
@@ -95,8 +110,8 @@ class TimmResPostBlock(TimmViTBlock):
     def site_scales(block: nn.Module) -> tuple[None, None]:
         return None, None
 
-    def site_attention(self, x: Tensor) -> Tensor:
-        return self.site_attend(x)
+    def site_attention(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.site_attend(x, mask)
 
     def site_mlp(self, x: Tensor) -> Tensor:
         return run_mlp(self, self.mlp, x)

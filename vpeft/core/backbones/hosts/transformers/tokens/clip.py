@@ -149,6 +149,7 @@ class SiglipLayer(CLIPLayer):
     site_targets = classes(_SIGLIP, "EncoderLayer")
     site_parts = {"self_attn": classes(_SIGLIP, "Attention"), "mlp": classes(_SIGLIP, "MLP")}
     site_inner = {"self_attn": SiglipAttention}
+    mask_name = "attention_mask"
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
         return self.site_forward(hidden_states, attention_mask=attention_mask, **kwargs)
@@ -201,7 +202,7 @@ class HFSiglip(Host):
             self.special |= {"head.probe": "cls_token", "head.attention.in_proj_weight": "weight"}
             self.special["head.attention.in_proj_bias"] = "bias"
 
-    def seen(self, args: tuple[Any, ...], embedded: Tensor) -> tuple[int, ...]:
+    def seen(self, args: tuple[Any, ...], embedded: Tensor, **given: Any) -> tuple[int, ...]:
         """Extents of the map, none where images differ in them or are padded."""
         if len(args) < 2:
             return self.map_size(args[0], embedded)
