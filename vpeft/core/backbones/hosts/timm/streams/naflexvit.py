@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vpeft.core.backbones.block import require_plain
 from vpeft.core.backbones.host import Host
