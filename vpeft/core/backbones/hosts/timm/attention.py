@@ -78,7 +78,7 @@ def fused_bias(biases: Sequence[Tensor], q: Tensor, k: Tensor, own: int) -> Tens
     return pad_bias(bias, q.shape[-2], k.shape[-2], own)
 
 
-def widened(mask: Tensor | None, queries: int, keys: int, own: int) -> Tensor | None:
+def mask_for(mask: Tensor | None, queries: int, keys: int, own: int) -> Tensor | None:
     """A mask ``(..., N, N)`` or ``(..., 1, N)`` for more queries and keys.
 
     Prompts stand behind the ``own`` tokens before the map, and see what any token sees; prefixes stand before all

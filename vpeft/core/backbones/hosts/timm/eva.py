@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.hosts.timm.attention import attend, qkv_module, run_qkv, widened
+from vpeft.core.backbones.hosts.timm.attention import attend, mask_for, qkv_module, run_qkv
 from vpeft.core.backbones.hosts.timm.mlp import MLPS, mlp_modules, run_mlp
 from vpeft.core.backbones.hosts.timm.vit import TimmViTBlock, TimmViTHost, refuse_causal
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
@@ -57,7 +57,7 @@ class TimmEvaBlock(TimmViTBlock):
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
         scores = functools.partial(self.site_scores, mask=mask)
         q, k, v, _ = self.site_core(q, k, v, x, scores)
-        seen = widened(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix)
+        seen = mask_for(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix)
         y = attn.norm(attend(attn, q, k, v, scores, seen))
         if gate is not None:
             y = y * gate

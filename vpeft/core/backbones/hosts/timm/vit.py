@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vpeft.core.backbones.block import full_name, require_plain
 from vpeft.core.backbones.block_forward import SiteBlock
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.hosts.timm.attention import masked, widened
+from vpeft.core.backbones.hosts.timm.attention import mask_for, masked
 from vpeft.core.backbones.hosts.timm.mlp import MLPS, mlp_modules, run_mlp
 from vpeft.core.backbones.hosts.timm.resizing import TimmBackbone
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
@@ -58,7 +58,7 @@ class TimmViTBlock(SiteBlock):
         scores = functools.partial(self.site_scores, mask=mask)
         q, k, v, _ = self.site_core(attn.q_norm(q), attn.k_norm(k), v, x, scores)
         if attn.fused_attn:
-            seen = widened(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix)
+            seen = mask_for(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix)
             drop = attn.attn_drop.p if attn.training else 0.0
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=drop)
         else:
@@ -70,7 +70,7 @@ class TimmViTBlock(SiteBlock):
 
     def site_scores(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
         scores = (q * self.attn.scale) @ k.transpose(-2, -1)
-        return masked(scores, widened(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix))
+        return masked(scores, mask_for(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix))
 
     def site_drop1(self, x: Tensor) -> Tensor:
         return self.drop_path1(x)
