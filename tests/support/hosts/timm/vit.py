@@ -21,22 +21,32 @@ from torch import nn
         "gated-apart": {"mlp": "SwiGLU", "scale_mlp_norm": True, "scale_attn_norm": True, "proj_drop_rate": 0.1},
         "norm-behind": {"block": "ResPostBlock", "mlp": "SwiGLU"},
         "pooled-by-attention": {"global_pool": "map", "class_token": False},
+        "gated-behind-a-norm": {"mlp": "vitamin", "class_token": False, "global_pool": "avg"},
+        "differential": {"differential": True, "qk_norm": True},
+        "differential-products": {"differential": True, "fused": False},
         "distilled": {"distilled": True},
         "hybrid": {"hybrid": True, "patch_size": 1},
     },
     larger=({"img_size": 48}, None),
     kinds=("norm-behind",),
 )
-def t_vit(mlp="Mlp", block="Block", distilled=False, hybrid=False, **options) -> nn.Module:
+def t_vit(
+    mlp="Mlp", block="Block", distilled=False, hybrid=False, differential=False, fused=True, **options
+) -> nn.Module:
     import timm.layers
-    from timm.models import deit, vision_transformer
+    from timm.models import deit, vision_transformer, vitamin
     from timm.models.vision_transformer_hybrid import HybridEmbed, partial
 
     plain = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2.0}
     plain |= {"num_classes": 5, "drop_path_rate": 0.3}
-    plain |= {"mlp_layer": getattr(timm.layers, mlp), "block_fn": getattr(vision_transformer, block)}
+    mlp = vitamin.GeGluMlp if mlp == "vitamin" else getattr(timm.layers, mlp)
+    plain |= {"mlp_layer": mlp, "attn_layer": "diff" if differential else "attn"}
+    plain |= {"block_fn": getattr(vision_transformer, block)}
     if hybrid:
         stem = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.GroupNorm(2, 16), nn.GELU(), nn.Conv2d(16, 16, 2, 2))
         plain["embed_layer"] = partial(HybridEmbed, backbone=stem)
     cls = deit.VisionTransformerDistilled if distilled else vision_transformer.VisionTransformer
-    return cls(**{**plain, **options})
+    model = cls(**{**plain, **options})
+    for block in model.blocks:
+        block.attn.fused_attn = fused
+    return model

@@ -23,10 +23,10 @@ _EMBEDDINGS = ("timm.layers.patch_embed.PatchEmbed", "timm.layers.hybrid_embed.H
 
 @BLOCKS.register_module(name="timm.Block")
 class TimmViTBlock(SiteBlock):
-    """``Block`` with ``Attention``; its MLP may be gated."""
+    """``Block`` with ``Attention``, which may be a difference of two; its MLP may be gated."""
 
     site_targets = ("timm.models.vision_transformer.Block",)
-    site_parts = {"attn": ("timm.layers.attention.Attention",), "mlp": MLPS}
+    site_parts = {"attn": ("timm.layers.attention.Attention", "timm.layers.diff_attention.DiffAttention"), "mlp": MLPS}
 
     @staticmethod
     def site_modules(block: nn.Module) -> dict[str, nn.Module | StatedLinear | None]:
@@ -51,6 +51,8 @@ class TimmViTBlock(SiteBlock):
     def site_attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """The attention's output, without LayerScale."""
         attn = self.attn
+        if hasattr(attn, "lambda_init"):
+            return self.site_differ(x, mask)
         batch, tokens, _ = x.shape
         gate = attn.gate(x).sigmoid() if attn.gate is not None else None
         qkv = attn.qkv(x).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
@@ -68,7 +70,32 @@ class TimmViTBlock(SiteBlock):
             y = y * gate
         return attn.proj_drop(attn.proj(y))
 
+    def site_differ(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The same of an attention whose heads are the difference of two; both halves of a head lie side by side."""
+        attn, (batch, tokens, dim) = self.attn, x.shape
+        q, k, v = attn.qkv(x).chunk(3, dim=2)
+        q, k = (part.reshape(batch, tokens, 2 * attn.num_heads, -1).transpose(1, 2) for part in (q, k))
+        q, k = (joined(part) for part in (attn.q_norm(q), attn.k_norm(k)))
+        v = v.reshape(batch, tokens, attn.num_heads, -1).transpose(1, 2)
+        scores = functools.partial(self.site_scores, mask=mask)
+        q, k, v, _ = self.site_core(q, k, v, x, scores)
+        share, drop = attn._compute_lambda().type_as(q), attn.attn_drop_p if attn.training else 0.0
+        if attn.fused_attn:
+            seen = mask_for(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix)
+            halves = zip(q.chunk(2, dim=-1), k.chunk(2, dim=-1), strict=True)
+            first, second = (
+                F.scaled_dot_product_attention(*half, v, attn_mask=seen, dropout_p=drop) for half in halves
+            )
+            y = first - share * second
+        else:
+            first, second = attn.attn_drop(scores(q, k).softmax(dim=-1)).unflatten(1, (-1, 2)).unbind(2)
+            y = (first - share * second) @ v
+        y = attn.sub_norm(y) * (1 - attn.lambda_init)
+        return attn.proj_drop(attn.proj(attn.norm(y.transpose(1, 2).reshape(batch, tokens, dim))))
+
     def site_scores(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        if hasattr(self.attn, "lambda_init"):  # two of every head
+            q, k = (part.unflatten(-1, (2, -1)).transpose(2, 3).flatten(1, 2) for part in (q, k))
         scores = (q * self.attn.scale) @ k.transpose(-2, -1)
         return masked(scores, mask_for(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix))
 
@@ -87,6 +114,11 @@ class TimmViTBlock(SiteBlock):
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         refuse_causal(is_causal)
         return self.site_forward(x, mask=attn_mask)
+
+
+def joined(x: Tensor) -> Tensor:
+    """The two halves of each head ``(B, 2 heads, N, width)`` side by side, ``(B, heads, N, 2 width)``."""
+    return x.unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)
 
 
 def refuse_causal(is_causal: bool) -> None:
