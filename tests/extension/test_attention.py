@@ -24,7 +24,7 @@ METHODS = {
 REDUCED = ("mmseg.MixVisionTransformer", "timm.PyramidVisionTransformerV2", "transformers.SegformerModel")
 REDUCED += ("transformers.PvtV2Model", "timm.HieraDet", "transformers.Sam2HieraDetModel")
 REDUCED += ("timm.Hiera", "transformers.HieraModel")
-REDUCED += ("timm.Xcit",)
+REDUCED += ("timm.Xcit", "mmdet.PyramidVisionTransformer", "mmdet.PyramidVisionTransformer/v2")
 #: What the softmax gives is mixed among the heads before it weighs values.
 MIXED = ("timm.Cait",)
 WHOLE = [host for host in TINY if host not in REDUCED + MIXED and "Conv" not in host]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block import Block
@@ -35,32 +37,35 @@ class PyramidHost(Host):
 
     carries_tokens = False
 
-    def add_stage(self, blocks: nn.ModuleList, where: str, projection: nn.Module, *norms: nn.Module) -> None:
+    def add_stage(self, blocks: Iterable[nn.Module], where: str, projection: nn.Module, *norms: nn.Module) -> None:
         """Add a stage.
 
         Args:
             blocks: Its blocks.
             where: Name of what holds them.
             projection: The convolution of its embedding.
-            norms: Norm of the embedding, and that behind the stage.
+            norms: Norm of the embedding, and that behind the stage, which may be an ``nn.Identity``.
         """
         stage = len({block.stage for block in self.blocks})
         self.add_blocks(blocks, where, stage)
         own, behind = norms
         if stage:
             self.modules |= {f"downsample{stage}.norm": own, f"downsample{stage}.reduction": projection}
-            self.modules[f"stage_norm.{stage - 1}"] = self.modules.pop(f"norm.{stage - 1}")
+            before = f"norm.{stage - 1}"
+            named = self.modules if before in self.modules else self.identities
+            named[f"stage_{before}"] = named.pop(before)
         else:
             self.embeds(projection)
             self.modules["patch_norm"] = own
-        self.modules[f"norm.{stage}"] = behind
+        (self.identities if isinstance(behind, nn.Identity) else self.modules)[f"norm.{stage}"] = behind
 
     def stage_end(self, stage: int) -> Block:
         """The last block of a stage."""
         return [block for block in self.blocks if block.stage == stage][-1]
 
     def downsample_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-        tokens = self.modules[f"stage_norm.{stage - 1}"](tokens)
+        norm = f"stage_norm.{stage - 1}"
+        tokens = self.modules[norm](tokens) if norm in self.modules else tokens
         spatial = tokens.unflatten(1, grid[-2:]).permute(0, 3, 1, 2).contiguous()
         embedded = self.modules[f"downsample{stage}.reduction"](spatial)
         return self.modules[f"downsample{stage}.norm"](embedded.flatten(2).transpose(1, 2))

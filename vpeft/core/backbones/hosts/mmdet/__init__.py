@@ -1,3 +1,3 @@
 """Hosts of mmdet."""
 
-from vpeft.core.backbones.hosts.mmdet import swin  # noqa: F401  (register)
+from vpeft.core.backbones.hosts.mmdet import pvt, swin  # noqa: F401  (register)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -27,7 +30,7 @@ class MMSegMiTBlock(MultiheadBlock, PyramidBlock):
 
     @classmethod
     def site_modules(cls, block: nn.Module) -> dict[str, nn.Module | StatedLinear | None]:
-        fc1, _, _, _, fc2, _ = block.ffn.layers
+        fc1, *_, fc2, _ = block.ffn.layers
         return {
             "norm1": block.norm1,
             **cls.site_projections(block),
@@ -61,20 +64,24 @@ class MMSegMiTBlock(MultiheadBlock, PyramidBlock):
         return self.norm2(x)
 
     def site_mlp(self, x: Tensor) -> Tensor:
-        fc1, convolution, _, drop, fc2, _ = self.ffn.layers
+        fc1, *convolution, _, drop, fc2, _ = self.ffn.layers
         first = self.peft_flow.prefix
-        if not first:
-            hidden = drop(self.site_act(convolution(fc1(self.site_map(x)))))
-            return drop(fc2(hidden)).flatten(2).transpose(1, 2).contiguous()
+        if x.dim() == 2:  # some tokens alone
+            return self.site_mlp(x.unsqueeze(0)).squeeze(0)
+        if x.shape[1] == math.prod(self.peft_flow.hw):
+            hidden = fc1(self.site_map(x))
+            hidden = convolution[0](hidden) if convolution else hidden
+            return drop(fc2(drop(self.site_act(hidden)))).flatten(2).transpose(1, 2).contiguous()
         # With tokens off the map the 1x1 convolutions see a row of all tokens.
         hidden = fc1(x.transpose(1, 2).unsqueeze(2))
-        spatial = convolution(hidden[..., first:].reshape(*hidden.shape[:2], *self.peft_flow.hw))
-        hidden = torch.cat((hidden[..., :first], spatial.flatten(2).unsqueeze(2)), dim=-1)
+        if convolution:
+            spatial = convolution[0](hidden[..., first:].reshape(*hidden.shape[:2], *self.peft_flow.hw))
+            hidden = torch.cat((hidden[..., :first], spatial.flatten(2).unsqueeze(2)), dim=-1)
         return drop(fc2(drop(self.site_act(hidden)))).squeeze(2).transpose(1, 2)
 
     def site_act(self, hidden: Tensor) -> Tensor:
         """The activation, on ``(B, C, *, *)``; what is placed there sees tokens."""
-        site, act = self.peft_sites["act"], self.ffn.activate
+        site, act = self.peft_sites["act"], self.ffn.layers[-4]
         if not site.placed(*site.allowed):
             return act(hidden)
         return site.run(act, hidden.flatten(2).transpose(1, 2)).transpose(1, 2).view(hidden.shape)
@@ -96,8 +103,9 @@ class MMSegMiT(PyramidHost):
     targets = ("mmseg.models.backbones.mit.MixVisionTransformer",)
 
     def describe(self) -> None:
-        for stage, (embed, blocks, norm) in enumerate(self.backbone.layers):
-            self.add_stage(blocks, f"layers.{stage}.1", embed.projection, embed.norm, norm)
+        for stage, layer in enumerate(self.backbone.layers):
+            embed, _, norm = layer
+            self.add_stage(self.stage_blocks(layer), f"layers.{stage}.1", embed.projection, embed.norm, norm)
         last = self.blocks[-1].stage
         if last not in self.backbone.out_indices:
             raise UserError(
@@ -106,3 +114,7 @@ class MMSegMiT(PyramidHost):
             )
         self.outputs = [self.stage_end(stage).index for stage in sorted(self.backbone.out_indices)]
         self.reads_map = True
+
+    def stage_blocks(self, layer: nn.ModuleList) -> Iterable[nn.Module]:
+        """The blocks of a stage."""
+        return layer[1]
