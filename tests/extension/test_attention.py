@@ -25,6 +25,7 @@ REDUCED = ("mmseg.MixVisionTransformer", "timm.PyramidVisionTransformerV2", "tra
 REDUCED += ("transformers.PvtV2Model", "timm.HieraDet", "transformers.Sam2HieraDetModel")
 REDUCED += ("timm.Hiera", "transformers.HieraModel")
 REDUCED += ("timm.Xcit", "mmdet.PyramidVisionTransformer", "mmdet.PyramidVisionTransformer/v2")
+REDUCED += ("mmaction.MViT", "mmpretrain.MViT")
 #: What the softmax gives is mixed among the heads before it weighs values.
 MIXED = ("timm.Cait",)
 WHOLE = [host for host in TINY if host not in REDUCED + MIXED and "Conv" not in host]

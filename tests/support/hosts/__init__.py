@@ -175,12 +175,14 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def key_biases(model: nn.Module) -> set[str]:
     """Biases that shift all scores of a row alike: they cancel in the softmax, and their gradient is rounding.
 
-    Those of keys alone, in class attention too, the last of the network that makes timm's Swin V2 CR its relative
-    positions, and that of the linear over CaiT's heads ahead of the softmax.
+    Those of keys alone, in class attention too, those of the norms behind MViT's pooled keys, the last of the network
+    that makes timm's Swin V2 CR its relative positions, and that of the linear over CaiT's heads ahead of the softmax.
     """
-    blocks = [b for b in get_adaptation(model).host.blocks if b.kind.free_keys and "qkv" in b.sites]
-    linears = [b.sites["qkv"].module for b in blocks]
+    every = get_adaptation(model).host.blocks
+    linears = [b.sites["qkv"].module for b in every if b.kind.free_keys and "qkv" in b.sites]
     found = {id(linear.biases[1]) for linear in linears if isinstance(linear, StatedLinear) and len(linear.biases) == 3}
+    attentions = [getattr(b.module, "attn", None) for b in every if not b.kind.full_keys]
+    found |= {id(attn.norm_k.bias) for attn in attentions if getattr(attn, "norm_k", None) is not None}
     named = model.named_parameters()
     return {key for key, param in named if id(param) in found or _UNFELT.search(key)}
 

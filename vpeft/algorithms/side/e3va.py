@@ -109,6 +109,11 @@ class E3VA(Method):
                 f"{self.registered_name()}: attention of {host.registered_name()} is in each frame apart, and the "
                 "highway is one of the whole clip."
             )
+        if any(block.dim_in != block.dim for block in host.blocks):
+            raise UserError(
+                f"{self.registered_name()}'s highway is as wide as the stream, and blocks of {host.registered_name()} "
+                "change its width inside."
+            )
         if host.adds_between:
             raise UserError(
                 f"{self.registered_name()}'s highway is the sum of the branches; this {host.registered_name()} adds "

@@ -217,7 +217,7 @@ class HST(Method):
 
     def count(self, host: Host) -> int:
         dim, counts = host.blocks[0].dim, self.counts(host)
-        norms = [b.sites[name].module for b in host.blocks for name in ("norm1", "norm2")]
+        norms = [module for b in host.blocks for _, module in b.linears("norm1", "norm2")]
         total = len(host.blocks) * dim + sum(m.weight.numel() + bias_size(m) for m in norms)  # meta tokens, norms
         total += sum(p.param.numel() for p in host.parameters() if p.site is None and self.trains(p))
         for stage, (w, n) in enumerate(zip(WIDTHS, counts, strict=False)):

@@ -99,8 +99,7 @@ def prune(block: Block, side: PlainBlock, channels: Tensor) -> None:
         target.weight.copy_(source.weight[out[:, None], inputs])
         if source.bias is not None:
             target.bias.copy_(source.bias[out])
-    for name in ("norm1", "norm2"):
-        source = block.sites[name].module
+    for name, source in block.linears("norm1", "norm2"):
         getattr(side, name).weight.copy_(source.weight[channels])
         if getattr(source, "bias", None) is not None:  # an RMSNorm has none
             getattr(side, name).bias.copy_(source.bias[channels])

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from vpeft.core.backbones.block import Block, HostParam
-from vpeft.core.backbones.host import PEFT_KEY, Host
+from vpeft.core.backbones.host import Host
 from vpeft.core.contract.method import Method
 from vpeft.core.contract.search_space import LOW_LR
 from vpeft.errors import UserError
@@ -22,7 +22,7 @@ def size(module: nn.Module) -> int:
 
 def block_size(block: Block) -> int:
     """Parameters of a block's own: ``12 C^2 + 13 C`` with biases and a hidden width of 4 C, tables on top."""
-    return sum(p.numel() for key, p in block.module.named_parameters() if PEFT_KEY not in key.split("."))
+    return sum(p.param.numel() for p in block.host.parameters() if p.block is block and p.role != "unused")
 
 
 @dataclass(kw_only=True)
@@ -59,7 +59,8 @@ class PartialK(Selective):
             )
 
     def trains(self, param: HostParam) -> bool:
-        return param.block is not None and param.block in param.block.host.blocks[-self.k :]
+        own = param.block is not None and param.role != "unused"
+        return own and param.block in param.block.host.blocks[-self.k :]
 
     def count(self, host: Host) -> int:
         return sum(block_size(block) for block in host.blocks[-self.k :])
@@ -97,7 +98,8 @@ class BlockTune(BlockChoice):
     __doc__ = f"The chosen blocks are trained whole. {BlockChoice.__doc__}"
 
     def trains(self, param: HostParam) -> bool:
-        return param.block is not None and param.block in self.chosen(param.block.host)
+        own = param.block is not None and param.role != "unused"
+        return own and param.block in self.chosen(param.block.host)
 
     def count(self, host: Host) -> int:
         return sum(block_size(block) for block in self.chosen(host))

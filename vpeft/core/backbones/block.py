@@ -110,8 +110,9 @@ class Block:
         return self.sites["block"].layout.tokens and "qkv" in self.sites
 
     def linears(self, *names: str) -> Iterator[tuple[str, nn.Module | StatedLinear]]:
-        """Those of the named sites that it has, with their modules."""
-        yield from ((name, self.sites[name].module) for name in names if name in self.sites)
+        """Those of the named sites that it has and that are modules, with these."""
+        found = ((name, self.sites[name].module) for name in names if name in self.sites)
+        yield from ((name, module) for name, module in found if module is not None)
 
     def size(self, site: str) -> tuple[int, int]:
         """Inputs and outputs of the linear of a site."""

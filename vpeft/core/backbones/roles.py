@@ -14,6 +14,7 @@ _OWN = {
     "relative_position_bias_table": "rel_pos_bias",
     "rel_pos_h": "rel_pos",
     "rel_pos_w": "rel_pos",
+    "rel_pos_t": "rel_pos",
     "logit_scale": "logit_scale",
     "temperature": "logit_scale",
 }

@@ -1,3 +1,9 @@
 """Hosts of mmaction2."""
 
-from vpeft.core.backbones.hosts.mmaction import timesformer, uniformerv2, video_swin, videomae  # noqa: F401  (register)
+from vpeft.core.backbones.hosts.mmaction import (  # noqa: F401  (register)
+    mvit,
+    timesformer,
+    uniformerv2,
+    video_swin,
+    videomae,
+)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -106,7 +108,7 @@ class MMPretrainViT(Host):
         self.prefix = backbone.num_extra_tokens
         self.special = {"cls_token": "cls_token", "dist_token": "cls_token"}
         if backbone.pos_embed is not None:
-            self.positions("pos_embed", self.prefix)
+            self.positions("pos_embed", backbone.pos_embed.shape[1] - math.prod(backbone.patch_resolution))
         self.add_sites(patch_norm=backbone.patch_embed.norm, pre_norm=getattr(backbone, "pre_norm", None))
         if hasattr(backbone, "dist_token") and "pre_norm" in self.modules:
             raise UserError("pre_norm=True of a distilled ViT never runs: leave it at False.")
