@@ -100,10 +100,9 @@ def test_a_file_among_other_initialisers(weights):
 
 
 def test_a_state_dict_gives_the_base(weights):
-    model = peft()
-    load_pretrained(model, str(weights))
+    model, state = peft(), torch.load(weights)
+    model.load_state_dict(state, strict=False)
     assert base_of(model).source == "given"
-    state = torch.load(weights)
     other = peft()
     lacking = {key: value for key, value in state.items() if key != "layers.0.ln1.weight"}
     other.load_state_dict(lacking, strict=False)
@@ -376,3 +375,22 @@ def test_what_describes_a_base_is_small():
     assert (row["role"], row["shape"], row["dtype"]) == ("norm_weight", [64], "float32")
     assert described["tensors"]["pos_embed"]["role"] == "pos_embed"
     assert len(json.dumps(described)) < 200 * len(described["tensors"])
+
+
+@pytest.mark.parametrize("method", ["LoRA", "BitFit"])
+def test_a_file_that_is_loaded_under_an_adapter_is_its_base(method, weights, tmp_path):
+    model = vpeft.attach(build(VIT, torch.float32, drop_path_rate=0.0), method)
+    with torch.no_grad():
+        other = {key: value + 1 for key, value in torch.load(weights).items()}
+    torch.save(other, tmp_path / "other.pth")
+    load_pretrained(model, str(tmp_path / "other.pth"))
+    base = find_adaptation(model).base
+    assert (base.source, base.file, base.by) == ("file", str(tmp_path / "other.pth"), None)
+    again = build(VIT, torch.float32)
+    again.load_state_dict(other)
+    assert base.fingerprint() == find_adaptation(vpeft.attach(again, method)).base.fingerprint()
+    perturb(model)
+    with pytest.raises(vpeft.UserError, match=r"base\.pth: what is attached to the model has learned on other weights"):
+        load_pretrained(model, str(weights))
+    vpeft.detach(model)
+    assert all(torch.equal(value, other[key]) for key, value in model.state_dict().items())

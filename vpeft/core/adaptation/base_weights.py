@@ -23,7 +23,7 @@ from vpeft.core.adaptation.fingerprint import (
 )
 from vpeft.core.adaptation.wrappers import state_dict
 from vpeft.core.backbones.host import Host, is_peft_key
-from vpeft.core.backbones.weights import load_pretrained
+from vpeft.core.backbones.weights import load_weights
 from vpeft.core.backbones.weights.read import read_weights
 from vpeft.core.backbones.weights.recognise import below
 from vpeft.errors import UserError
@@ -279,7 +279,7 @@ class BaseWeights:
         return True
 
     def _load_named(self, named: Mapping[str, Any]) -> None:
-        load_pretrained(self.backbone, named["checkpoint"], prefix=named.get("prefix"))
+        load_weights(self.backbone, named["checkpoint"], prefix=named.get("prefix"))
         self.loaded(str(named["checkpoint"]), INIT_CFG, named.get("prefix"))
 
     def _followed_load_from(self, description: Mapping[str, Any] | str) -> bool:

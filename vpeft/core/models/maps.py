@@ -14,7 +14,7 @@ from torch import Tensor
 from vpeft.core.backbones.find import hosts_in
 from vpeft.core.backbones.host import READ_OUTSIDE, ReadOutside
 from vpeft.core.backbones.load import load_backbone
-from vpeft.core.backbones.weights import load_pretrained
+from vpeft.core.backbones.weights import load_weights
 from vpeft.core.models.reading.reader import Reader, reader_class
 from vpeft.errors import UserError
 from vpeft.registry import MODELS, nearest
@@ -120,7 +120,7 @@ class Backbone(BaseModule):
         backbones = list(hosts_in(self.network).values()) or [self.network]
         init_cfg, adapted = backbones[0].init_cfg, [b for b in backbones if "peft_adaptation" in vars(b)]
         if init_cfg is not None and adapted != [self.network]:
-            load_pretrained(self.network, init_cfg["checkpoint"])
+            load_weights(self.network, init_cfg["checkpoint"])
         for backbone in adapted:
             backbone.peft_adaptation.initialise(_nothing)
         self._is_init = True

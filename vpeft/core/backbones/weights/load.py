@@ -90,7 +90,7 @@ def load_pretrained(
 
     Args:
         backbone: A model, plain or adapted. Keys with a component ``peft`` are adapter parameters, which no file is
-            asked for.
+            asked for; what says where their base comes from names this file afterwards.
         checkpoint: Path of the file, or of a folder as transformers, timm and open_clip write it; or an address such as
             ``vpeft://nano_vit``.
         prefix: Component before the backbone's keys in the file, with or without the final dot; None looks for it.
@@ -103,8 +103,33 @@ def load_pretrained(
 
     Raises:
         UserError: The file cannot be read, does not fit the backbone, a tensor has the wrong shape, or, with
-            ``strict``, keys are missing or unexpected.
+            ``strict``, keys are missing or unexpected. Or what is attached has learned on other weights.
     """
+    adapted = {n: vars(m)["peft_adaptation"] for n, m in backbone.named_modules() if "peft_adaptation" in vars(m)}
+    for adaptation in adapted.values():
+        if adaptation.merged or (adaptation.base.source != "never" and adaptation.base.moved()):
+            raise UserError(
+                f"{checkpoint}: what is attached to the model has learned on other weights, or is merged into them: "
+                "vpeft.detach the model, load the file, and attach anew."
+            )
+    report = load_weights(backbone, checkpoint, prefix=prefix, strict=strict, logger=logger)
+    for name, adaptation in adapted.items():
+        if not report.missing:
+            inside = ".".join(filter(None, (prefix.rstrip("."), name))) if prefix else None
+            adaptation.base.loaded(str(checkpoint), None, inside)
+        adaptation.snapshot()
+    return report
+
+
+def load_weights(
+    backbone: nn.Module,
+    checkpoint: str,
+    *,
+    prefix: str | None = None,
+    strict: bool = True,
+    logger: logging.Logger | None = None,
+) -> LoadReport:
+    """:func:`load_pretrained` for who keeps the account of what is attached."""
     try:
         state, left_out = read_weights(str(checkpoint))
         differing = _differences(backbone, str(checkpoint), strict)
