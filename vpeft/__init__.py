@@ -21,6 +21,7 @@ if not is_answered_at_once():
             save_adapter,
             unmerge,
         )
+        from vpeft.apis.predict.load import load
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ __all__ = [
     "detach",
     "disabled",
     "learn",
+    "load",
     "load_adapter",
     "load_backbone",
     "load_pretrained",

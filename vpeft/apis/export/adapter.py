@@ -9,6 +9,7 @@ from mmengine import Config
 
 from vpeft.apis.adapters import save_adapter
 from vpeft.core.trained.load import load_trained, stored_metadata
+from vpeft.core.trained.record import run_record
 from vpeft.errors import UserError
 
 
@@ -31,4 +32,5 @@ def export_adapter(cfg: Config, checkpoint: str, out: str) -> int:
         raise UserError(f"{out}: an adapter file's name ends in .safetensors.")
     model = load_trained(cfg, checkpoint)
     said = stored_metadata(checkpoint)
-    return os.path.getsize(save_adapter(model, out, classes=said.get("classes"), task=said.get("task")))
+    run = said.get("run") or run_record(cfg)
+    return os.path.getsize(save_adapter(model, out, classes=said.get("classes"), task=said.get("task"), run=run))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import torch
 from mmengine import Config
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from vpeft.apis.adapters import detach, merge, plain_state_dict
 from vpeft.apis.config.load import plain_config
 from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
 from vpeft.core.models.build import build_model
-from vpeft.core.trained.load import load_trained
+from vpeft.core.trained.load import load_trained, stored_metadata
+from vpeft.core.trained.merged_file import write_merged
+from vpeft.core.trained.record import run_record
 from vpeft.errors import UserError
-from vpeft.files import write_atomically
 
 #: Largest differences of outputs, relative to the largest output: merging in float64, and the rounding of the
 #: merged weights to the type in which they are written.
@@ -62,7 +61,8 @@ def export_merged(cfg: Config, checkpoint: str, out: str) -> dict[str, float]:
             f"the plain model's output differs from the adapted one's by {merged:.1e} (merged, float64) and "
             f"{written:.1e} (as written), relative to the largest output: nothing was written."
         )
-    _write(state, Path(out))
+    plain_cfg = plain_config(cfg)
+    write_merged(state, Path(out), run_record(plain_cfg), stored_metadata(checkpoint).get("classes"))
     return {"merged": merged, "written": written, "tensors": len(state)}
 
 
@@ -92,13 +92,3 @@ def _outputs(model: nn.Module, backbone: str, images: Tensor) -> Tensor:
 
 def _difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))
-
-
-def _write(state: dict[str, Tensor], out: Path) -> None:
-    if out.suffix == ".safetensors":
-        data = save({key: value.contiguous() for key, value in state.items()})
-    else:
-        buffer = io.BytesIO()
-        torch.save({"state_dict": state, "meta": {}}, buffer)
-        data = buffer.getvalue()
-    write_atomically(out, data)

@@ -18,6 +18,7 @@ from vpeft.core.adaptation.find import adaptations
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.hooks.peft_hook import run_classes
 from vpeft.core.trained.folder import ADAPTER, BEST_ADAPTER
+from vpeft.core.trained.record import run_record
 
 
 def write_adapters(runner: Runner) -> None:
@@ -52,7 +53,8 @@ def _best_checkpoints(runner: Runner) -> dict[str, Path]:
 
 def _write(runner: Runner, model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     with _holding(model, state):
-        save_adapter(model, path, classes=run_classes(runner), task=runner.cfg.get("task"))
+        run = run_record(runner.cfg)
+        save_adapter(model, path, classes=run_classes(runner), task=runner.cfg.get("task"), run=run)
     runner.logger.info(f"adapter written to {path}")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
+#: The families by the scope of their OpenMMLab package.
+FAMILIES = {"mmpretrain": "classification", "mmdet": "detection", "mmseg": "segmentation", "mmaction": "video"}
 #: Named in the result of a run that uses them.
 FAMILY_PACKAGES = {"mmdet": "onedl-mmdetection", "mmseg": "onedl-mmsegmentation", "mmaction": "mmaction2"}
 

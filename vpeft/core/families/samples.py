@@ -40,10 +40,24 @@ def _field(sample: Any, name: str) -> Tensor | None:
     return getattr(getattr(sample, f"{name}s", None), "item", None) if value is None else value
 
 
+def class_scores_of(sample: Any) -> Tensor | None:
+    """Probabilities of the classes ``(classes,)`` that a data sample holds, None where it holds none."""
+    score = _field(sample, "pred_score")
+    return None if score is None or score.dim() != 1 else score
+
+
+def label_threshold(model: nn.Module) -> float | None:
+    """The least score of a class, by the model's own head, where an image may have several; None where it has one."""
+    head = getattr(model, "head", None)
+    if not hasattr(head, "thr") or not hasattr(head, "topk"):  # of mmpretrain's heads for several labels
+        return None
+    return 0.5 if head.thr is None else float(head.thr)
+
+
 def prediction_of(sample: Any) -> tuple[int, float] | None:
     """The predicted class and its probability, None where the sample holds no class scores."""
-    score = _field(sample, "pred_score")
-    if score is None or score.dim() != 1:
+    score = class_scores_of(sample)
+    if score is None:
         return None
     best = int(score.argmax())
     return best, float(score[best])

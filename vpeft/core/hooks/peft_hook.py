@@ -25,6 +25,7 @@ from vpeft.core.adaptation.training.selection_data import selection_batches, tra
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.hooks.class_count import check_data
 from vpeft.core.models.channels import check_channels
+from vpeft.core.trained.record import run_record
 from vpeft.errors import UserError
 from vpeft.registry import HOOKS
 
@@ -109,7 +110,7 @@ class PEFTHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen backbone out, unless it is random."""
         shrink_checkpoint(unwrap(runner.model), checkpoint)
-        seal_checkpoint(checkpoint, run_classes(runner), runner.cfg.get("task"))
+        seal_checkpoint(checkpoint, run_classes(runner), runner.cfg.get("task"), run_record(runner.cfg))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other methods or of another base; one of the plain model gives the base."""

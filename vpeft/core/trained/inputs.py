@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from torch.utils.data import Dataset
 
+from vpeft.core.trained.reading import test_reader
 from vpeft.core.trained.run import Run
 from vpeft.errors import UserError
 from vpeft.files import need_file
@@ -72,18 +73,11 @@ def file_looks(run: Run, paths: Sequence[str | os.PathLike[str]]) -> list[Look]:
     for path in paths:
         need_file(path, "image", "give image files, or leave --images out to see test samples")
     init_default_scope(run.cfg.get("default_scope", "mmengine"))
-    dataset = run.cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    pipeline = Compose([step for step in dataset.pipeline if not _reads_annotations(step)])
-    return [Look(Path(path).name, pseudo_collate([pipeline(_sample(str(path)))])) for path in paths]
+    pipeline = Compose(test_reader(run.cfg)[0])
+    return [Look(Path(path).name, pseudo_collate([pipeline(file_sample(str(path)))])) for path in paths]
 
 
-def _reads_annotations(step: Mapping[str, Any]) -> bool:
-    return str(step["type"]).split(".")[-1].endswith("Annotations")
-
-
-def _sample(path: str) -> dict[str, Any]:
+def file_sample(path: str) -> dict[str, Any]:
     """What pipelines of images and of videos look for."""
     return {
         "img_path": path,

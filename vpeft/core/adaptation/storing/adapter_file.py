@@ -64,6 +64,7 @@ def save_adapter(
     head: bool = True,
     classes: Sequence[str] | None = None,
     task: str | None = None,
+    run: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the adapter of ``model`` to a safetensors file, atomically.
 
@@ -73,6 +74,8 @@ def save_adapter(
         head: Store what lies outside the backbone too (the task's head).
         classes: Names of the classes that the head tells apart, in its order; loading for other ones is refused.
         task: Name of the task, likewise.
+        run: What is known of the run (:func:`vpeft.core.trained.record.run_record`), with which ``vpeft.load`` needs no
+            config.
 
     Returns:
         The path.
@@ -88,6 +91,7 @@ def save_adapter(
     check_finite(tensors, f"{path} is not written")
     metadata = {**model_metadata(model), "head": head}
     metadata |= {"classes": None if classes is None else [str(name) for name in classes], "task": task}
+    metadata |= {} if run is None else {"run": dict(run)}
     return write_atomically(path, save(tensors, {"vpeft": json.dumps(seal(metadata, tensors, tensors))}))
 
 

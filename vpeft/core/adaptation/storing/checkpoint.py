@@ -38,16 +38,23 @@ from vpeft.core.backbones.host import is_peft_key
 from vpeft.errors import UserError
 
 
-def seal_checkpoint(checkpoint: dict[str, Any], classes: Sequence[str] | None, task: str | None) -> None:
+def seal_checkpoint(
+    checkpoint: dict[str, Any],
+    classes: Sequence[str] | None,
+    task: str | None,
+    run: Mapping[str, Any] | None = None,
+) -> None:
     """Put task, classes, the table of the tensors and the sum over everything into a checkpoint that is complete.
 
     Args:
         checkpoint: The checkpoint, with its ``peft``; changed in place.
         classes: Names of the classes, None where they are not known.
         task: Name of the task, likewise.
+        run: What is known of the run (:func:`vpeft.core.trained.record.run_record`).
     """
     content = {key: value for key, value in checkpoint.items() if key != "peft"}
     metadata = {**checkpoint["peft"], "classes": classes, "task": task}
+    metadata |= {} if run is None else {"run": dict(run)}
     checkpoint["peft"] = seal(metadata, checkpoint["state_dict"], content)
 
 

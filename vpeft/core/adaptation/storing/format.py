@@ -8,6 +8,8 @@
              further backbones
 ``head``     whether the task's head is in it (adapter files); ``prefix`` is that of the backbone's keys
 ``task``     name of the task, and ``classes`` the names of its classes; None where they are not known
+``run``      the family, the preprocessing and the config of the run (:mod:`vpeft.core.trained.record`); left out where
+             nothing is known of it, as in files of older vpeft, which pass over it
 ``tensors``  dtype and shape of each tensor by its key
 ``sha256``   over all of this, and names, dtypes, shapes and bytes of every tensor; of a checkpoint over all that it
              holds: weights, optimiser, schedules, counters, logged scalars
@@ -74,6 +76,7 @@ SCHEMA = {
         "head": {"type": "boolean"},
         "task": _NAME,
         "classes": {"anyOf": [{"type": "null"}, {"type": "array", "items": _TEXT}]},
+        "run": {"type": "object"},
         "tensors": {"type": "object", "additionalProperties": _TENSOR},
         "sha256": _SUM,
     },
@@ -90,10 +93,15 @@ def seal(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], content: An
         tensors: The tensors that the table lists.
         content: All that is stored, the metadata left out.
     """
-    table = {key: [str(value.dtype).removeprefix("torch."), list(value.shape)] for key, value in tensors.items()}
-    sealed = json.loads(json.dumps({"task": None, "classes": None, **metadata, "format": FORMAT, "tensors": table}))
+    said = {"task": None, "classes": None, **metadata, "format": FORMAT, "tensors": tensor_table(tensors)}
+    sealed = json.loads(json.dumps(said))
     sealed.pop("sha256", None)
     return {**sealed, "sha256": content_sum([sealed, content])}
+
+
+def tensor_table(tensors: Mapping[str, Tensor]) -> dict[str, list[Any]]:
+    """Type and shape of each tensor by its key."""
+    return {key: [str(value.dtype).removeprefix("torch."), list(value.shape)] for key, value in tensors.items()}
 
 
 def check_metadata(metadata: Any, where: str) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class LoadImage(BaseTransform):
     ) -> np.ndarray:
         """One file as BGR, uint8 ``(H, W, 3)``."""
         what = f"image of task {task}" if task else "image"
-        return np.ascontiguousarray(_colours(open_image(path, what, exif, max_pixels), f"{what} {path}")[..., ::-1])
+        return np.ascontiguousarray(colours_of(open_image(path, what, exif, max_pixels), f"{what} {path}")[..., ::-1])
 
 
 def open_image(
@@ -113,7 +113,7 @@ def check_sums(path: str | os.PathLike[str]) -> None:
             image.verify()
 
 
-def _colours(image: Image.Image, where: str) -> np.ndarray:
+def colours_of(image: Image.Image, where: str) -> np.ndarray:
     """The picture in RGB, uint8 ``(H, W, 3)``, scaled where it has 16 bits."""
     if image.mode in _EIGHT_BITS:
         return np.asarray(image.convert("RGB"))

@@ -1,0 +1,1 @@
+"""What does a trained run say of new images and clips?"""
