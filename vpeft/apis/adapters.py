@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vpeft.apis.hf_peft import load_peft
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.attach import attach as attach_methods
 from vpeft.core.adaptation.attach import backbone_names
@@ -160,7 +162,7 @@ def load_adapter(
     Args:
         model: The plain model with the base weights (the methods are attached then), or one on which exactly the
             file's methods are attached.
-        path: A file written by :func:`save_adapter`.
+        path: A file written by :func:`save_adapter`; or a folder of HuggingFace's peft, of LoRA.
         backbone: As in :func:`attach`, where the model contains several backbones and the file's name for its own is
             none of theirs.
         sample: As in :func:`attach`.
@@ -169,6 +171,8 @@ def load_adapter(
         UserError: The file is broken, or belongs to another host, base or method. The model is unchanged then, as
             after any other error.
     """
+    if Path(path).is_dir():
+        return load_peft(model, path, backbone)
     tensors, metadata = read_adapter(path)
     with undone_on_error(model):
         if not adaptations(model):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_class_folders_are_written(folder_of, opened, digits, tmp_path, capsys):
     assert written == {f"{i}.png": one.classes[0] for i, one in enumerate(found) if one.scores[0] >= least}
     with pytest.raises(UserError, match="holds something already"):
         main(arguments)
-    with pytest.raises(UserError, match="nothing has a score of 1.0 or more"):
+    with pytest.raises(UserError, match=r"nothing has a score of 1\.0 or more"):
         main([*arguments[:3], str(tmp_path / "none"), "--device", "cpu", "--threshold", "1"])
 
 
@@ -71,7 +72,7 @@ def test_label_maps_are_written_and_drawn(folder_of, opened, tmp_path):
     label_map = np.asarray(Image.open(out / "masks" / "0000.png"))
     assert np.array_equal(label_map == 255, (one.confidence < 0.3).numpy())
     assert np.array_equal(label_map[label_map != 255], one.label_map.numpy()[label_map != 255])
-    assert (out / "images/0000.png").read_bytes() == open(files[0], "rb").read()
+    assert (out / "images/0000.png").read_bytes() == Path(files[0]).read_bytes()
     assert len(list(drawn.glob("*.png"))) == 6
     shares = [float(row["share"]) for row in csv.DictReader((tmp_path / "a.csv").open()) if row["file"] == files[0]]
     assert sum(shares) == pytest.approx(1)

@@ -102,9 +102,7 @@ def test_a_base_that_has_moved_is_given(digits, tmp_path):
     assert run.predict(digits)[0].classes[0].startswith("digit ")
     want = scores(run, digits)
     moved = shutil.move(base, tmp_path / "moved.safetensors")
-    with pytest.raises(
-        UserError, match=r"the base .*base\.safetensors, and no such file is there.*weights="
-    ):
+    with pytest.raises(UserError, match=r"the base .*base\.safetensors, and no such file is there.*weights="):
         vpeft.load(file)
     assert torch.equal(scores(vpeft.load(file, weights=moved), digits), want)
     with pytest.raises(UserError, match=r"weights=.*away: no such file"):

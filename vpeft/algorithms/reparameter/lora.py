@@ -78,6 +78,16 @@ class LowRank(nn.Module):
             up[first:last, i * self.rank : (i + 1) * self.rank] = self.up[target]
         return down, up
 
+    def pair(self, first: int, last: int) -> tuple[Tensor, Tensor] | None:
+        """A and B ``(last - first, r)`` of the update of these rows alone, r of each target there; None without any."""
+        inside = [t for t, (start, end) in self.rows.items() if start < last and first < end]
+        if not inside:
+            return None
+        down, up = self.factors()
+        places = [list(self.rows).index(t) for t in inside]
+        columns = torch.cat([torch.arange(i * self.rank, (i + 1) * self.rank, device=up.device) for i in places])
+        return down[columns], up[first:last, columns]
+
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         down, up = self.factors()
         return F.linear(F.linear(self.dropped(x), down), up) * self.scale

@@ -69,8 +69,8 @@ def _boxes(picture: torch.Tensor, found: BoxPrediction, factor: int, colours: Se
     boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height - 1)
     texts = [f"{printable(c)} {100 * s:.0f}" for c, s in zip(found.classes, found.scores, strict=True)]
     thick = max(2, round(min(height, width) / 250))
-    font = {"font": str(_font_file()), "font_size": TEXT}
-    return draw_bounding_boxes(picture, boxes, texts, colors=list(colours), width=thick, **font)
+    text = {"font": _font_file(), "font_size": TEXT, "label_colors": "white", "label_background_colors": list(colours)}
+    return draw_bounding_boxes(picture, boxes, texts, colors=list(colours), width=thick, fill_labels=True, **text)
 
 
 def _larger(maps: torch.Tensor, factor: int) -> torch.Tensor:

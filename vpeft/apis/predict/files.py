@@ -55,7 +55,7 @@ def write_csv(found: Sequence[Prediction | FailedInput], out: str | Path) -> Pat
     return write_atomically(Path(out), text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def show(found: Sequence[Prediction | FailedInput], console: Console) -> None:
+def print_table(found: Sequence[Prediction | FailedInput], console: Console) -> None:
     """Print a table of the predictions, the best classes or boxes of each image."""
     good = [one for one in found if not isinstance(one, FailedInput)]
     if not good:

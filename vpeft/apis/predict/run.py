@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vpeft.apis.predict.auto_label import SURE, AutoLabel
 from vpeft.apis.predict.draw import drawn_prediction, picture_of, write_picture
-from vpeft.apis.predict.files import json_text, show, write_csv
+from vpeft.apis.predict.files import json_text, print_table, write_csv
 from vpeft.apis.predict.inputs import FileNames
 from vpeft.apis.predict.predictor import Predictor
 from vpeft.apis.predict.results import FailedInput, Prediction
@@ -64,7 +64,7 @@ def predict_files(
     if csv_file is not None:
         write_csv(found, csv_file)
     if json_file != "-":
-        show(found, Console(highlight=False))
+        print_table(found, Console(highlight=False))
     if writer is not None:
         folder = writer.finish()
         said = f"{folder}: {writer.written} written, {writer.left_out} left out below {least}"

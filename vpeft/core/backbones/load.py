@@ -13,6 +13,9 @@ from vpeft.core.backbones.weights.load import load_pretrained
 from vpeft.core.backbones.weights.remembered import remember_weights
 from vpeft.errors import UserError, closest, one_line
 
+#: Attribute of a module; as a plain value it goes along where the module is copied or pickled.
+_BUILT = "vpeft_built"
+
 
 def load_backbone(name: str, weights: str | Path | bool | None = None, **options: Any) -> nn.Module:
     """A backbone of timm, HuggingFace transformers, torchvision, open_clip or mmpretrain.
@@ -42,7 +45,13 @@ def load_backbone(name: str, weights: str | Path | bool | None = None, **options
     except UserError as error:
         raise UserError(f"load_backbone({str(name)!r}): {error}") from error
     model.train(False)
+    setattr(model, _BUILT, {"of": str(name), "options": options})
     return model
+
+
+def built_by(model: nn.Module) -> dict[str, Any] | None:
+    """Name and options of :func:`load_backbone` that a model was built by, ``of`` and ``options``; None of another."""
+    return getattr(model, _BUILT, None)
 
 
 def _built(name: str, weights: str | Path | bool | None, options: dict[str, Any]) -> nn.Module:

@@ -201,9 +201,7 @@ def _check_types(config: Mapping[str, Any], scope: str | None, where: str) -> No
     for key, text in _texts(config):
         # Some parts evaluate a text (dtypes of mmpretrain's transforms), or unpickle a file that is named to them.
         if (key not in _FILES and "(" in text) or text.lower().endswith((".pkl", ".pickle")):
-            raise UserError(
-                f"{where}: its run's config holds {ascii(text)[:80]} as {key}, which may be code: refused."
-            )
+            raise UserError(f"{where}: its run's config holds {ascii(text)[:80]} as {key}, which may be code: refused.")
 
 
 def _types(value: Any) -> Iterator[Any]:
