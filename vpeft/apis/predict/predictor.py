@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine import Config
@@ -48,12 +49,12 @@ class Predictor:
 
     def __post_init__(self) -> None:
         self.scope = self.cfg.get("default_scope") or "mmengine"
-        self._steps, self._batch_size = test_reader(self.cfg)
-        if not self._steps:
+        self.steps, self._batch_size = test_reader(self.cfg)
+        if not self.steps:
             raise UserError(f"{self.file}: its run states no pipeline of test images, by which others could be read.")
         with DefaultScope.overwrite_default_scope(self.scope):
-            self._from_file = Compose(self._steps)
-            self._from_array = Compose([_taking_arrays(step) for step in self._steps])
+            self._from_file = Compose(self.steps)
+            self._from_array = Compose([_taking_arrays(step) for step in self.steps])
 
     @property
     def device(self) -> torch.device:
@@ -116,15 +117,19 @@ class Predictor:
                 waiting = []
         yield from self._answers(waiting, say)
 
+    def read_array(self, image: np.ndarray) -> dict[str, Any]:
+        """An image, uint8 ``(H, W, 3)`` in BGR order, read as those of the run's test."""
+        with DefaultScope.overwrite_default_scope(self.scope):
+            return self._from_array({**file_sample("array"), "img": image})
+
     def _read(self, one: Given) -> dict[str, Any] | FailedInput:
         if one.fault is not None:
             return FailedInput(one.name, one.fault)
-        sample, reader = file_sample(one.path or one.name), self._from_file
-        if one.image is not None:
-            sample, reader = {**sample, "img": one.image}, self._from_array
         try:
+            if one.image is not None:
+                return self.read_array(one.image)
             with DefaultScope.overwrite_default_scope(self.scope):
-                read = reader(sample)
+                read = self._from_file(file_sample(one.path))
         except MemoryError:
             raise
         except UserError as error:

@@ -1,0 +1,58 @@
+"""The work of ``vpeft export``: from a run to a file for elsewhere, held against the run before it is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from vpeft.apis.export.libraries import LOADERS, write_hf, write_openmmlab, write_peft, write_timm
+from vpeft.apis.export.plain import PlainModel, plain_model
+from vpeft.apis.export.programs import write_onnx, write_pt2, write_torchscript
+from vpeft.apis.predict.load import load
+from vpeft.errors import UserError
+from vpeft.registry import nearest
+
+#: What writes each form; it gives the lines that are said.
+FORMS: dict[str, Callable[[PlainModel, Path], list[str]]] = {
+    "timm": write_timm,
+    "hf": write_hf,
+    **{package: partial(write_openmmlab, to=package) for package in LOADERS},
+    "onnx": write_onnx,
+    "torchscript": write_torchscript,
+    "pt2": write_pt2,
+}
+PEFT = "peft"
+
+
+def export_run(
+    source: str | os.PathLike[str],
+    to: str,
+    out: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+) -> list[str]:
+    """Write a run's model in another form.
+
+    Args:
+        source: A run's folder, adapter file, checkpoint or merged file.
+        to: ``timm``, ``hf``, ``mmpretrain``, ``mmdet``, ``mmseg``, ``mmaction``, ``onnx``, ``torchscript``, ``pt2``
+            or ``peft``.
+        out: The file; of ``hf`` and ``peft`` a folder.
+        weights: As of :func:`vpeft.load`.
+
+    Returns:
+        Lines that say how near it is, and how it is loaded.
+
+    Raises:
+        UserError: The form cannot hold the model, or what was written answers otherwise: nothing is kept then.
+    """
+    if to not in (*FORMS, PEFT):
+        raise UserError(f"--to {to}: {nearest(to, (*FORMS, PEFT))}")
+    run = load(source, weights, "cpu")
+    if to == PEFT:
+        return write_peft(run, Path(out))
+    plain = plain_model(run)
+    lines = FORMS[to](plain, Path(out))
+    how = f"exported as it is ({plain.unmerged})" if plain.unmerged else "merged"
+    return [f"{out}: {how}; the plain model differs by {plain.difference:.1e} (relative, random input)", *lines]
