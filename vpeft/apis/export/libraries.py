@@ -99,7 +99,7 @@ def network_of(run: Predictor, library: str, to: str) -> tuple[nn.Module, dict[s
     return run.model.backbone.network, settings
 
 
-def head_of(run: Predictor) -> dict[str, Tensor]:
+def head_tensors(run: Predictor) -> dict[str, Tensor]:
     """Tensors of a run's model outside its backbone."""
     return {k: v for k, v in run.model.state_dict().items() if not k.startswith(("backbone.", "data_preprocessor."))}
 
@@ -191,7 +191,7 @@ def write_peft(run: Predictor, out: Path) -> list[str]:
 
 
 def _write_head(run: Predictor, folder: Path) -> list[str]:
-    head = {key: value.detach().cpu().contiguous() for key, value in head_of(run).items()}
+    head = {key: value.detach().cpu().contiguous() for key, value in head_tensors(run).items()}
     if not head:
         return []
     write_atomically(folder / HEAD, save(head, {"format": "pt", "classes": json.dumps(list(run.classes))}))

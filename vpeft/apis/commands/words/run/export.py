@@ -1,4 +1,4 @@
-"""Write a trained run for elsewhere: timm, transformers, OpenMMLab, ONNX, TorchScript, torch.export, peft.
+"""Write a trained run for elsewhere: timm, transformers, OpenMMLab, ONNX, TorchScript, peft.
 
 The adapter is merged where it merges, and what is written is held against the run before it is kept.
 """
