@@ -11,15 +11,18 @@ if not is_answered_at_once():
         from vpeft.core.backbones.load import load_backbone  # isort: skip
         from vpeft.core.backbones.weights import load_pretrained  # isort: skip
         from vpeft.apis.adapters import (
+            adapter_names,
             attach,
             detach,
             disabled,
+            drop_adapter,
             learn,
             load_adapter,
             merge,
             plain_state_dict,
             save_adapter,
             unmerge,
+            use,
         )
         from vpeft.apis.predict.load import load
 
@@ -27,9 +30,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "UserError",
+    "adapter_names",
     "attach",
     "detach",
     "disabled",
+    "drop_adapter",
     "learn",
     "load",
     "load_adapter",
@@ -39,4 +44,5 @@ __all__ = [
     "plain_state_dict",
     "save_adapter",
     "unmerge",
+    "use",
 ]

@@ -4,15 +4,18 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
+    "adapter_names",
     "attach",
     "detach",
     "disabled",
+    "drop_adapter",
     "learn",
     "load_adapter",
     "merge",
     "plain_state_dict",
     "save_adapter",
     "unmerge",
+    "use",
 ]
 
 

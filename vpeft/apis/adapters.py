@@ -16,10 +16,12 @@ from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.attach import attach as attach_methods
 from vpeft.core.adaptation.attach import backbone_names
 from vpeft.core.adaptation.find import adaptations, find_adaptations
+from vpeft.core.adaptation.several.adapters import Adapters, adapters_of
 from vpeft.core.adaptation.storing.adapter_file import backbones, pairs, put_adapter, read_adapter, save_adapter
 from vpeft.core.adaptation.storing.fit import check_methods
 from vpeft.core.adaptation.training.selection_data import training_data
 from vpeft.core.adaptation.undo import undone_on_error
+from vpeft.core.adaptation.values.precision import named_dtype
 from vpeft.core.adaptation.wrappers import plain_keys, unwrap
 from vpeft.core.backbones.generic import NAME as GENERIC
 from vpeft.core.backbones.host import is_peft_key
@@ -28,15 +30,18 @@ from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 
 __all__ = [
+    "adapter_names",
     "attach",
     "detach",
     "disabled",
+    "drop_adapter",
     "learn",
     "load_adapter",
     "merge",
     "plain_state_dict",
     "save_adapter",
     "unmerge",
+    "use",
 ]
 
 MethodConfig = str | Mapping[str, Any] | Method | Sequence[Any]
@@ -48,6 +53,7 @@ def attach(
     backbone: str | Sequence[str] | None = None,
     dtype: torch.dtype | str | None = None,
     sample: Any = None,
+    name: str | None = None,
 ) -> nn.Module:
     """Attach one method or several to the backbone inside ``model``, in place, after its weights were loaded.
 
@@ -63,6 +69,8 @@ def attach(
             a half base, where small steps would vanish in rounding. ``model.half()`` and the like convert it later.
         sample: For a network that no host reads (docs/hosts.md): with what the model can be called, as a tensor, a
             tuple of arguments, a dict of keywords, or a function of the model. None guesses an image.
+        name: A name for the adapter. Where there is one already, a further one is attached to the same base, and
+            answers from now on (:func:`use`).
 
     Returns:
         The same model.
@@ -71,7 +79,13 @@ def attach(
         UserError: Unknown method, host, hyper-parameter or backbone, or several backbones and none is named; the model
             is unchanged then.
     """
-    attach_methods(model, build_methods(cfg), backbone, dtype, sample)
+    methods = build_methods(cfg)
+    if name is not None and adaptations(model):
+        adapters_of(model).add(model, name, methods, named_dtype(dtype))
+        return model
+    attach_methods(model, methods, backbone, dtype, sample)
+    if name is not None:
+        Adapters(model, name)
     return model
 
 
@@ -155,7 +169,11 @@ def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_adapter(
-    model: nn.Module, path: str | os.PathLike[str], backbone: str | Sequence[str] | None = None, sample: Any = None
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    backbone: str | Sequence[str] | None = None,
+    sample: Any = None,
+    name: str | None = None,
 ) -> nn.Module:
     """Load an adapter file onto its base, in place.
 
@@ -166,6 +184,8 @@ def load_adapter(
         backbone: As in :func:`attach`, where the model contains several backbones and the file's name for its own is
             none of theirs.
         sample: As in :func:`attach`.
+        name: A name for the adapter. Where there is one already it is a further one, with a head of its own, of another
+            number of classes too (:func:`use`).
 
     Raises:
         UserError: The file is broken, or belongs to another host, base or method. The model is unchanged then, as
@@ -174,19 +194,83 @@ def load_adapter(
     if Path(path).is_dir():
         return load_peft(model, path, backbone)
     tensors, metadata = read_adapter(path)
+    if name is not None and adaptations(model):
+        _load_further(model, tensors, metadata, str(path), name)
+        return model
     with undone_on_error(model):
         if not adaptations(model):
             for prefix, theirs in backbones(metadata).items():
-                name = backbone if backbone is not None else prefix.removesuffix(".") or None
+                where = backbone if backbone is not None else prefix.removesuffix(".") or None
                 try:
                     methods = build_methods(theirs["methods"])
                 except UserError as error:
                     raise UserError(f"{path}: {error}") from error
-                known = backbone or name in backbone_names(model) or theirs["host"]["name"] == GENERIC
-                attach_methods(model, methods, name if known else None, sample=sample)
+                known = backbone or where in backbone_names(model) or theirs["host"]["name"] == GENERIC
+                attach_methods(model, methods, where if known else None, sample=sample)
         for _, adaptation, theirs in pairs(model, metadata, str(path)):
             check_methods(adaptation.methods.values(), theirs["methods"], str(path))
             if adaptation.merged:
                 raise UserError(f"{path}: the present adapter is merged: unmerge or detach it first.")
         put_adapter(model, tensors, metadata, str(path))
+        if name is not None:
+            Adapters(model, name)
+    return model
+
+
+def _load_further(
+    model: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: str, name: str
+) -> None:
+    """Load an adapter beside those that are there."""
+    adapters = adapters_of(model)
+    before = adapters.active
+    try:
+        methods = build_methods(metadata["methods"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    adapters.add(model, name, methods)
+    try:
+        shapes = {adapters.prefix + k.removeprefix(metadata["prefix"]): v.shape for k, v in tensors.items()}
+        adapters.fit_head(name, {**shapes, **{key: value.shape for key, value in tensors.items()}})
+        put_adapter(model, tensors, metadata, path)
+    except BaseException:
+        adapters.use(before)
+        adapters.drop(name)
+        raise
+
+
+def use(
+    model: nn.Module, which: str | Mapping[str, float] | Sequence[str | None] | None, head: str | None = None
+) -> nn.Module:
+    """Let one of several named adapters answer, in place; nothing of the base is copied or computed.
+
+    Args:
+        model: A model with adapters that were given names (``name=`` of :func:`attach` and :func:`load_adapter`).
+        which: A name; None for the base alone; weights by name, as ``{"pets": 0.5}`` for half its strength or
+            ``{"pets": 0.7, "cars": 0.3}`` for a sum where adapters add something affine (LoRA); or a list that names an
+            adapter, or None, for every sample of the batches to come: the frozen part then runs once for all of them,
+            and where heads tell different numbers of classes apart, further scores are ``-inf``.
+        head: Whose head answers for a sum of several.
+
+    Returns:
+        The same model.
+
+    Raises:
+        UserError: No such adapter, or the methods cannot be summed or mixed; the base alone answers then.
+    """
+    adapters_of(model).use(which, head)
+    return model
+
+
+def adapter_names(model: nn.Module) -> list[str]:
+    """Names of the adapters of a model, in the order in which they came."""
+    return adapters_of(model).names
+
+
+def drop_adapter(model: nn.Module, name: str) -> nn.Module:
+    """Take one of several named adapters away for good.
+
+    Raises:
+        UserError: No such adapter, or it is the only one.
+    """
+    adapters_of(model).drop(name)
     return model

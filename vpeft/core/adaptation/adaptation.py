@@ -41,6 +41,8 @@ class Adaptation:
         merged: Weights as they were before :meth:`merge`, by key; empty while nothing is merged.
         heads: The head that the backbone holds inside, as the base has it.
         dtype: Precision that the adapter was asked for; None means the base's, but float32 on a half base.
+        several: The named adapters of the base that it is one of (:mod:`.several.adapters`); None without names.
+        blend: What answers in the place of one adapter, where no single one does.
     """
 
     def __init__(self, host: Host, methods: Sequence[Method], dtype: torch.dtype | None = None) -> None:
@@ -57,6 +59,8 @@ class Adaptation:
         self.originals: dict[str, Tensor] = {}
         self.merged: dict[str, Tensor] = {}
         self.trained: list[str] = []
+        self.several: Any = None
+        self.blend = ""
         self.base = BaseWeights(self)
         self.frozen_eval = all(method.base_eval for method in methods)
 
@@ -79,8 +83,8 @@ class Adaptation:
                     host.resize_head(width)
             self.trained = [p.name for p in params if any(m.trains(p) for m in self.methods.values())]
             check_count(host, self.methods, self.peft_items(), params)
-        except Exception:
-            host.release()  # a method that cannot be attached leaves the model as it was
+        except Exception:  # a method that cannot be attached leaves the model as it was
+            host.clear() if host.hooks else host.release()
             raise
         device, dtype = next(host.backbone.parameters()).device, adapter_dtype(host, self.dtype)
         for module in self.peft_modules():
@@ -114,8 +118,11 @@ class Adaptation:
         """Make sure that everything still is what it was when the methods were attached (:mod:`.identity`).
 
         Raises:
-            UserError: Something was replaced, wrapped, quantised, tied, resized or freed since.
+            UserError: Something was replaced, wrapped, quantised, tied, resized or freed since; or no single adapter
+                answers.
         """
+        if self.blend:
+            raise UserError(f"{self.blend}: vpeft.use(model, name) first.")
         self.identity.check(self.trained, self.peft_modules())
 
     def check_trained(self) -> None:
@@ -288,17 +295,17 @@ class Adaptation:
         Raises:
             UserError: It is merged already, or no method can be merged.
         """
+        self.check()
         if self.merged or not any(e.active for e in self._entries()):
             if self.merged:
                 raise UserError("the adapter is merged already: unmerge it first.")
             if all(method.mergeable for method in self.methods.values()):
                 return []
-        self.check()
         if not any(method.mergeable or method.partly_mergeable for method in self.methods.values()):
             names = ", ".join(type(method).__name__ for method in self.methods.values())
             raise UserError(f"{names} cannot be merged into the weights: its function is not affine in its input.")
         new: dict[int, Tensor] = {}
-        folded = [e for site in self._sites() for e in fold_site(site, new)]
+        folded = [e for site in self.host.every_site() for e in fold_site(site, new)]
         values = {p.name: (p.param, new[id(p.param)]) for p in self.host.parameters() if id(p.param) in new}
         for name, (_, value) in values.items():
             if not torch.isfinite(value).all():
@@ -319,7 +326,7 @@ class Adaptation:
             UserError: They are not those that merging here would change.
         """
         new: dict[int, Tensor] = {}
-        folded = [] if self.merged else [e for site in self._sites() for e in fold_site(site, new)]
+        folded = [] if self.merged else [e for site in self.host.every_site() for e in fold_site(site, new)]
         params = {p.name: p.param for p in self.host.parameters()}
         names = self.merged.keys() if self.merged else {name for name, p in params.items() if id(p) in new}
         if names != before.keys() or any(params[name].shape != before[name].shape for name in names):
@@ -332,8 +339,10 @@ class Adaptation:
         """Refuse to train what is merged.
 
         Raises:
-            UserError: The adapter is merged, and the pass is one of training.
+            UserError: The adapter is merged, or not the only one, and the pass is one of training.
         """
+        if self.blend and self.host.backbone.training and torch.is_grad_enabled():
+            raise UserError(f"{self.blend}, and nothing of it would be trained: vpeft.use(model, name) first.")
         if self.merged and self.host.backbone.training and torch.is_grad_enabled():
             raise UserError(
                 "the adapter is merged into the weights, where training would not reach it: vpeft.unmerge(model) first "
@@ -353,13 +362,8 @@ class Adaptation:
         for entry in self._entries():
             entry.active = True
 
-    def _sites(self) -> Iterator:
-        yield from self.host.sites.values()
-        for block in self.host.blocks:
-            yield from block.sites.values()
-
     def _entries(self) -> Iterator:
-        for site in self._sites():
+        for site in self.host.every_site():
             yield from site.entries
 
     def detach(self, restore: bool = True) -> None:
@@ -368,6 +372,9 @@ class Adaptation:
         Args:
             restore: Give the base its own values back, bit-equal. False keeps what was merged and trained.
         """
+        if self.several is not None:
+            self.several.detach(restore)
+            return
         if restore:
             self.check_restorable()
             self._write({**self.merged, **self.originals})

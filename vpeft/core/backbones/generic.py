@@ -17,11 +17,9 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from vpeft.core.backbones.block import HostParam, full_name
-from vpeft.core.backbones.block_forward import site_class
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.probing.inputs import Call, call_with, guesses
 from vpeft.core.backbones.probing.watch import KINDS, NORM, Seen, watch
-from vpeft.core.backbones.sites.passes import Begin, CloseHook, OpenHook
 from vpeft.core.backbones.sites.site import Site
 from vpeft.core.backbones.wrappers import unwrap
 from vpeft.errors import UserError
@@ -85,16 +83,6 @@ class GenericHost(Host):
 
     def place(self, site: str, placement: str, module: nn.Module, name: str, block: None = None) -> None:
         super().place(site, placement, module, placement, block)
-
-    def adopt(self) -> None:
-        self.backbone.__class__ = site_class(type(self.backbone), self.backbone_mixin)
-        self.hooks = [
-            self.backbone.register_forward_pre_hook(OpenHook(self.passes), prepend=True),
-            self.backbone.register_forward_hook(CloseHook(self.passes), always_call=True),
-            self.embedding.register_forward_pre_hook(Begin(self)),
-        ]
-        for site in self.sites.values():
-            self._hook(site)
 
     def parameters(self) -> Iterator[HostParam]:
         """As :meth:`Host.parameters`; one that has several places is given once, in the role ``shared``."""

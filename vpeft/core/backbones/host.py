@@ -16,8 +16,8 @@ from vpeft.core.backbones.block import Block, HostParam, read_block
 from vpeft.core.backbones.block_forward import SiteBackbone, site_class
 from vpeft.core.backbones.roles import role, roles_at_sites
 from vpeft.core.backbones.sites.flow import Flow
-from vpeft.core.backbones.sites.passes import Begin, CloseHook, Embedded, OpenHook, Passes
-from vpeft.core.backbones.sites.site import PLACEMENTS, AfterHook, BeforeHook, Placed, Site
+from vpeft.core.backbones.sites.passes import Passes, pass_hooks
+from vpeft.core.backbones.sites.site import PLACEMENTS, Placed, Site, hook_site
 from vpeft.core.backbones.wrappers import unwrap
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, nearest
@@ -303,29 +303,29 @@ class Host:
     # Taking over and giving back ------------------------------------------------------------------------------------
 
     def adopt(self) -> None:
-        """Run the backbone through its sites from now on."""
-        for block in self.blocks:
-            block.adopt(self.passes)
-        self.backbone.__class__ = site_class(type(self.backbone), self.backbone_mixin)
-        embedding = self.embedding
-        self.hooks = [
-            self.backbone.register_forward_pre_hook(OpenHook(self.passes), prepend=True),
-            self.backbone.register_forward_hook(CloseHook(self.passes), always_call=True),
-            embedding.register_forward_pre_hook(Begin(self)),
-            embedding.register_forward_hook(Embedded(self), with_kwargs=True),
-        ]
-        for sites in (self.sites, *(block.sites for block in self.blocks)):
-            for site in sites.values():
-                self._hook(site)
+        """Run the backbone through its sites from now on; where it does, through what was placed since, too."""
+        if not self.hooks:
+            for block in self.blocks:
+                block.adopt(self.passes)
+            self.backbone.__class__ = site_class(type(self.backbone), self.backbone_mixin)
+            self.hooks = [*pass_hooks(self)]
+        for site in self.every_site():
+            self.hooks += hook_site(site)
 
-    def _hook(self, site: Site) -> None:
-        if not isinstance(site.module, nn.Module):
-            return
-        placements = {entry.placement for entry in site.entries}
-        if "before" in placements:
-            self.hooks.append(site.module.register_forward_pre_hook(BeforeHook(site)))
-        if placements & {"parallel", "after"}:
-            self.hooks.append(site.module.register_forward_hook(AfterHook(site)))
+    def every_site(self) -> Iterator[Site]:
+        """The sites of the backbone, and of its blocks."""
+        for sites in (self.sites, *(block.sites for block in self.blocks)):
+            yield from sites.values()
+
+    def clear(self) -> None:
+        """Take away what methods have placed."""
+        for module in self.owners:
+            module._modules.pop(PEFT_KEY, None)
+        for site in self.every_site():
+            site.entries = []
+        for name, head in self.plain_heads.items():
+            setattr(self.backbone, name, head.to(next(getattr(self.backbone, name).parameters())))
+        self.plain_heads = {}
 
     def release(self) -> None:
         """Give the backbone back as it was: classes, hooks, and no PEFT module."""
@@ -333,11 +333,7 @@ class Host:
             hook.remove()
         self.hooks = []
         self.backbone.__class__ = getattr(self.backbone, "plain_class", type(self.backbone))
-        for module in self.owners:
-            module._modules.pop(PEFT_KEY, None)
-        for name, head in self.plain_heads.items():
-            setattr(self.backbone, name, head.to(next(getattr(self.backbone, name).parameters())))
-        self.plain_heads = {}
+        self.clear()
         for block in self.blocks:
             block.release()
         self._make_sites()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class Flow:
         index: Index of the current block.
         state: Tensors that a method hands from one block to a later one, by method key and block index. The block
             index keeps it right when activation checkpointing runs a block a second time.
+        shares: The same of each adapter, where a batch has several (:mod:`.shares`).
         with_graph: The pass began where autograd runs.
         ended: Nothing of the pass is to come.
         inside: The current block has not been left.
@@ -45,6 +47,7 @@ class Flow:
         self.prefix = 0
         self.index = -1
         self.state: dict[str, dict[int, Tensor]] = {}
+        self.shares: dict[Hashable, dict[str, dict[int, Tensor]]] = {}
         self.with_graph = False
         self.ended = False
         self.inside = False
@@ -55,7 +58,7 @@ class Flow:
     def begin(self, prefix: int) -> None:
         """Start a forward pass of a host whose stream has ``prefix`` tokens before the map."""
         self.own_prefix = self.prefix = prefix
-        self.state = {}
+        self.state, self.shares = {}, {}
 
     def enter(self, index: int, grid: tuple[int, ...] | None = None) -> None:
         """Enter block ``index`` whose map has the extents ``grid`` (left as they are when None)."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -23,6 +23,7 @@ from torch.autograd import Variable
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.shares import Shares
 from vpeft.errors import UserError
 
 #: Passes of one thread that may wait for one another at most; what is more has been left by an early stop.
@@ -96,6 +97,7 @@ class Passes:
         last: Index of the last block.
         sample: Module and name of a parameter of the adapter, which shows its precision; None without any.
         base: The same of a parameter of the base.
+        shares: Whose the samples of a batch are, where several adapters are in it.
     """
 
     def __init__(self, last: int = 0) -> None:
@@ -103,6 +105,7 @@ class Passes:
         self.last = last
         self.sample: tuple[nn.Module, str] | None = None
         self.base: tuple[nn.Module, str] | None = None
+        self.shares: Shares | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -305,6 +308,8 @@ class Begin:
                 "DistributedDataParallel (tools/dist_train.sh), or one device."
             )
         self.host.backbone.peft_adaptation.before_pass()
+        if (shares := self.host.passes.shares) is not None:
+            shares.check(len(args[0]))
         self.host.passes.begin(self.host.prefix)
 
 
@@ -313,6 +318,15 @@ class Embedded(Begin):
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], given: dict[str, Any], output: Any) -> None:
         self.host.flow.grid = tuple(self.host.seen(args, output, **given))
+
+
+def pass_hooks(host: Any) -> Iterator[Any]:
+    """Watch where passes of a host begin and end; gives the handles."""
+    yield host.backbone.register_forward_pre_hook(OpenHook(host.passes), prepend=True)
+    yield host.backbone.register_forward_hook(CloseHook(host.passes), always_call=True)
+    yield host.embedding.register_forward_pre_hook(Begin(host))
+    if host.blocks:  # without any the stream lies on no map
+        yield host.embedding.register_forward_hook(Embedded(host), with_kwargs=True)
 
 
 def in_program() -> bool:

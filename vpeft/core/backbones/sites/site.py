@@ -16,7 +16,7 @@ the block's re-stated forward, :mod:`vpeft.core.backbones.block_forward`). Modul
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -65,6 +65,9 @@ class Site:
             the output next, and its first row that belongs to the map.
         keys: Where attention's keys are read, for a stated linear whose bias has no part for them: a shift of all keys
             changes nothing so long as no method reads or adds any.
+        entries: What is placed, in order.
+        hooked: Which of :class:`BeforeHook` and :class:`AfterHook` its module has.
+        each: In a batch of several adapters the site of each, by its name (:mod:`.shares`); ``entries`` rests then.
     """
 
     name: str
@@ -80,27 +83,37 @@ class Site:
     table: tuple[nn.Parameter, int] | None = field(default=None, repr=False)
     keys: Site | None = field(default=None, repr=False)
     entries: list[Placed] = field(default_factory=list, repr=False)
+    hooked: set[str] = field(default_factory=set, repr=False)
+    each: dict[Hashable, Site] | None = field(default=None, repr=False)
 
     def placed(self, *placements: str) -> list[Placed]:
         """The entries of ``placements`` that are to run now, in order."""
         if not self.passes.enabled:
             return []
+        if self.each:
+            return [entry for site in self.each.values() for entry in site.placed(*placements)]
         return [entry for entry in self.entries if entry.active and entry.placement in placements]
 
     def before(self, x: Tensor) -> Tensor:
         """Apply the ``before`` modules to the operation's input."""
+        if self.each:
+            return self._shared("before", x)
         for entry in self.placed("before"):
             x = self._changed(entry, x)
         return x
 
     def shortcut(self, x: Tensor) -> Tensor:
         """Apply the ``shortcut`` modules to the identity path."""
+        if self.each:
+            return self._shared("shortcut", x)
         for entry in self.placed("shortcut"):
             x = self._changed(entry, x)
         return x
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
         """Apply ``parallel`` and ``after`` modules to the operation's output ``y`` of the input ``x``, in order."""
+        if self.each:
+            return self._shared("after", x, y)
         for entry in self.placed("parallel", "after"):
             flow = self.passes.at(self.index, x)
             y = self._changed(entry, y, flow) if entry.placement == "after" else self._added(entry, x, y, flow)
@@ -108,6 +121,8 @@ class Site:
 
     def run(self, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """``operation`` with everything placed around it."""
+        if self.each and self.placed("around"):
+            return self._shared("run", x, first=(operation,))
         x = self.before(x)
         for entry in self.placed("around"):
             operation = partial(self._around, entry, operation)
@@ -115,12 +130,26 @@ class Site:
 
     def dropped(self, x: Tensor, y: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         """A branch's output ``y`` of the input ``x`` through DropPath, with the ``beside`` and ``late`` modules."""
+        if self.each and self.placed("beside", "late"):
+            return self._shared("dropped", x, y, last=(drop,))
         y = drop(y)
         for entry in self.placed("beside"):
             y = y + drop(self._changed(entry, x))
         for entry in self.placed("late"):
             y = self._changed(entry, y)
         return y
+
+    def _shared(self, deed: str, *inputs: Any, first: tuple[Any, ...] = (), last: tuple[Any, ...] = ()) -> Any:
+        """What each adapter's site does with the rows that are its own, put together."""
+        deeds = {
+            name: lambda *own, site=site: getattr(site, deed)(*first, *own, *last)
+            for name, site in self.each.items()
+            if site.entries or first or last  # an operation runs for who adds nothing, too
+        }
+        if not deeds:
+            return inputs[-1]
+        x = inputs[0] if isinstance(inputs[0], Tensor) else None
+        return self.passes.shares.run(deeds, self.passes.at(self.index, x), *inputs)
 
     # The adapter computes in its own precision; the stream keeps its own.
 
@@ -202,3 +231,16 @@ class AfterHook:
         if self.site.tokens_first:
             return self.site.after(args[0].transpose(0, 1), output.transpose(0, 1)).transpose(0, 1)
         return self.site.after(args[0], output)
+
+
+def hook_site(site: Site) -> Iterator[Any]:
+    """Let a site that is a module run what is placed there; gives the handles of the hooks that it lacked."""
+    if not isinstance(site.module, nn.Module):
+        return
+    placements = {entry.placement for entry in site.entries}
+    if "before" in placements and "before" not in site.hooked:
+        site.hooked.add("before")
+        yield site.module.register_forward_pre_hook(BeforeHook(site))
+    if placements & {"parallel", "after"} and "after" not in site.hooked:
+        site.hooked.add("after")
+        yield site.module.register_forward_hook(AfterHook(site))

@@ -1,0 +1,1 @@
+"""Several adapters on one base: named, switched, summed, mixed within a batch."""
