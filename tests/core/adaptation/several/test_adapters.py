@@ -1,6 +1,8 @@
 """Named adapters of one base: switched, loaded, dropped, taken off."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -214,3 +216,20 @@ def test_tokens_of_a_tiny_host_are_those_of_its_method():
     assert not torch.equal(tokens(model, images), first)
     vpeft.use(model, "a")
     assert torch.equal(tokens(model, images), first)
+
+
+def test_nothing_is_kept_of_a_model_that_is_gone(plain):
+    model = vpeft.attach(copy.deepcopy(plain), "LoRA", name="a")
+    vpeft.use(vpeft.attach(model, "LoRA", name="b"), "a")
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_another_backbone_in_its_place_is_not_taken_for_the_old_one(plain):
+    model = nn.Sequential(vpeft.attach(copy.deepcopy(plain), "LoRA", name="a"))
+    vpeft.use(model, None)
+    model[0] = vpeft.attach(copy.deepcopy(plain), "LoRA", name="b")
+    assert vpeft.adapter_names(model) == ["b"]
+    refused(lambda: vpeft.use(model, "a"), "no adapter 'a'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -169,6 +170,13 @@ class Adapters:
             adaptation.base.close()
         last.detach(restore and last is not self.base)
 
+    def is_at(self, model: nn.Module) -> bool:
+        """Whether it still is what stands at its place in the model."""
+        module: nn.Module | None = model
+        for part in self.prefix.split(".")[:-1]:
+            module = None if module is None else module._modules.get(part)
+        return module is self.host.backbone and getattr(module, "peft_adaptation", self.base).several is self
+
     # --------------------------------------------------------------------------------------------------------------
 
     def _shelf(self, model: nn.Module, adaptation: Adaptation) -> Shelf:
@@ -220,5 +228,14 @@ class Adapters:
 
 def adapters_of(model: nn.Module, name: str = FIRST) -> Adapters:
     """The named adapters of a model; where none is named yet, the present one gets ``name``."""
+    known = _KNOWN[model]() if model in _KNOWN else None
+    if known is not None and known.is_at(model):  # looking through all modules would cost more than the switch
+        return known
     found = next(iter(find_adaptations(model).values()))
-    return found.several or Adapters(model, name)
+    several = found.several or Adapters(model, name)
+    _KNOWN[model] = ref(several)
+    return several
+
+
+#: Weak on both sides: adapters hold their base, which may be the model.
+_KNOWN: WeakKeyDictionary[nn.Module, ref[Adapters]] = WeakKeyDictionary()

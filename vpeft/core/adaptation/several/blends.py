@@ -65,7 +65,7 @@ def add_up(adapters: Named, weights: Mapping[str, float], head: str | None) -> N
         _put(adapters, key, slot, adapters.shelves[head or next(iter(weights))].values[key])
     summed: dict[str, tuple[Slot, Tensor]] = {}
     for name, shelf in shelves.items():
-        for key in _base_keys(shelf):
+        for key in shelf.base_keys:
             slot, value = summed.get(key, (shelf.slots[key], adapters.own[key]))
             summed[key] = slot, value + weights[name] * (shelf.values[key] - adapters.own[key])
     for key, (slot, value) in summed.items():
@@ -127,24 +127,19 @@ def _require_linear(name: str, shelf: Shelf) -> None:
     )
 
 
-def _base_keys(shelf: Shelf) -> list[str]:
-    """Keys of the tensors of the base that an adapter trains: they are listed first."""
-    return list(shelf.slots)[: len(shelf.adaptation.trained)]
-
-
 def _head_of(adapters: Named, shelves: Mapping[str, Shelf], head: str | None) -> dict[str, Slot]:
     """The slots of the head that is to answer."""
     if head is None and len(shelves) > 1:
         for shelf in shelves.values():
             first = next(iter(shelves.values()))
-            keys = [key for key in shelf.slots if key not in _base_keys(shelf)]
+            keys = [key for key in shelf.slots if key not in shelf.base_keys]
             if any(key not in first.values or not _equal(first.values[key], shelf.values[key]) for key in keys):
                 names = ", ".join(repr(name) for name in shelves)
                 raise UserError(f"the adapters {names} have heads of their own: say whose answers, head={names[:40]}.")
     shelf = adapters.shelves[head or next(iter(shelves))]
     if shelf.heads and len(shelves) > 1:
         raise UserError("a head of another width answers for its own adapter alone.")
-    return {key: slot for key, slot in shelf.slots.items() if key not in _base_keys(shelf)}
+    return {key: slot for key, slot in shelf.slots.items() if key not in shelf.base_keys}
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,8 @@ class Shelf:
 
     Attributes:
         adaptation: The adaptation.
-        slots: Where the tensors of the base and of the head stand that it has values of its own for, by key.
+        slots: Where the tensors stand that it has values of its own for, by key: those of the base that it trains, in
+            the order of ``adaptation.trained``, and those of the head.
         values: These values.
         entries: What it places at each site, in the order of :meth:`.Host.every_site`.
         modules: Its modules at each of :attr:`.Host.owners`, None where it has none.
@@ -118,7 +120,7 @@ class Shelf:
         """Be on the base's device, and in its mode."""
         device, training = next(self.host.backbone.parameters()).device, self.host.backbone.training
         made = [*self._parts()]
-        first = next((tensor for part in made for tensor in part.state_dict().values()), None)
+        first = next((tensor for part in made for tensor in chain(part.parameters(), part.buffers())), None)
         if first is not None and first.device != device:
             for part in made:
                 part.to(device)
@@ -131,10 +133,15 @@ class Shelf:
         yield from (module for module in self.modules if module is not None)
         yield from self.heads.values()
 
+    @property
+    def base_keys(self) -> list[str]:
+        """Keys of the tensors of the base that it trains."""
+        return list(self.slots)[: len(self.adaptation.trained)]
+
     def _ask(self, trained: bool) -> None:
         """Let what it trains of the base ask for a gradient, or no longer."""
-        for p in self.adaptation.trained_parameters():
-            p.param.requires_grad_(trained)
+        for key in self.base_keys:
+            self.slots[key].module._parameters[self.slots[key].name].requires_grad_(trained)
 
     def own_values(self) -> None:
         """Have values apart from those of the base and of other adapters."""
