@@ -83,12 +83,13 @@ class Shares:
         Raises:
             UserError: The parts do not fit together.
         """
-        parts, state, starts, ends = [], flow.state, (flow.prefix, flow.grid), set()
+        parts, state, starts, ends = [], flow.state, _place(flow), set()
         for owner in self.owners:
             own = [_map(lambda t, owner=owner: t[self.rows(owner, t)], x) for x in inputs]
-            flow.state, (flow.prefix, flow.grid) = flow.shares.setdefault(owner, {}), starts
+            flow.state = flow.shares.setdefault(owner, {})
+            flow.prefix, flow.grid, flow.unrolled, flow.came = starts
             parts.append(deeds[owner](*own) if owner in deeds else own[-1])
-            ends.add((flow.prefix, flow.grid))
+            ends.add(_place(flow))
         flow.state = state
         if len(ends) > 1:
             raise UserError(f"adapters of one batch change its tokens differently: {_REMEDY}")
@@ -112,6 +113,11 @@ class Shares:
 
 
 _REMEDY = "they cannot be mixed. Call vpeft.use(model, name) for batches of one adapter."
+
+
+def _place(flow: Flow) -> tuple[Any, ...]:
+    """What a placed module, or an operation around which it stands, may change of the pass."""
+    return flow.prefix, flow.grid, flow.unrolled, flow.came
 
 
 def _map(deed: Callable[[Tensor], Tensor], x: Any) -> Any:
