@@ -26,6 +26,7 @@ REDUCED += ("transformers.PvtV2Model", "timm.HieraDet", "transformers.Sam2HieraD
 REDUCED += ("timm.Hiera", "transformers.HieraModel")
 REDUCED += ("timm.Xcit", "mmdet.PyramidVisionTransformer", "mmdet.PyramidVisionTransformer/v2")
 REDUCED += ("mmaction.MViT", "mmpretrain.MViT")
+REDUCED += ("timm.MultiScaleVit",)
 #: What the softmax gives is mixed among the heads before it weighs values.
 MIXED = ("timm.Cait",)
 WHOLE = [host for host in TINY if host not in REDUCED + MIXED and "Conv" not in host]

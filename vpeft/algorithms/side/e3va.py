@@ -33,6 +33,7 @@ class Highway(LoRandAdapter):
 
     def forward(self, y: Tensor, flow: Flow) -> Tensor:
         highway = flow.state[f"{self.key}.{self.source}"][flow.index]
+        flow.state.setdefault(f"{self.key}.size", {})[flow.index] = flow.grid  # a branch may have pooled its map
         flow.state.setdefault(f"{self.key}.{self.branch}", {})[flow.index] = highway + super().forward(y)
         return y
 
@@ -45,13 +46,12 @@ class Enter(Stateless):
         self.key, self.host, self.merge = key, host, merge
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
-        sizes = flow.state.setdefault(f"{self.key}.size", {})
-        sizes[flow.index] = flow.grid
         highway = x
         if flow.index:
             highway = flow.state[f"{self.key}.mlp"][flow.index - 1]
             if self.merge is not None:
-                downsample_map = partial(self.host.downsample_map, self.merge, grid=sizes[flow.index - 1])
+                grid = flow.state[f"{self.key}.size"][flow.index - 1]
+                downsample_map = partial(self.host.downsample_map, self.merge, grid=grid)
                 highway = self.host.run_base(downsample_map, highway)
         flow.state.setdefault(f"{self.key}.enter", {})[flow.index] = highway
         return x

@@ -6,6 +6,7 @@ from vpeft.core.backbones.hosts.timm import (  # noqa: F401  (register)
     hieradet,
     pooled,
     pvt_v2,
+    pyramids,
     relpos,
     sam,
     streams,

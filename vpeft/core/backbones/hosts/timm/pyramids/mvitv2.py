@@ -1,0 +1,109 @@
+"""timm's MultiScaleVit (MViT v2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.shared.multiscale import MultiscaleBlock, relative_rows
+from vpeft.registry import BLOCKS, HOSTS
+
+
+@BLOCKS.register_module(name="timm.MViTBlock")
+class TimmMViTBlock(MultiscaleBlock):
+    """``MultiScaleBlock`` of ``mvitv2`` that widens in its attention."""
+
+    site_targets = ("timm.models.mvitv2.MultiScaleBlock",)
+    site_parts = {"attn": ("{0}.MultiScaleAttention",), "mlp": ("timm.layers.mlp.Mlp",)}
+
+    @staticmethod
+    def site_refuses(block: nn.Module) -> str | None:
+        if block.shortcut_proj_mlp is not None:
+            return "a block that widens in its MLP (expand_attn=False) has no one width, and is not re-stated."
+        if block.shortcut_pool_attn is not None and block.shortcut_proj_attn is None:
+            return "a block that pools its map without another width is not re-stated."
+        return None
+
+    @staticmethod
+    def site_modules(block: nn.Module) -> dict[str, nn.Module]:
+        skip = block.shortcut_proj_attn
+        return {**MultiscaleBlock.site_modules(block), **({} if skip is None else {"skip": skip})}
+
+    def site_identity(self, name: str, x: Tensor, n: Tensor) -> Tensor:
+        if name != "attn" or self.shortcut_proj_attn is None:
+            return x
+        x = self.shortcut_proj_attn(n)
+        return x if self.shortcut_pool_attn is None else self.site_beside(x, self.site_shrink)
+
+    def site_shrink(self, x: Tensor) -> Tensor:
+        """The map's tokens on the identity path, pooled."""
+        return shrink(self.shortcut_pool_attn, x, self.peft_flow.grid)
+
+    def site_positions(self, scores: Tensor, q: Tensor, q_size: Sequence[int], k_size: Sequence[int]) -> Tensor:
+        attn = self.attn
+        if attn.rel_pos_type != "spatial":
+            return scores
+        area, keys = math.prod(q_size), math.prod(k_size)
+        q = q[:, :, -area:].reshape(*q.shape[:2], *q_size, -1)
+        rows, columns = (
+            relative_rows(table, *sizes)
+            for table, *sizes in zip((attn.rel_pos_h, attn.rel_pos_w), q_size, k_size, strict=True)
+        )
+        by_row = torch.einsum("byhwc,hkc->byhwk", q, rows).unsqueeze(-1)
+        by_column = torch.einsum("byhwc,wkc->byhwk", q, columns).unsqueeze(-2)
+        map_scores = scores[:, :, -area:, -keys:].view(len(q), -1, *q_size, *k_size)
+        scores[:, :, -area:, -keys:] = (map_scores + by_row + by_column).view(len(q), -1, area, keys)
+        return scores
+
+    def site_residual(self, y: Tensor, q: Tensor) -> Tensor:
+        return y + q if self.attn.residual_pooling else y
+
+    def site_drop1(self, x: Tensor) -> Tensor:
+        return self.drop_path1(x)
+
+    def site_drop2(self, x: Tensor) -> Tensor:
+        return self.drop_path2(x)
+
+    def forward(self, x: Tensor, feat_size: Sequence[int]) -> tuple[Tensor, list[int]]:
+        return self.site_forward(x, tuple(feat_size)), [*self.peft_flow.grid]
+
+
+def shrink(pool: nn.Module, x: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """A map's tokens ``(B, H*W, C)`` through a pooling of maps."""
+    x = pool(x.unflatten(1, grid).permute(0, 3, 1, 2).contiguous())
+    return x.flatten(2).transpose(1, 2)
+
+
+@HOSTS.register_module(name="timm.MultiScaleVit")
+class TimmMViT(Host):
+    """timm ``MultiScaleVit``."""
+
+    targets = ("timm.models.mvitv2.MultiScaleVit",)
+
+    def describe(self) -> None:
+        backbone = self.backbone
+        for stage, module in enumerate(backbone.stages):
+            self.add_blocks(module.blocks, f"stages.{stage}.blocks", stage)
+        self.embeds(backbone.patch_embed.proj)
+        self.prefix = backbone.num_prefix_tokens
+        self.special = {"cls_token": "cls_token"}
+        if backbone.pos_embed is not None:
+            self.positions("pos_embed", self.prefix)
+        self.pools_map = backbone.global_pool == "avg"
+        self.add_sites(norm_0=backbone.norm)
+
+    def downsample_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+        first = next(block.module for block in self.blocks if block.stage == stage)
+        if first.shortcut_proj_attn is None:
+            return tokens
+        x, count = first.shortcut_proj_attn(first.norm1(tokens)), tokens.shape[1] - math.prod(grid)
+        if first.shortcut_pool_attn is None:
+            return x
+        return torch.cat((x[:, :count], shrink(first.shortcut_pool_attn, x[:, count:], grid)), dim=1)
+
+    def heads(self) -> list[str]:
+        return ["head.fc"]
