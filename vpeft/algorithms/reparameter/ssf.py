@@ -11,7 +11,7 @@ from vpeft.core.backbones.host import Host
 from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
-BLOCK_SITES = ("norm1", "qkv", "proj", "skip", "dwconv", "norm2", "fc1", "fc2")
+BLOCK_SITES = ("norm1", "qkv", "value", "mix", "proj", "skip", "dwconv", "norm2", "fc1", "fc2")
 INIT_STD = {"official": 0.02, "identity": 0.0}
 
 

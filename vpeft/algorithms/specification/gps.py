@@ -114,7 +114,7 @@ class GPS(Method):
             if module.weight.dim() > 1:
                 yield name.replace(".", "_"), host.sites[name], None
         for block in host.blocks:
-            for name, _ in block.linears("qkv", "proj", "skip", "fc1", "fc2"):
+            for name, _ in block.linears("qkv", "value", "mix", "proj", "skip", "fc1", "fc2"):
                 yield name, block.sites[name], block
 
     def build(self, host: Host) -> None:

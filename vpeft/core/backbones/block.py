@@ -88,8 +88,8 @@ class Block:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """Its residual units: ``attn`` where it has attention, and ``mlp``."""
-        return ("attn", "mlp") if "qkv" in self.sites else ("mlp",)
+        """Its residual units: ``attn`` where it has attention, or mixes tokens in another way, and ``mlp``."""
+        return ("attn", "mlp") if "proj" in self.sites else ("mlp",)
 
     @property
     def inner(self) -> int:

@@ -208,6 +208,9 @@ class SiteBlock(SiteAttention):
     def site_modules(block: nn.Module) -> dict[str, nn.Module | StatedLinear | None]:
         """The modules behind ``norm1, qkv, proj, norm2, fc1, act, fc2``; without ``qkv`` the block has no attention.
 
+        What mixes tokens without queries and keys has ``value``, the linear of what is mixed, ``mix``, that of the
+        weights, and ``proj``; with none of these the block has the unit of its MLP alone.
+
         None stands for a place that the re-stated forward runs without a module (``act`` of a gated MLP).
         """
         raise NotImplementedError("a block kind states site_modules(block): docs/hosts.md says what a kind states.")

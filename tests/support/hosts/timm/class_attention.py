@@ -1,4 +1,4 @@
-"""timm's XCiT and CaiT."""
+"""timm's XCiT, CaiT and VOLO."""
 
 from support.hosts import tiny
 from support.hosts.timm.convnext import features
@@ -44,3 +44,26 @@ def t_cait(**options) -> nn.Module:
     plain = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2.0}
     plain |= {"mlp_ratio_token_only": 2.0, "init_values": 0.3, "num_classes": 5, "drop_path_rate": 0.3}
     return Cait(**{**plain, **options})
+
+
+@tiny(
+    "timm.VOLO",
+    (3, 64, 64),
+    grid=(4, 4),
+    variants={
+        "qkv-bias": {"qkv_bias": True, "use_aux_head": False},
+        "mean": {"global_pool": "avg"},
+        "dropout": {"attn_drop_rate": 0.1},
+        "no-class-attention": {"post_layers": None, "use_aux_head": False, "global_pool": "avg"},
+        "without-outlook": {"outlook_attention": (False, False)},
+        "odd-map": ({"img_size": 48}, (3, 48, 48)),
+    },
+    larger=({"img_size": 96}, (3, 96, 96)),
+    call=features,
+)
+def t_volo(**options) -> nn.Module:
+    from timm.models.volo import VOLO
+
+    plain = {"layers": (2, 2), "img_size": 64, "embed_dims": (64, 72), "num_heads": (2, 2), "mlp_ratio": 2.0}
+    plain |= {"stem_hidden_dim": 16, "downsamples": (True, False), "outlook_attention": (True, False)}
+    return VOLO(**{**plain, "num_classes": 5, "drop_path_rate": 0.3, **options})
