@@ -103,7 +103,7 @@ class DyT(AdaptFormer):
     def check(self, host: Host) -> None:
         super().check(host)
         self.need_tokens(host)
-        if any(block.kind.norm_behind for block in host.blocks):
+        if any(block.norm_behind for block in host.blocks):
             raise UserError(
                 f"DyT chooses tokens before a block's second norm; those of {host.registered_name()} stand behind the "
                 "branches."

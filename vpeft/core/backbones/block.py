@@ -84,12 +84,17 @@ class Block:
         modules = self.kind.site_modules(self.module)
         self.dim, self.hidden = _shape(modules["fc2"])[:2]
         first = modules.get("norm1")
-        self.dim_in = self.dim if first is None or self.kind.norm_behind else _shape(first)[0]
+        self.dim_in = self.dim if first is None or self.norm_behind else _shape(first)[0]
 
     @property
     def units(self) -> tuple[str, ...]:
         """Its residual units: ``attn`` where it has attention, or mixes tokens in another way, and ``mlp``."""
         return ("attn", "mlp") if "proj" in self.sites else ("mlp",)
+
+    @property
+    def norm_behind(self) -> bool:
+        """Whether its norms stand behind its branches."""
+        return self.kind.site_norms_behind(self.module)
 
     @property
     def inner(self) -> int:
@@ -160,7 +165,7 @@ class Block:
         ends = {"attn": ("norm1", "proj", scales[0]), "mlp": ("norm2", "fc2", scales[1])}
         for unit in self.units:
             norm, last, scale = ends[unit]
-            fold = (sites[norm], None) if self.kind.norm_behind else (sites[last], scale)
+            fold = (sites[norm if self.norm_behind else last], scale)
             branch = (
                 BRANCH_PLACEMENTS if unit == "attn" or self.kind.site_pointwise(self.module) else BRANCH_PLACEMENTS[1:]
             )

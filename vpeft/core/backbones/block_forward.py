@@ -221,6 +221,11 @@ class SiteBlock(SiteAttention):
         return None, None
 
     @classmethod
+    def site_norms_behind(cls, block: nn.Module) -> bool:
+        """Whether the block's norms stand behind its branches, where that is not the same for all of the kind."""
+        return cls.norm_behind
+
+    @classmethod
     def site_pointwise(cls, block: nn.Module) -> bool:
         """Whether the block's MLP looks at each token alone, where that is not the same for all of the kind."""
         return cls.pointwise_mlp
@@ -278,7 +283,7 @@ class SiteBlock(SiteAttention):
         With the norm behind it ``x <- s(x) + DP(norm(operation(x)))``; the branch is what is added, norm and all.
         """
         branch, unit = self.peft_sites[f"{name}_branch"], self.peft_sites[f"{name}_residual"]
-        if self.norm_behind:
+        if self.site_norms_behind(self):
             n, inside = x, lambda x: norm(operation(x))
         else:
             n, inside = norm(x), operation

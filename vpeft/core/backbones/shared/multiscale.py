@@ -1,24 +1,14 @@
-<<<<<<< HEAD
 """Attention of MViT: queries, keys and values are pooled by convolutions, and the width changes inside the blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-=======
-"""Multiscale attention, as MViT has it: queries, keys and values of maps that a strided convolution has pooled."""
-
-from __future__ import annotations
-
-from collections.abc import Sequence
-from functools import partial
->>>>>>> 52f1b25 (MViT v2 of timm: pooled queries, keys and values, in a form that clips share; E3VA follows a map that a branch pools)
 
 import torch
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteBlock
-<<<<<<< HEAD
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.site import channels_first
 from vpeft.errors import UserError
@@ -30,40 +20,24 @@ class PooledBlock(SiteBlock):
     """A block of MViT v2 on maps of two or three dimensions; what is placed at ``core`` sees what is pooled and normed.
 
     Tokens off the map go the class token's way: past the pooling, through the norms behind it, without positions.
-=======
-
-
-class MultiscaleBlock(SiteBlock):
-    """A block that pools its queries, and with them its identity path, where a stage begins and the width changes.
-
-    Tokens off the map are not pooled; norms of the pooled heads are theirs too, and the projection of the identity.
-    Methods at the attention's core see what was pooled.
->>>>>>> 52f1b25 (MViT v2 of timm: pooled queries, keys and values, in a form that clips share; E3VA follows a map that a branch pools)
     """
 
     full_keys = False
 
     @staticmethod
     def site_modules(block: nn.Module) -> dict[str, nn.Module]:
-<<<<<<< HEAD
         skip = {} if block.proj is None else {"skip": block.proj}
-=======
->>>>>>> 52f1b25 (MViT v2 of timm: pooled queries, keys and values, in a form that clips share; E3VA follows a map that a branch pools)
         return {
             "norm1": block.norm1,
             "qkv": block.attn.qkv,
             "proj": block.attn.proj,
-<<<<<<< HEAD
             **skip,
-=======
->>>>>>> 52f1b25 (MViT v2 of timm: pooled queries, keys and values, in a form that clips share; E3VA follows a map that a branch pools)
             "norm2": block.norm2,
             "fc1": block.mlp.fc1,
             "act": block.mlp.act,
             "fc2": block.mlp.fc2,
         }
 
-<<<<<<< HEAD
     @staticmethod
     def site_refuses(block: nn.Module) -> str | None:
         if block.proj is not None and not block.dim_mul_in_attention:
@@ -80,20 +54,10 @@ class MultiscaleBlock(SiteBlock):
     def site_tables(self) -> list[Tensor]:
         """Tables of relative positions, one for each dimension of the map in their order; none without positions."""
         raise NotImplementedError(f"{type(self).__name__} states no site_tables")
-=======
-    def site_positions(self, scores: Tensor, q: Tensor, q_size: Sequence[int], k_size: Sequence[int]) -> Tensor:
-        """Scores with relative positions of the maps of queries and keys, whose tokens stand last."""
-        raise NotImplementedError(f"{type(self).__name__} states no site_positions")
-
-    def site_residual(self, y: Tensor, q: Tensor) -> Tensor:
-        """What the heads give, ``(B, heads, queries, head width)``, with the queries added where the block does so."""
-        raise NotImplementedError(f"{type(self).__name__} states no site_residual")
->>>>>>> 52f1b25 (MViT v2 of timm: pooled queries, keys and values, in a form that clips share; E3VA follows a map that a branch pools)
 
     def site_norm1(self, x: Tensor) -> Tensor:
         return self.norm1(x)
 
-<<<<<<< HEAD
     def site_identity(self, name: str, x: Tensor, n: Tensor) -> Tensor:
         if name != "attn":
             return x
@@ -101,10 +65,12 @@ class MultiscaleBlock(SiteBlock):
         return x if self.pool_skip is None else self.site_pooled(x.unsqueeze(1), self.pool_skip)[0].squeeze(1)
 
     def site_pooled(
-        self, x: Tensor, pool: Callable[[Tensor], Tensor], norm: Callable[[Tensor], Tensor] | None = None
+        self, x: Tensor, pool: Callable[[Tensor], Tensor] | None, norm: Callable[[Tensor], Tensor] | None = None
     ) -> tuple[Tensor, tuple[int, ...]]:
         """Tokens ``(B, heads, N, C)`` whose map is pooled, normed all together, and the map's new extents."""
         first, extents = self.peft_flow.prefix, self.peft_flow.grid
+        if pool is None:
+            return x if norm is None else norm(x), extents
         prefix, x = (x[:, :, :first], x[:, :, first:]) if first else (None, x)
         batch, heads, _, width = x.shape
         x = pool(channels_first(x.reshape(batch * heads, *extents, width)).contiguous())
@@ -125,10 +91,15 @@ class MultiscaleBlock(SiteBlock):
         scores = (q * attn.scale) @ k.transpose(-2, -1)
         if self.site_tables:
             scores = self.site_positions(scores, q, q_grid, k_grid)
-        y = scores.softmax(dim=-1) @ v
-        if attn.residual_pooling:
-            y[:, :, flow.prefix :] += q[:, :, flow.prefix :]
-        return attn.proj(y.transpose(1, 2).reshape(len(x), -1, attn.out_dims))
+        y = self.site_residual(scores.softmax(dim=-1) @ v, q)
+        return attn.proj(y.transpose(1, 2).reshape(len(x), -1, attn.proj.in_features))
+
+    def site_residual(self, y: Tensor, q: Tensor) -> Tensor:
+        """What the heads give, ``(B, heads, queries, head width)``, with the map's queries added where the block does."""
+        if self.attn.residual_pooling:
+            first = self.peft_flow.prefix
+            y[:, :, first:] += q[:, :, first:]
+        return y
 
     def site_positions(self, scores: Tensor, q: Tensor, q_grid: tuple[int, ...], k_grid: tuple[int, ...]) -> Tensor:
         """Scores with the relative positions of the map's tokens; those before it have none."""
@@ -150,37 +121,6 @@ class MultiscaleBlock(SiteBlock):
 
     def site_drop1(self, x: Tensor) -> Tensor:
         return self.drop_path(x)
-=======
-    def site_pooled(self, x: Tensor, pool: nn.Module | None, norm: nn.Module | None) -> tuple[Tensor, tuple[int, ...]]:
-        """A map's tokens behind others, ``(B, heads, N, C)``, pooled and normed, and the extents of the new map."""
-        flow, size = self.peft_flow, tuple(self.peft_flow.grid)
-        if pool is not None:
-            batch, heads, _, width = x.shape
-            own, x = (x[:, :, : flow.prefix], x[:, :, flow.prefix :]) if flow.prefix else (None, x)
-            axes = range(1, 1 + len(size))
-            x = pool(x.reshape(-1, *size, width).permute(0, len(size) + 1, *axes).contiguous())
-            size = tuple(x.shape[2:])
-            x = x.reshape(batch, heads, width, -1).transpose(2, 3)
-            x = x if own is None else torch.cat((own, x), dim=2)
-        return x if norm is None else norm(x), size
-
-    def site_attention(self, x: Tensor) -> Tensor:
-        attn, (batch, tokens, _) = self.attn, x.shape
-        qkv = attn.qkv(x).reshape(batch, tokens, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-        names, parts, sizes = "qkv", [], []
-        for name, part in zip(names, qkv.unbind(0), strict=True):
-            pooled, size = self.site_pooled(part, getattr(attn, f"pool_{name}"), getattr(attn, f"norm_{name}"))
-            parts.append(pooled)
-            sizes.append(size)
-        scores = partial(self.site_scores, q_size=sizes[0], k_size=sizes[1])
-        q, k, v, _ = self.site_core(*parts, x, scores)
-        y = self.site_residual(scores(q, k).softmax(dim=-1) @ v, q)
-        self.peft_flow.grid = sizes[0]
-        return attn.proj(y.transpose(1, 2).reshape(batch, -1, attn.proj.in_features))
-
-    def site_scores(self, q: Tensor, k: Tensor, q_size: Sequence[int], k_size: Sequence[int]) -> Tensor:
-        return self.site_positions((q * self.attn.scale) @ k.transpose(-2, -1), q, q_size, k_size)
->>>>>>> 52f1b25 (MViT v2 of timm: pooled queries, keys and values, in a form that clips share; E3VA follows a map that a branch pools)
 
     def site_norm2(self, x: Tensor) -> Tensor:
         return self.norm2(x)
@@ -188,7 +128,6 @@ class MultiscaleBlock(SiteBlock):
     def site_mlp(self, x: Tensor) -> Tensor:
         return self.mlp(x)
 
-<<<<<<< HEAD
     def site_drop2(self, x: Tensor) -> Tensor:
         return self.drop_path(x)
 
@@ -222,12 +161,3 @@ class PooledHost(Host):
 
     def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, ...]]) -> tuple[int, ...]:
         return tuple(embedded[1])
-=======
-
-def relative_rows(table: Tensor, queries: int, keys: int) -> Tensor:
-    """Rows ``(queries, keys, C)`` of a table of relative positions along one axis, the shorter one spread out."""
-    q_step, k_step = max(keys / queries, 1.0), max(queries / keys, 1.0)
-    q_places = torch.arange(queries, device=table.device).unsqueeze(-1) * q_step
-    k_places = torch.arange(keys, device=table.device).unsqueeze(0) * k_step
-    return table[(q_places - k_places + (keys - 1) * k_step).long()]
->>>>>>> 52f1b25 (MViT v2 of timm: pooled queries, keys and values, in a form that clips share; E3VA follows a map that a branch pools)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.shared.multiscale import MultiscaleBlock, relative_rows
+from vpeft.core.backbones.shared.multiscale import PooledBlock
 from vpeft.registry import BLOCKS, HOSTS
 
 
 @BLOCKS.register_module(name="timm.MViTBlock")
-class TimmMViTBlock(MultiscaleBlock):
+class TimmMViTBlock(PooledBlock):
     """``MultiScaleBlock`` of ``mvitv2`` that widens in its attention."""
 
     site_targets = ("timm.models.mvitv2.MultiScaleBlock",)
@@ -30,8 +30,20 @@ class TimmMViTBlock(MultiscaleBlock):
 
     @staticmethod
     def site_modules(block: nn.Module) -> dict[str, nn.Module]:
-        skip = block.shortcut_proj_attn
-        return {**MultiscaleBlock.site_modules(block), **({} if skip is None else {"skip": skip})}
+        attn, mlp, skip = block.attn, block.mlp, block.shortcut_proj_attn
+        modules = {"norm1": block.norm1, "qkv": attn.qkv, "proj": attn.proj}
+        modules |= {} if skip is None else {"skip": skip}
+        return {**modules, "norm2": block.norm2, "fc1": mlp.fc1, "act": mlp.act, "fc2": mlp.fc2}
+
+    @property
+    def site_tables(self) -> list[Tensor]:
+        return [self.attn.rel_pos_h, self.attn.rel_pos_w] if self.attn.rel_pos_type == "spatial" else []
+
+    def site_places_of(self, q_size: int, k_size: int, table: Tensor) -> Tensor:
+        q_step, k_step = max(k_size / q_size, 1.0), max(q_size / k_size, 1.0)
+        q_places = torch.arange(q_size, device=table.device).unsqueeze(-1) * q_step
+        k_places = torch.arange(k_size, device=table.device).unsqueeze(0) * k_step
+        return table[(q_places - k_places + (k_size - 1) * k_step).long()]
 
     def site_identity(self, name: str, x: Tensor, n: Tensor) -> Tensor:
         if name != "attn" or self.shortcut_proj_attn is None:
@@ -43,20 +55,14 @@ class TimmMViTBlock(MultiscaleBlock):
         """The map's tokens on the identity path, pooled."""
         return shrink(self.shortcut_pool_attn, x, self.peft_flow.grid)
 
-    def site_positions(self, scores: Tensor, q: Tensor, q_size: Sequence[int], k_size: Sequence[int]) -> Tensor:
-        attn = self.attn
-        if attn.rel_pos_type != "spatial":
-            return scores
-        area, keys = math.prod(q_size), math.prod(k_size)
-        q = q[:, :, -area:].reshape(*q.shape[:2], *q_size, -1)
-        rows, columns = (
-            relative_rows(table, *sizes)
-            for table, *sizes in zip((attn.rel_pos_h, attn.rel_pos_w), q_size, k_size, strict=True)
-        )
-        by_row = torch.einsum("byhwc,hkc->byhwk", q, rows).unsqueeze(-1)
-        by_column = torch.einsum("byhwc,wkc->byhwk", q, columns).unsqueeze(-2)
-        map_scores = scores[:, :, -area:, -keys:].view(len(q), -1, *q_size, *k_size)
-        scores[:, :, -area:, -keys:] = (map_scores + by_row + by_column).view(len(q), -1, area, keys)
+    def site_positions(self, scores: Tensor, q: Tensor, q_grid: tuple[int, ...], k_grid: tuple[int, ...]) -> Tensor:
+        area, keys = math.prod(q_grid), math.prod(k_grid)
+        queries = q[:, :, -area:].reshape(*q.shape[:2], *q_grid, -1)
+        rows, columns = (self.site_places_of(*one) for one in zip(q_grid, k_grid, self.site_tables, strict=True))
+        by_row = torch.einsum("byhwc,hkc->byhwk", queries, rows).unsqueeze(-1)
+        by_column = torch.einsum("byhwc,wkc->byhwk", queries, columns).unsqueeze(-2)
+        inside = scores[:, :, -area:, -keys:].view(len(q), -1, *q_grid, *k_grid)
+        scores[:, :, -area:, -keys:] = (inside + by_row + by_column).view(len(q), -1, area, keys)
         return scores
 
     def site_residual(self, y: Tensor, q: Tensor) -> Tensor:
