@@ -29,7 +29,9 @@ REDUCED += ("mmaction.MViT", "mmpretrain.MViT")
 REDUCED += ("timm.MultiScaleVit",)
 #: What the softmax gives is mixed among the heads before it weighs values.
 MIXED = ("timm.Cait",)
-WHOLE = [host for host in TINY if host not in REDUCED + MIXED and "Conv" not in host]
+#: All blocks of theirs mix tokens without queries and keys, or some do.
+WITHOUT = ("timm.FocalNet", "timm.VOLO")
+WHOLE = [host for host in TINY if host not in REDUCED + MIXED + WITHOUT and "Conv" not in host]
 #: Their scores are scaled products, in windows with a table of relative positions: re-stated here score by score.
 NAIVE = ["mmpretrain.VisionTransformer", "timm.VisionTransformer", "mmseg.VisionTransformer"]
 NAIVE += ["mmaction.VisionTransformer", "mmaction.SwinTransformer3D", "mmaction.TimeSformer", "mmaction.UniFormerV2"]
