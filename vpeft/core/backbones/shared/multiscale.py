@@ -95,7 +95,7 @@ class PooledBlock(SiteBlock):
         return attn.proj(y.transpose(1, 2).reshape(len(x), -1, attn.proj.in_features))
 
     def site_residual(self, y: Tensor, q: Tensor) -> Tensor:
-        """What the heads give, ``(B, heads, queries, head width)``, with the map's queries added where the block does."""
+        """What the heads give ``(B, heads, queries, head width)``, with the queries of the map where they are added."""
         if self.attn.residual_pooling:
             first = self.peft_flow.prefix
             y[:, :, first:] += q[:, :, first:]
