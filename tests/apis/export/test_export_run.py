@@ -65,7 +65,7 @@ def test_onnx_takes_any_batch_and_says_its_classes(digits, tmp_path, capsys):
     assert np.allclose(found, want.numpy(), atol=1e-4)
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["preprocessing"]) == run.preprocessing
-    assert json.loads(facts["classes"]) == []
+    assert json.loads(facts["classes"]) == list(map(str, range(10)))
 
 
 def test_what_does_not_merge_is_exported_as_it_is(tmp_path):

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 from mmengine import Config
+from mmengine.registry import Registry
 
 from vpeft.apis.config.load import load_config
-from vpeft.core.trained.record import record_config, run_record, stated_preprocessing
+from vpeft.core.trained.record import record_config, registered_names, run_record, stated_preprocessing
 from vpeft.errors import UserError
 
 
@@ -79,3 +80,13 @@ def test_preprocessing_in_words():
         {"mode": "CenterCrop", "size": 224},
     ]
     assert (found["mean"], found["std"], found["channels"]) == ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], "BGR")
+
+
+def test_packages_may_register_more_while_names_are_looked_up():
+    """In a fresh process the first look imports mmpretrain, whose own imports make further registries."""
+    root = Registry("vpeft test of records", scope="vpeft_root")
+    child = Registry("vpeft test of records", parent=root, scope="vpeft_child")
+    child.import_from_location = lambda: Registry("vpeft test of records", parent=root, scope="vpeft_other")
+    root.register_module(name="One", module=dict)
+    child.register_module(name="Two", module=dict)
+    assert list(registered_names(root)) == ["One", "Two"]

@@ -190,7 +190,7 @@ def _check_types(config: Mapping[str, Any], scope: str | None, where: str) -> No
             importlib.import_module(f"{package}.registry")
         except ImportError as error:
             raise UserError(f"{where} is of a run of {package}: {missing_package(error) or error}") from error
-    known = {name for root in _BUILT for name in _registered(root)}
+    known = {name for root in _BUILT for name in registered_names(root)}
     for name in names:
         package, dot, own = name.rpartition(".") if isinstance(name, str) else ("", "", "")
         if own not in (*known, *_OPERATORS) or (dot and package not in (*FAMILIES, "mmengine", "mmcv", "vpeft")):
@@ -232,8 +232,10 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, value
 
 
-def _registered(registry: Registry) -> Iterator[str]:
+def registered_names(registry: Registry) -> Iterator[str]:
+    """Everything that a registry and those of the packages below it hold."""
     registry.import_from_location()
-    yield from registry.module_dict
-    for child in registry.children.values():
-        yield from _registered(child)
+    names, children = list(registry.module_dict), list(registry.children.values())  # both grow as packages are imported
+    yield from names
+    for child in children:
+        yield from registered_names(child)

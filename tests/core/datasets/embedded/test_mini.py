@@ -35,6 +35,14 @@ def test_tasks_and_groups():
 
 
 @tasks
+def test_classes_have_names(task):
+    names = MiniVTAB(task, "val200").metainfo["classes"]
+    assert len(set(names)) == SUITES["mini"][task].num_classes
+    own = [f"kind {i}" for i in range(len(names))]
+    assert MiniVTAB(task, "val200", metainfo={"classes": own}).metainfo["classes"] == own
+
+
+@tasks
 def test_sizes_and_classes(task):
     for split, size in {"train800": 800, "val200": 200, "test": SUITES["mini"][task].test_size}.items():
         images, labels = mini_split(task, split)

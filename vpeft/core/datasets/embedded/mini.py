@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from vpeft.core.datasets.embedded.pictures import digits, photos, textures, tissue
+from vpeft.core.datasets.embedded.pictures import PHOTOS, TEXTURES, digits, photos, textures, tissue
 from vpeft.core.datasets.embedded.shifts import parse_shift, shift_images
 from vpeft.core.datasets.embedded.sprites import count, distance, location, orientation
 from vpeft.core.datasets.tasks import Splits, check_split, get_task, register_suite
@@ -39,6 +39,17 @@ MAKERS = {
     "sprite_orientation": orientation,
     "sprite_count": count,
     "sprite_distance": distance,
+}
+#: Names of the classes, the label is the index.
+CLASSES: dict[str, tuple[str, ...]] = {
+    "digits": tuple(map(str, range(10))),
+    "photos": PHOTOS,
+    "textures": tuple(f"{kind}, {far}" for kind in TEXTURES for far in ("near", "far")),
+    "tissue": ("least brown", "less brown", "more brown", "most brown"),
+    "sprite_location": tuple(f"row {row}, column {column}" for row in range(1, 5) for column in range(1, 5)),
+    "sprite_orientation": tuple(f"{45 * k} degrees" for k in range(8)),
+    "sprite_count": ("1 shape", *(f"{k} shapes" for k in range(2, 7))),
+    "sprite_distance": tuple(f"depth {1 + 0.6 * k:.1f} to {1.6 + 0.6 * k:.1f}" for k in range(6)),
 }
 _PARTS = {"train800": 0, "val200": 1, "test": 2}
 
@@ -86,6 +97,7 @@ class MiniVTAB(BaseDataset):
         super().__init__(serialize_data=False, **kwargs)
         # Given as an argument, a text would be looked for as a file.
         self._metainfo.update(task=self.task.name, split=split)
+        self._metainfo.setdefault("classes", CLASSES[self.task.name])
 
     @property
     def num_classes(self) -> int:

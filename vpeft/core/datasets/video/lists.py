@@ -7,15 +7,15 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 
-from vpeft.core.datasets.embedded.moving_shapes import ensure_moving
+from vpeft.core.datasets.embedded.moving_shapes import CLASSES, ensure_moving
 from vpeft.core.datasets.load.lines import SEPARATED, list_lines, path_and_label
 from vpeft.core.datasets.load.video import fault, undecodable
 from vpeft.errors import UserError
 from vpeft.files import unreadable
 from vpeft.registry import DATASETS
 
-#: Data sets that are drawn on first use, by name.
-EMBEDDED = {"moving_shapes": ensure_moving}
+#: What draws data sets on first use, and the names of their classes, by name.
+EMBEDDED = {"moving_shapes": (ensure_moving, CLASSES)}
 
 
 @DATASETS.register_module()
@@ -56,10 +56,12 @@ class VideoList(BaseDataset):
         if not flip_safe and any(flips(step) for step in kwargs.get("pipeline", [])):
             raise UserError(f"{name}: its labels tell left from right, and the pipeline flips: leave the flip out.")
         if name in EMBEDDED:
-            EMBEDDED[name](kwargs["data_root"])
+            EMBEDDED[name][0](kwargs["data_root"])
         super().__init__(ann_file=ann_file, data_prefix=data_prefix or {"video": ""}, **kwargs)
         # Given as an argument, a text would be looked for as a file.
         self._metainfo.update(data_set=name)
+        if name in EMBEDDED:
+            self._metainfo.setdefault("classes", EMBEDDED[name][1])
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the list."""
