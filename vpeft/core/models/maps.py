@@ -31,7 +31,8 @@ class Backbone(BaseModule):
 
     Images may have any size: they are padded with zeros, right and below, to whole patches (of a network with stages,
     to a multiple of its largest stride), and the library resizes its position tables. A network that its library ties
-    to one size (BEiT, Hiera) takes images of that size alone; ``img_size`` among the options sets it.
+    to one size (BEiT, Hiera, SAM, ViTs of torchvision and open_clip) takes images of that size alone; ``img_size``
+    (outside timm ``image_size``) among the options sets it.
 
     Args:
         of: The network, by library and name, as ``timm/vit_base_patch14_dinov2``.
@@ -154,7 +155,7 @@ class Backbone(BaseModule):
             if (height, width) != own:
                 raise UserError(
                     f"{self.of} takes images of {own[0]} x {own[1]} alone, and one of {height} x {width} came: give "
-                    f"img_size=({height}, {width}) in vpeft.Backbone, or resize the images."
+                    f"{self.reader.size_option}=({height}, {width}) in vpeft.Backbone, or resize the images."
                 )
             return images
         stride = max(level.stride for level in self.reader.levels)

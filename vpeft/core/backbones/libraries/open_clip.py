@@ -20,6 +20,7 @@ _TOWER = "visual."
 
 class OpenClip(Library):
     heads = ()
+    optional = rf"{Library.optional}|proj|(attn_pool|ln_post)\..+"
     config = "open_clip_config.json"
     mark = "model_cfg"
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from vpeft.errors import UserError
 
 #: Files of this room by the package that a network's class is written in.
-FILES = {"timm": "timm", "transformers": "transformers"}
+FILES = {name: name for name in ("timm", "transformers", "torchvision", "open_clip")}
 
 
 class Level(NamedTuple):
@@ -49,12 +49,14 @@ class Reader:
         network: The network.
         levels: Its blocks, or its stages where it has several resolutions.
         size: Height and width of the only images that it takes; None where it takes any multiple of the largest stride.
+        size_option: The library's option that sets it.
         normed: Whether the library gives the last map behind a norm.
     """
 
     network: nn.Module
     levels: list[Level]
     size: tuple[int, int] | None = None
+    size_option: ClassVar[str] = "image_size"
     normed: bool = True
 
     @classmethod
@@ -97,10 +99,19 @@ def reader_class(kind: type[nn.Module]) -> type[Reader]:
     file = next((FILES[package] for package in packages if package in FILES), None)
     if file is None:
         raise UserError(
-            f"vpeft.Backbone reads networks of {' and '.join(FILES)}, and {kind.__name__} is one of "
+            f"vpeft.Backbone reads networks of {', '.join(FILES)}, and {kind.__name__} is one of "
             f"{packages[0]}: take the same network of those, or a backbone class of OpenMMLab."
         )
-    return importlib.import_module(f"{__package__}.{file}").READER
+    # By exact classes; where every class of the library answers alike, by that of all modules.
+    readers: dict[type[nn.Module], type[Reader]] = importlib.import_module(f"{__package__}.{file}").READERS
+    found = readers.get(kind, readers.get(nn.Module))
+    if found is None:
+        names = ", ".join(sorted(cls.__name__ for cls in readers))
+        raise UserError(
+            f"of {file} vpeft.Backbone reads {names}, and not {kind.__name__}: take the same network of timm "
+            "(of='timm/...'), or a backbone class of OpenMMLab."
+        )
+    return found
 
 
 def split_tokens(tokens: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,8 @@ _ANY_SIZE = "dynamic_img_size"
 class TimmReader(Reader):
     """A network of timm."""
 
+    size_option = "img_size"
+
     @classmethod
     def options(cls, kind: type[nn.Module]) -> dict[str, Any]:
         return {"num_classes": 0, **({_ANY_SIZE: True} if _takes_any_size(kind) else {})}
@@ -61,4 +63,4 @@ def _takes_any_size(kind: type[nn.Module]) -> bool:
     return _ANY_SIZE in inspect.signature(kind).parameters
 
 
-READER = TimmReader
+READERS = {nn.Module: TimmReader}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DonutSwinModel, SamHQVisionModel, SamVisionModel, SwinModel, Swinv2Model
 
 from vpeft.core.models.reading.reader import Level, Reader, Reading, split_tokens
 from vpeft.errors import UserError, one_line
@@ -84,4 +85,54 @@ class TransformersReader(Reader):
         return pooled.flatten(1)
 
 
-READER = TransformersReader
+class HFSwinReader(Reader):
+    """Swin and Swin V2, whose encoder gives the maps of the stages ahead of the merging."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        config = network.config
+        widths = [config.embed_dim * 2**stage for stage in range(len(config.depths))]
+        self.levels = [Level(width, config.patch_size * 2**stage, width) for stage, width in enumerate(widths)]
+
+    def drop_pooling(self) -> None:
+        self.network.pooler = None
+
+    def read(self, images: Tensor, levels: Sequence[int]) -> Reading:
+        network = self.network
+        states, extents = network.embeddings(images, interpolate_pos_encoding=True)
+        asked = {"output_hidden_states": True, "output_hidden_states_before_downsampling": True, "return_dict": True}
+        if "always_partition" in inspect.signature(network.encoder.forward).parameters:
+            asked["always_partition"] = True  # as SwinBackbone: windows keep their size on maps that are smaller
+        out = network.encoder(states, extents, **asked)
+        maps = out.reshaped_hidden_states[1:]
+        final = network.layernorm(out.last_hidden_state).transpose(1, 2).unflatten(2, maps[-1].shape[2:])
+        return Reading([maps[i] for i in levels], final.new_zeros(len(final), 0, final.shape[1]), final)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        return self.network(images, interpolate_pos_encoding=True).last_hidden_state.mean(1)
+
+
+class HFSamReader(Reader):
+    """The encoders of SAM and SAM-HQ, which take one size of image; behind their blocks stands a neck."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        config = network.config
+        level = Level(config.hidden_size, config.patch_size, config.output_channels)
+        self.levels, self.size = [level] * config.num_hidden_layers, (config.image_size, config.image_size)
+
+    def read(self, images: Tensor, levels: Sequence[int]) -> Reading:
+        out = self.network(images, output_hidden_states=True)
+        maps, final = out.hidden_states[1:], out.last_hidden_state
+        maps = [maps[i].permute(0, 3, 1, 2) for i in levels]
+        return Reading(maps, final.new_zeros(len(final), 0, final.shape[1]), final)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        raise UserError(f"{type(self.network).__name__} pools nothing: take out='mean'.")
+
+
+READERS = {
+    nn.Module: TransformersReader,
+    **dict.fromkeys((SwinModel, Swinv2Model, DonutSwinModel), HFSwinReader),
+    **dict.fromkeys((SamVisionModel, SamHQVisionModel), HFSamReader),
+}
