@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.configs import mini_configs
 from support.hosts import build
 
 import vpeft
@@ -18,7 +19,7 @@ from vpeft.core.datasets.tasks import SUITES, TASKS
 from vpeft.registry import HOSTS, PEFT_METHODS
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = [str(Path(f).relative_to(ROOT)) for f in config_files(ROOT / "configs")]
+CONFIGS = sorted({str(Path(f).relative_to(ROOT)) for f in [*config_files(ROOT / "configs"), *mini_configs()]})
 
 #: Trained parameters without head of the shipped ViT-B/16 and Swin-B configs (shared specification of the methods).
 PUBLISHED = {
@@ -151,7 +152,7 @@ def test_list_configs_and_unknown_list():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["configs/vtab/mona_swine.py"], "did you mean 'mona_swin.py'?"),
+        (["configs/vtab/mona_swine.py"], "did you mean 'configs/vtab/mona_swin.py'?"),
         (["configs/vtab/mona_swin.py", "--task", "oxford_pat"], "oxford_iiit_pet"),
         (["configs/vtab/mona_swin.py", "--cfg-options", "model.backbone.method.type=Monna"], "did you mean 'Mona'?"),
         (["configs/vtab/lora_vit.py", "--cfg-options", "model.backbone.method.rank=0"], "rank=0"),

@@ -25,6 +25,7 @@ if not is_answered_at_once():
             use,
         )
         from vpeft.apis.predict.load import load
+        from vpeft.apis.config import recipes  # noqa: F401  (composed configs are bases of others)
 
 __version__ = "0.1.0"
 

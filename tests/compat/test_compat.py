@@ -173,7 +173,7 @@ def test_a_base_that_no_package_has_is_one_line(tmp_path, base, said):
     with pytest.raises(vpeft.UserError) as error:
         read_config(tmp_path / "own.py")
     assert said in str(error.value)
-    assert str(error.value).startswith(f"_base_ {base}: ")
+    assert str(error.value).startswith(f"config {base}: ")
     assert len(str(error.value).splitlines()) == 1
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine import Config
 
 from vpeft.apis.config.load import build_model, config_names
+from vpeft.apis.config.names import shown_name
 from vpeft.core.adaptation.report import Report, parameter_report
 from vpeft.core.models.build import meta_build
 from vpeft.errors import UserError
@@ -41,9 +42,9 @@ def hosts() -> list[dict[str, Any]]:
     ]
 
 
-def configs(root: str = "configs") -> list[dict[str, Any]]:
+def configs(root: str | None = None) -> list[dict[str, Any]]:
     """Every leaf config, composed ones included."""
-    return [{"name": path} for path in config_names(root)]
+    return [{"name": shown_name(path)} for path in config_names(root)]
 
 
 def catalogue(what: str) -> list[dict[str, Any]]:

@@ -20,6 +20,8 @@ from vpeft.compat.torch_load import Damaged, HoldsObjects, read_torch, sealed_ar
 from vpeft.compat.waiting import while_importing
 from vpeft.errors import UserError
 
+#: Make a file of a config whose name no file has: put in by who composes configs (vpeft.apis.config.recipes).
+COMPOSERS: list[Callable[[Path], Path | None]] = []
 #: Modules, and the distributions that carry them on where the original ones stopped.
 CONTINUED = {"mmpretrain": "onedl-mmpretrain", "mmdet": "onedl-mmdetection", "mmseg": "onedl-mmsegmentation"}
 
@@ -211,7 +213,11 @@ def mmengine_configs_of_packages() -> None:
     @functools.wraps(original)
     def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
         package, mark, name = cfg_path.partition("::")
-        return (str(_config_of(package, name)), package) if mark else original(cfg_path, filename)
+        if not mark:
+            path, scope = original(cfg_path, filename)
+            return str(_file_of(Path(path)) or path), scope
+        # ours name their types with the package before them, and the rest is their default_scope's
+        return str(_config_of(package, name)), None if package == "vpeft" else package
 
     Config._get_cfg_path = staticmethod(get_cfg_path)
 
@@ -223,26 +229,48 @@ def _is_distribution(name: str) -> bool:
         return False
 
 
-def _config_of(package: str, name: str) -> Path:
-    """The file of ``_base_ = "<package>::<name>"`` in the installed package."""
-    from mmengine.config.utils import MODULE2PACKAGE
+def _file_of(path: Path) -> Path | None:
+    """The path where it is a file, or the file that a composer makes of it."""
+    return path if path.is_file() else next((made for make in COMPOSERS if (made := make(path)) is not None), None)
 
-    from vpeft.errors import closest
+
+def configs_of(package: str, name: str = "") -> Path:
+    """The folder of an installed package's configs: inside of it, or beside it where it was installed in place.
+
+    Args:
+        package: Its name.
+        name: Of the config that is sought, for messages.
+
+    Raises:
+        UserError: There is no such package, or it has no configs.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
 
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            f"_base_ {package}::{name}: there is no package {package!r}: pip install "
+            f"config {package}::{name}: there is no package {package!r}: pip install "
             f"{MODULE2PACKAGE.get(package, package)}, or correct the name before the colons."
         )
-    folder = Path(next(iter(spec.submodule_search_locations)), ".mim", "configs")
-    if not folder.is_dir():
+    location = Path(next(iter(spec.submodule_search_locations)))
+    inside, beside = location / ".mim" / "configs", location.parent / "configs"
+    if inside.is_dir():
+        return inside
+    if not (beside / "_base_").is_dir():
         raise UserError(
-            f"_base_ {package}::{name}: {package} was installed without its configs (no {folder}): take the file from "
+            f"config {package}::{name}: {package} was installed without its configs (no {inside}): take the file from "
             "its repository and name it by its path."
         )
-    if not (folder / name).is_file():
+    return beside
+
+
+def _config_of(package: str, name: str) -> Path:
+    """The file of ``_base_ = "<package>::<name>"`` in the installed package."""
+    from vpeft.errors import closest
+
+    folder = configs_of(package, name)
+    if (found := _file_of(folder / name)) is None:
         close = closest(name, [str(file.relative_to(folder)) for file in folder.rglob("*.py")])
         hint = "" if close is None else f": did you mean {package}::{close}?"
-        raise UserError(f"_base_ {package}::{name}: {package} has no such config{hint or f' below {folder}.'}")
-    return folder / name
+        raise UserError(f"config {package}::{name}: {package} has no such config{hint or f' below {folder}.'}")
+    return found

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.configs import mini_configs
 from support.results import result, store
 
 from vpeft.apis.benchmark import cost
@@ -54,7 +55,7 @@ def test_price_at_inference(monkeypatch):
         assert not model.backbone.peft_adaptation.merged
 
 
-NAMES = sorted(f.stem.removesuffix("_nano_vit") for f in (ROOT / "configs/mini").glob("*_nano_vit.py"))
+NAMES = [Path(f).stem.removesuffix("_nano_vit") for f in mini_configs() if f.endswith("_nano_vit.py")]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "supernet" not in name])

@@ -5,18 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
+from support.configs import mini_configs
 from support.hosts import perturb
 
 from vpeft.apis.adapters import save_adapter
-from vpeft.apis.config.load import build_model, config_files, load_config, plain_config
+from vpeft.apis.config.load import build_model, load_config, plain_config
 from vpeft.apis.export.merged import export_merged
 from vpeft.core.contract.build import build_method
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = [
-    Path(path).stem
-    for path in config_files(ROOT / "configs/mini")
-    if build_method(dict(load_config(path).model.backbone.method)).mergeable
+    Path(path).stem for path in mini_configs() if build_method(dict(load_config(path).model.backbone.method)).mergeable
 ]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from vpeft.apis.config.load import plain_config
-from vpeft.apis.config.recipes import compose, recipes, rows_of_table
-from vpeft.apis.pages.families import PAGES, with_matrix
+from vpeft.apis.config.recipes import compose, rows_of_table
+from vpeft.apis.pages.families import PAGES, family_recipes, with_matrix
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.report import parameter_report
 from vpeft.core.contract.build import build_methods
@@ -15,9 +15,9 @@ from vpeft.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 RECIPES = [
-    pytest.param(ROOT / "configs" / folder / name, recipe, id=f"{folder}/{name}")
-    for folder in (*PAGES, "mini")
-    for name, recipe in recipes(ROOT / "configs" / folder).items()
+    pytest.param(ROOT / "configs" / name, recipe, id=name)
+    for family in PAGES
+    for name, recipe in family_recipes(family, ROOT / "configs").items()
 ]
 
 

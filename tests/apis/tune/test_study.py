@@ -7,10 +7,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+from support.configs import mini_configs
 
 from vpeft import UserError
 from vpeft.apis.catalogue import config_parameters
-from vpeft.apis.config.load import config_files, load_config
+from vpeft.apis.config.load import load_config
 from vpeft.apis.jobs.engines.build import ENGINES
 from vpeft.apis.jobs.engines.engine import Engine
 from vpeft.apis.jobs.engines.local import LocalEngine
@@ -184,7 +185,7 @@ def test_the_tool_searches_and_prints_the_best(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_every_declared_value_builds_on_the_nano_vit():
-    for path in config_files("configs/mini"):
+    for path in mini_configs():
         cfg = load_config(path)
         if not path.endswith("_nano_vit.py") or "noah" in cfg:
             continue

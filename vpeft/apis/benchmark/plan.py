@@ -16,6 +16,7 @@ from mmengine import Config
 
 from vpeft.apis.benchmark.run_job import RunJob
 from vpeft.apis.config.load import config_names, load_config
+from vpeft.apis.config.names import configs_folder, located
 from vpeft.apis.config.recipes import recipe_label
 from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.contract.build import build_methods
@@ -121,7 +122,7 @@ class Plan:
                 jobs.append(
                     RunJob(
                         root=str(Path(root).absolute()),
-                        config=str(Path(cell.entry.path).absolute()),
+                        config=str(located(cell.entry.path).absolute()),
                         method=cell.entry.label,
                         backbone=cell.entry.backbone,
                         task=cell.task,
@@ -181,7 +182,7 @@ def _types(path: str) -> str:
 
 
 def _find(folder: str, method: str, backbone: str) -> list[str]:
-    root = Path("configs") / folder
+    root = configs_folder() / folder
     names = {
         Path(p).stem.removesuffix(f"_{backbone}"): p for p in _names(str(root)) if Path(p).stem.endswith(f"_{backbone}")
     }

@@ -93,12 +93,20 @@ def _balanced(value: str) -> bool:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """``config``, ``--task`` and ``--cfg-options``."""
-    parser.add_argument("config", help="config file, such as configs/vtab/mona_swin.py")
+    """``config``, ``--method``, ``--task`` and ``--cfg-options``; :func:`named_config` reads the first two."""
+    parser.add_argument("config", help="config file, such as configs/vtab/mona_swin.py, or vpeft::vtab/mona_swin.py")
+    parser.add_argument("--method", help="method for a recipe, such as lora for configs/detection/swin-b_coco.py")
     parser.add_argument("--task", help="task of the config's suite; class count and augmentation follow")
     parser.add_argument(
         "--cfg-options", nargs="+", action=OptionsAction, help="settings by dotted key, such as train_cfg.max_epochs=10"
     )
+
+
+def named_config(args: argparse.Namespace) -> str:
+    """The config that the command line names, by its own name or by recipe and method."""
+    from vpeft.apis.config.names import with_method
+
+    return with_method(args.config, args.method)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

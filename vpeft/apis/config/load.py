@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine import Config
 
 from vpeft.apis.config.authors_values import authors_settings
+from vpeft.apis.config.names import configs_folder, located, shown_name
 from vpeft.apis.config.options import OPTIONS, check_options
 from vpeft.apis.config.origin import ABSENT, RESUME, Origin, flatten, give_origin, is_inside, origin_of, stored_origin
-from vpeft.apis.config.recipes import compose, composed_files
+from vpeft.apis.config.recipes import compose, composed_files, is_recipe
 from vpeft.apis.config.task import VALIDATION, chosen_by_hand, follows, task_settings
 from vpeft.core.adaptation.peft_backbone import peft_places, plain_settings
 from vpeft.core.models.build import build_model as build_model
@@ -22,14 +23,16 @@ from vpeft.errors import UserError, closest
 from vpeft.files import read_config, unreadable
 
 
-def config_files(root: str | os.PathLike[str] = "configs") -> list[str]:
-    """Leaf configs below ``root`` that are files, sorted; ``_base_`` files are left out."""
+def config_files(root: str | os.PathLike[str] | None = None) -> list[str]:
+    """Leaf configs below ``root`` (:func:`configs_folder`) that are files, sorted; ``_base_`` files are left out."""
+    root = configs_folder() if root is None else root
     files = Path(root).rglob("*.py") if Path(root).is_dir() else []
     return sorted(str(f) for f in files if "_base_" not in f.parts)
 
 
-def config_names(root: str | os.PathLike[str] = "configs") -> list[str]:
+def config_names(root: str | os.PathLike[str] | None = None) -> list[str]:
     """Every config below ``root`` that :func:`load_config` reads: files, and those composed of recipe and method."""
+    root = configs_folder() if root is None else root
     return sorted({*config_files(root), *composed_files(root)})
 
 
@@ -58,7 +61,8 @@ def load_config(
     """Read a config, put the options in, and set what follows from its task (:data:`STEPS`).
 
     Args:
-        path: The config file, or the name of one that is composed (:mod:`vpeft.apis.config.recipes`).
+        path: The config file, or the name of one that is composed (:mod:`vpeft.apis.config.recipes`); one that comes
+            with the package as ``vpeft::detection/lora_swin-b_coco.py``.
         task: A task of the config's suite (``--task``); class count, safe augmentation and folders follow.
         options: Further settings by dotted key (``--cfg-options``); they stand above everything else.
 
@@ -66,7 +70,7 @@ def load_config(
         UserError: The file is missing or broken (the message names the nearest config), or an option is of no effect:
             of an unknown field, or of a value that follows from another field, which the message names.
     """
-    cfg = _read(Path(path))
+    cfg = _read(located(path), str(path))
     origin = origin_of(cfg)
     origin.options = flatten(dict(options or {}), into_lists=False)
     check_options(cfg, options or {})
@@ -89,7 +93,7 @@ def load_config(
     return cfg
 
 
-def _read(path: Path) -> Config:
+def _read(path: Path, name: str) -> Config:
     """The file with its bases, or the recipe with the method's row, and the record of it."""
     if unreadable(path) == "does not exist":
         cfg = compose(path)
@@ -101,10 +105,20 @@ def _read(path: Path) -> Config:
             _forget_start(cfg, origin)
         origin_of(cfg).record(str(path), cfg, file=str(path) if origin is None else None)
     if cfg is None:
-        close = closest(path.name, {Path(name).name for name in config_names()})
-        question = "" if close is None else f"did you mean {close!r}? "
-        raise UserError(f"config {path} does not exist: {question}tools/list.py configs names all of this folder.")
+        _refuse_unknown(path, name)
     return cfg
+
+
+def _refuse_unknown(path: Path, name: str) -> NoReturn:
+    if is_recipe(path):
+        raise UserError(
+            f"config {name} is a recipe, which needs a method: --method lora, or the name lora_{path.name}; vpeft list "
+            "configs names all."
+        )
+    known = {"/".join(Path(config).parts[-2:]): shown_name(config) for config in config_names()}
+    close = closest("/".join(path.parts[-2:]), known)
+    question = "" if close is None else f"did you mean {known[close]!r}? "
+    raise UserError(f"config {name} does not exist: {question}vpeft list configs names all.")
 
 
 def _forget_start(cfg: Config, origin: Origin) -> None:
@@ -161,7 +175,7 @@ def default_work_dir(
         return own
     if checkpoint is not None and (Path(checkpoint).parent / ORIGIN).is_file():
         return str(Path(checkpoint).parent)
-    parts = (Path(path).stem, cfg.get("task"), None if seed is None else f"seed{seed}")
+    parts = (located(path).stem, cfg.get("task"), None if seed is None else f"seed{seed}")
     return os.path.join("work_dirs", "_".join(filter(None, parts)))
 
 

@@ -10,8 +10,11 @@ configs: ``<folder>/<method>_<model>.py`` is ``<over>/<method>_<model>.py`` with
 
 from __future__ import annotations
 
+import atexit
 import copy
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +23,9 @@ from typing import Any
 
 from mmengine import Config
 
+from vpeft.apis.config.names import located
 from vpeft.apis.config.origin import Origin, give_origin, origin_of
+from vpeft.compat.mmengine import COMPOSERS
 from vpeft.core.adaptation.peft_backbone import adapted_settings
 from vpeft.errors import UserError
 from vpeft.files import import_named, read_config
@@ -96,7 +101,7 @@ def rows_of_table(recipe: Config, folder: Path) -> tuple[dict[str, Any], dict[st
 
 def split(path: str | os.PathLike[str]) -> tuple[str, Recipe] | None:
     """Method and recipe of a config's name, None where no recipe fits."""
-    path = Path(path)
+    path = located(path)
     found = [(name, recipe) for name, recipe in recipes(path.parent).items() if path.stem.endswith(f"_{name}")]
     if path.suffix != ".py" or not found:
         return None
@@ -106,7 +111,7 @@ def split(path: str | os.PathLike[str]) -> tuple[str, Recipe] | None:
 
 def recipe_label(path: str | os.PathLike[str]) -> str:
     """The label of a config's host: what follows the method in its name."""
-    stem, composed = Path(path).stem, split(path)
+    stem, composed = located(path).stem, split(path)
     if composed is not None:
         return stem.removeprefix(f"{composed[0]}_")
     return stem.split("_", 1)[1] if "_" in stem else stem
@@ -167,6 +172,33 @@ def _laid_over(path: Path, method: str, recipe: Recipe) -> Config:
     import_named(laid, f"config {path}")
     give_origin(laid, origin)
     return laid
+
+
+def is_recipe(path: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a recipe, which needs a method before it."""
+    path = located(path)
+    return path.suffix == ".py" and path.stem in recipes(path.parent)
+
+
+@cache
+def _composed_bases() -> Path:
+    """A folder for configs that are bases of others, which mmengine reads as files."""
+    folder = tempfile.mkdtemp(prefix="vpeft_configs_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def composed_base(path: Path) -> Path | None:
+    """A file of a composed config, for one that names it in ``_base_``; None where no recipe fits."""
+    cfg = compose(path)
+    if cfg is None:
+        return None
+    file = Path(tempfile.mkdtemp(dir=_composed_bases())) / path.name
+    file.write_text("".join(f"{key} = {value!r}\n" for key, value in cfg.to_dict().items()))
+    return file
+
+
+COMPOSERS.append(composed_base)
 
 
 def composed_files(root: str | os.PathLike[str] = "configs") -> Iterator[str]:

@@ -29,6 +29,8 @@ NOT_CONTENT = {
     "resume",
     "load_from",
     "tuned",
+    "methods_table",
+    "without",
 }
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from vpeft.algorithms.unified.noah import KINDS
 from vpeft.algorithms.unified.noah_space import Space, Subnet
 from vpeft.apis.config.load import load_config
+from vpeft.apis.config.names import located
 from vpeft.apis.export.merged import load_trained
 from vpeft.apis.run.prepare import prepare
 from vpeft.apis.run.test import test
@@ -164,7 +165,7 @@ def accuracy(model: nn.Module, loader: Any) -> float:
 
 def write_subnet(cfg: Config, path: str, subnet: Subnet, file: Path) -> str:
     """Write the config that trains a found subnet alone: that of ``noah.subnet_config`` with its sizes and task."""
-    base = (Path(path).parent / cfg.noah.subnet_config).resolve()
+    base = (located(path).parent / cfg.noah.subnet_config).resolve()
     relative = os.path.relpath(base, file.resolve().parent)
     sizes = ", ".join(f"{field}={list(sizes)}" for field, sizes in zip(KINDS.values(), subnet, strict=True))
     text = (

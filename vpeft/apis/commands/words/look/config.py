@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import Parser, add_config_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments, named_config
 from vpeft.apis.commands.ending import say
 
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vpeft.apis.config.origin import why
     from vpeft.files import write_atomically
 
-    cfg = load_config(args.config, args.task, args.cfg_options)
+    cfg = load_config(named_config(args), args.task, args.cfg_options)
     text = cfg.pretty_text if args.why is None else why(cfg, args.why)
     if args.out:
         write_atomically(args.out, text.encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import Parser, add_config_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments, named_config
 from vpeft.apis.commands.ending import say
 
 
@@ -18,5 +18,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vpeft.apis.config.load import load_config
     from vpeft.core.adaptation.report import render
 
-    report = config_parameters(load_config(args.config, args.task, args.cfg_options))
+    report = config_parameters(load_config(named_config(args), args.task, args.cfg_options))
     say(json.dumps(report.as_dict(), indent=2) if args.json else render(report))

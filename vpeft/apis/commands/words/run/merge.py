@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import Parser, add_config_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments, named_config
 from vpeft.apis.commands.ending import say
 
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vpeft.apis.export.adapter import export_adapter
     from vpeft.apis.export.merged import export_merged
 
-    cfg = load_config(args.config, args.task, args.cfg_options)
+    cfg = load_config(named_config(args), args.task, args.cfg_options)
     if args.to == "adapter":
         say(f"{args.out}: the adapter of {args.checkpoint}, {export_adapter(cfg, args.checkpoint, args.out):,} bytes")
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments, named_config
 from vpeft.apis.commands.ending import say
 
 
@@ -24,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vpeft.apis.run.tta import with_tta
     from vpeft.core.trained.result import result_summary
 
-    cfg = load_config(args.config, args.task, args.cfg_options)
-    work_dir = args.work_dir or default_work_dir(args.config, cfg, args.seed, args.checkpoint)
+    config = named_config(args)
+    cfg = load_config(config, args.task, args.cfg_options)
+    work_dir = args.work_dir or default_work_dir(config, cfg, args.seed, args.checkpoint)
     if args.tta:
         cfg, work_dir = with_tta(cfg), os.path.join(work_dir, "tta")  # beside the run's own config and result
     if args.dump_logits:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments, named_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vpeft.apis.run.prepare import prepare
     from vpeft.apis.run.train import train
 
-    cfg = load_config(args.config, args.task, args.cfg_options)
-    work_dir = args.work_dir or default_work_dir(args.config, cfg, args.seed)
+    config = named_config(args)
+    cfg = load_config(config, args.task, args.cfg_options)
+    work_dir = args.work_dir or default_work_dir(config, cfg, args.seed)
     train(prepare(cfg, work_dir, args.launcher, args.seed, args.resume, args.amp))

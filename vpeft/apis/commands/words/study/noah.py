@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import Parser, add_config_arguments
+from vpeft.apis.commands.arguments import Parser, add_config_arguments, named_config
 from vpeft.apis.commands.ending import say
 
 
@@ -20,5 +20,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vpeft.apis.tune.noah import noah
     from vpeft.core.trained.result import result_summary
 
-    result = noah(args.config, args.task, args.work_dir, args.seed, args.cfg_options)
+    result = noah(named_config(args), args.task, args.work_dir, args.seed, args.cfg_options)
     say(result_summary(result, f"{args.work_dir}/subnet"))

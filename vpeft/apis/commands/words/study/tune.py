@@ -11,7 +11,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import OptionsAction, Parser, add_config_arguments
+from vpeft.apis.commands.arguments import OptionsAction, Parser, add_config_arguments, named_config
 from vpeft.apis.commands.ending import say
 from vpeft.apis.jobs.engines.build import ENGINES, build_engine
 
@@ -33,9 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vpeft.apis.config.load import load_config
     from vpeft.apis.tune.study import Study, tune  # it needs an extra, and where that is missing says which
 
-    suite = load_config(args.config, args.task, args.cfg_options).get("suite")
+    config = named_config(args)
+    suite = load_config(config, args.task, args.cfg_options).get("suite")
     study = Study.of(
-        args.config,
+        config,
         args.task,
         suite,
         args.out,

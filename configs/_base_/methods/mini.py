@@ -1,0 +1,20 @@
+# Settings of every method on the nano hosts with the embedded tasks of classification: sizes as on the other tasks, and
+# the learning rates that differ from the schedule's.
+_base_ = ["nano.py"]
+_lr = "optim_wrapper.optimizer.lr"
+options = dict(
+    _delete_=True,
+    full={_lr: 0.0005},
+    attentiontune={_lr: 0.0005},
+    mlptune={_lr: 0.0005},
+    partial1={_lr: 0.001},
+    blocktune={_lr: 0.001},
+    mona={_lr: 0.003},
+    linear={_lr: 0.01},
+    bitfit={_lr: 0.01},
+    lntune={_lr: 0.01},
+    ssf={_lr: 0.01},
+    vptshallow={_lr: 0.02},
+    vptdeep={_lr: 0.02},
+    hst={"model.head.in_channels": 72},
+)

@@ -1,0 +1,10 @@
+# The embedded tasks of classification on the nano Swin.
+_base_ = [
+    "../../_base_/models/classification/nano_swin.py",
+    "../../_base_/datasets/classification/mini.py",
+    "../../_base_/schedules/mini.py",
+    "../../_base_/runtimes/default.py",
+]
+methods_table = "mini"
+__width = "its side network is defined for a backbone of one width; E3VA and DTL are those for stages"
+without = dict(lst=__width, last=__width, hst=__width)
