@@ -62,8 +62,7 @@ def test_all_methods_without_searches():
 
 def test_configs_by_path_and_without_suite(tmp_path):
     file = tmp_path / "odd_name.py"
-    text = (ROOT / "configs/mini/lora_nano_vit.py").read_text().replace('"../', f'"{ROOT}/configs/')
-    file.write_text(text + "\nsuite = None\n")
+    file.write_text(f'_base_ = ["{ROOT}/configs/mini/lora_nano_vit.py"]\nsuite = None\n')
     (job,) = Plan(configs=[str(file)], seeds=[0]).jobs(str(tmp_path))
     assert (job.method, job.backbone, job.task, job.suite) == ("LoRA", "name", "name", None)
     assert job.load().train_dataloader.dataset.task == "digits"
@@ -71,8 +70,8 @@ def test_configs_by_path_and_without_suite(tmp_path):
 
 def test_two_configs_of_one_method_keep_rows_of_their_own(tmp_path):
     file = tmp_path / "other_nano_vit.py"
-    text = (ROOT / "configs/mini/lora_nano_vit.py").read_text().replace('"../', f'"{ROOT}/configs/')
-    file.write_text(text.replace("rank=8", "rank=2"))
+    rank = "model = dict(backbone=dict(method=dict(rank=2)))"
+    file.write_text(f'_base_ = ["{ROOT}/configs/mini/lora_nano_vit.py"]\n{rank}\n')
     entries = Plan(["lora"], configs=[str(file)]).entries()
     assert [e.label for e in entries] == ["other", "lora"]
 

@@ -83,7 +83,7 @@ def test_names_that_are_none(name, message, tmp_path):
         load_config(name)
     assert message in str(refused.value)
     (tmp_path / "own.py").write_text(f"_base_ = [{name!r}]\n")
-    with pytest.raises(UserError, match="^config "):
+    with pytest.raises(UserError, match=r"^config "):
         load_config(tmp_path / "own.py")
 
 
@@ -93,7 +93,7 @@ def test_a_recipe_with_a_method():
     assert with_method("nano_vit.py", "lora") == "lora_nano_vit.py"
     assert with_method("vpeft::nano_vit.py", "lora") == "vpeft::lora_nano_vit.py"
     assert with_method("a/b.py", None) == "a/b.py"
-    with pytest.raises(UserError, match="--method mona: .*lora_vit.py is a config that says itself what is trained"):
+    with pytest.raises(UserError, match=r"--method mona: .*lora_vit\.py is a config that says itself what is trained"):
         with_method(str(ROOT / "configs/vtab/lora_vit.py"), "mona")
 
 

@@ -147,8 +147,12 @@ def test_the_record_goes_along_with_copies_and_into_json():
     cfg = load_config(NANO, "digits", {"optim_wrapper.optimizer.lr": 0.5})
     stored = json.loads(json.dumps(origin_of(copy.deepcopy(QuickConfig.of(cfg))).as_json("x.py")))
     assert stored["options"] == {"optim_wrapper.optimizer.lr": 0.5}
-    assert [step["step"] for step in stored["steps"]][:2] == [str(NANO), "--cfg-options"]
-    assert stored["steps"][1]["set"] == {"optim_wrapper.optimizer.lr": [0.005, 0.5]}
+    assert [step["step"] for step in stored["steps"]][:3] == [
+        f"the recipe {ROOT / 'configs/mini/_base_/nano_vit.py'}",
+        "the row 'lora' of the table 'mini'",
+        "--cfg-options",
+    ]
+    assert stored["steps"][2]["set"] == {"optim_wrapper.optimizer.lr": [0.005, 0.5]}
     assert "origin" not in cfg.pretty_text
 
 

@@ -62,7 +62,7 @@ def test_what_was_trained_otherwise_is_told(by_hand, tmp_path):
 
 def test_a_config_of_ones_own_names_no_data_and_stays_out(by_hand, tmp_path):
     cfg = config(tmp_path / "test")
-    cfg.suite = cfg.data_variant = None
+    cfg.suite = cfg.data_variant = cfg.methods_table = None
     with pytest.raises(UserError, match="does not say which data it reads: set data_variant"):
         run_test(config(tmp_path / "other", data_variant=None), str(by_hand / "adapter.safetensors"))
     run_test(cfg, str(by_hand / "adapter.safetensors"))

@@ -156,7 +156,7 @@ def test_a_trial_never_leads_to_the_test_images():
 
 def test_validating_on_test_images_is_refused(tmp_path):
     file = tmp_path / "odd.py"
-    text = (ROOT / CONFIG).read_text().replace('"../', f'"{ROOT}/configs/')
+    text = f'_base_ = ["{ROOT / CONFIG}"]\n'
     dataset = 'dict(type="vpeft.MiniVTAB", task="digits", split="test", pipeline=[])'
     file.write_text(text + f"\nsuite = None\nval_dataloader = dict(dataset=dict(_delete_=True, **{dataset}))\n")
     with pytest.raises(UserError, match="validates on its test images"):
