@@ -24,8 +24,8 @@ if not is_answered_at_once():
             unmerge,
             use,
         )
-        from vpeft.apis.predict.load import load
         from vpeft.apis.config import recipes  # noqa: F401  (composed configs are bases of others)
+        from vpeft.apis.predict.load import load
 
 __version__ = "0.1.0"
 
