@@ -1,6 +1,7 @@
 """What a config may be called, inside of the repository and outside."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -124,7 +125,13 @@ def test_mim_finds_the_leaf_configs():
 
 @pytest.mark.slow
 def test_the_wheel_works_outside_of_the_repository(tmp_path):
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, ROOT]
+    source = tmp_path / "source"  # setuptools builds beside the sources, and takes along what it finds there
+    source.mkdir()
+    for folder in ("vpeft", "configs", "requirements"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("setup.py", "pyproject.toml", "README.md", "model-index.yml", "MANIFEST.in", "LICENSE"):
+        shutil.copy(ROOT / file, source)
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, source]
     if subprocess.run([*build[:3], "--version"], capture_output=True).returncode:
         pytest.skip("there is no pip here")
     subprocess.run(build, check=True, timeout=300)
