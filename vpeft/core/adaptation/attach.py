@@ -17,7 +17,9 @@ from vpeft.core.adaptation.find import adaptations
 from vpeft.core.adaptation.values.precision import named_dtype
 from vpeft.core.backbones.block import full_name
 from vpeft.core.backbones.find import hosts_in, read_host, why_no_host
+from vpeft.core.backbones.found import FoundHost
 from vpeft.core.backbones.generic import read_generic
+from vpeft.core.backbones.probing.attempt import try_pass
 from vpeft.core.backbones.weights.remembered import RememberedWeights, remembered_weights
 from vpeft.core.backbones.wrappers import named_modules, unwrap
 from vpeft.core.contract.checks import without_blocks
@@ -67,6 +69,8 @@ def attach(
             remembered = remembered_weights(modules, name, base)
             adaptation.place()
             placed.append(adaptation)
+            if isinstance(host, FoundHost):
+                try_pass(host)
             if remembered is not None:
                 _say_where_from(adaptation, remembered)
     except Exception:

@@ -190,7 +190,7 @@ def watch(model: nn.Module, network: nn.Module, call: Callable[[], Any]) -> Seen
         Exception: Whatever the network raises.
     """
     watched = Watch(network)
-    with _at_rest(model):
+    with at_rest(model):
         try:
             outputs = _run(watched, call, fake=not _on_meta(network))
         except Exception:
@@ -222,7 +222,7 @@ class _NotCheckpointed:
 
 
 @contextmanager
-def _at_rest(model: nn.Module) -> Iterator[None]:
+def at_rest(model: nn.Module) -> Iterator[None]:
     """Eval mode, every parameter asks for a gradient, chance from a state of its own."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(param, param.requires_grad) for param in model.parameters() if param.is_floating_point()]

@@ -106,9 +106,10 @@ class Passes:
         self.sample: tuple[nn.Module, str] | None = None
         self.base: tuple[nn.Module, str] | None = None
         self.shares: Shares | None = None
-        self._clear()
+        self.forget()
 
-    def _clear(self) -> None:
+    def forget(self) -> None:
+        """Lose all passes that ran."""
         self._here = Here()
         self._marks: WeakValueDictionary[tuple[int, int], Mark] = WeakValueDictionary()
         self._kept: deque[Mark] = deque(maxlen=REENTRANT)
@@ -119,7 +120,7 @@ class Passes:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._clear()
+        self.forget()
 
     # The pass of this thread ----------------------------------------------------------------------------------------
 
@@ -327,6 +328,13 @@ def pass_hooks(host: Any) -> Iterator[Any]:
     yield host.embedding.register_forward_pre_hook(Begin(host))
     if host.blocks:  # without any the stream lies on no map
         yield host.embedding.register_forward_hook(Embedded(host), with_kwargs=True)
+
+
+class Resized(Begin):
+    """Hook of a convolution ``(B, C, *extents)`` between the blocks that gives the map other extents."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self.host.flow.grid = tuple(output.shape[2:])
 
 
 def in_program() -> bool:
