@@ -229,10 +229,8 @@ def test_what_a_pass_refuses_is_refused_when_attaching():
     ):
         model = timm.create_model(name, num_classes=3, **options)
         plain, classes = {k: v.clone() for k, v in model.state_dict().items()}, [type(m) for m in model.modules()]
-        state = torch.get_rng_state()
         with pytest.raises(vpeft.UserError, match=r"block \d gets \d+ tokens, which are not those of its map"):
             vpeft.attach(model, "LoRA")
-        assert torch.equal(state, torch.get_rng_state())
         assert model.state_dict().keys() == plain.keys()
         assert [type(m) for m in model.modules()] == classes
         assert all(torch.equal(value, plain[key]) for key, value in model.state_dict().items())
