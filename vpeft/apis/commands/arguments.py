@@ -95,7 +95,7 @@ def _balanced(value: str) -> bool:
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """``config``, ``--method``, ``--task`` and ``--cfg-options``; :func:`named_config` reads the first two."""
     parser.add_argument("config", help="config file, such as configs/vtab/mona_swin.py, or vpeft::vtab/mona_swin.py")
-    parser.add_argument("--method", help="method for a recipe, such as lora for configs/detection/swin-b_coco.py")
+    parser.add_argument("--method", help="method for a recipe or for DATA, such as lora")
     parser.add_argument("--task", help="task of the config's suite; class count and augmentation follow")
     parser.add_argument(
         "--cfg-options", nargs="+", action=OptionsAction, help="settings by dotted key, such as train_cfg.max_epochs=10"

@@ -8,16 +8,13 @@ from typing import Any
 from mmengine import Config
 from mmengine.logging import print_log
 
+from vpeft.core.backbones.libraries.preprocessing import CONSTANTS
 from vpeft.core.datasets.tasks import SPLITS, check_split, get_task
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
 #: Mean and standard deviation in 0..255, RGB.
-NORMALISATIONS = {
-    "imagenet": ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
-    "inception": ([127.5] * 3, [127.5] * 3),
-    "none": ([0.0] * 3, [255.0] * 3),
-}
+NORMALISATIONS = {name: (list(mean), list(std)) for name, (mean, std) in CONSTANTS.items()}
 AUGMENTATIONS = ("none", "flip", "crop_flip")
 #: In the place of a choice that the user has replaced by settings of their own.
 OWN = "own"

@@ -6,6 +6,18 @@ from vpeft.core.datasets.classification.vtab import VTAB1k
 from vpeft.core.datasets.embedded.mini import MiniVTAB
 from vpeft.core.datasets.load.image import LoadImage
 from vpeft.core.datasets.tasks import TASKS, Task, get_task
+from vpeft.core.datasets.video.clips import ListedClips
 from vpeft.core.datasets.video.lists import VideoList
 
-__all__ = ["FGVC", "TASKS", "LoadImage", "ManyShot", "MiniVTAB", "Task", "VTAB1k", "VideoList", "get_task"]
+__all__ = [
+    "FGVC",
+    "TASKS",
+    "ListedClips",
+    "LoadImage",
+    "ManyShot",
+    "MiniVTAB",
+    "Task",
+    "VTAB1k",
+    "VideoList",
+    "get_task",
+]

@@ -18,6 +18,7 @@ FAMILY_PACKAGES = {"mmdet": "onedl-mmdetection", "mmseg": "onedl-mmsegmentation"
 #: What counts where a config names no ``main_metric``, with the value that stands for 1.
 MAIN_METRICS = {
     "accuracy/top1": 100.0,
+    "multi-label/mAP": 100.0,
     "acc/top1": 1.0,
     "coco/segm_mAP": 1.0,
     "coco/bbox_mAP": 1.0,
@@ -27,7 +28,8 @@ MAIN_METRICS = {
 
 
 def main_metric(metrics: Mapping[str, Any], name: str | None = None) -> dict[str, Any] | None:
-    """The metric that counts: ``name`` and ``value`` in [0, 1], None for NaN or infinity; None where there is none.
+    """The metric that counts: ``name`` and ``value`` in [0, 1], None for NaN or infinity; None where there is none, as
+    of a detector that finds nothing.
 
     Args:
         metrics: What the evaluator gave.
@@ -37,7 +39,7 @@ def main_metric(metrics: Mapping[str, Any], name: str | None = None) -> dict[str
         UserError: The evaluator gave no such metric, or its scale is not known.
     """
     name = name or next((known for known in MAIN_METRICS if known in metrics), None)
-    if name is None:
+    if name is None or not metrics:
         return None
     if name not in metrics:
         raise UserError(f"main_metric={name!r}: the evaluator gave none of that name: {nearest(name, metrics)}")

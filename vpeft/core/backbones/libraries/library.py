@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vpeft.core.backbones.libraries.preprocessing import Preprocessing
 from vpeft.errors import UserError, closest, one_line
 
 #: By the word before the slash of a model's name: the package, and the file of this room that knows it.
@@ -102,6 +103,18 @@ class Library:
     def named(self, word: str, classes: Collection[str]) -> list[str]:
         """Names of its models that have a word, from the files in which some classes are written."""
         return []
+
+    def preprocessing(self, name: str, folder: Path | None = None) -> Preprocessing | None:
+        """What a model expects of images; None where neither the library nor a file in ``folder`` says it.
+
+        Args:
+            name: Its name, without the prefix; empty where ``folder`` alone says which model it is.
+            folder: The folder of its weights or its config.
+
+        Raises:
+            UserError: Weights of that name expect different things; the message says how to tell which.
+        """
+        return None
 
     def need(self, name: str, known: Iterable[str], listing: str) -> None:
         """Refuse a name that the library does not have, with the nearest that it has."""

@@ -12,6 +12,8 @@ import timm
 from torch import Tensor, nn
 
 from vpeft.core.backbones.libraries.library import Library
+from vpeft.core.backbones.libraries.preprocessing import Preprocessing, of_timm
+from vpeft.errors import UserError
 
 
 class Timm(Library):
@@ -40,6 +42,24 @@ class Timm(Library):
         # DeiT III's own files: names without another meaning in the rest.
         extra = {"adapt_layer_scale": True} if "adapt_layer_scale" in inspect.signature(convert).parameters else {}
         return convert(dict(state), model, **extra)
+
+    def preprocessing(self, name: str, folder: Path | None = None) -> Preprocessing | None:
+        stated = self.stated_in(folder).get("pretrained_cfg") if folder else None
+        if stated:
+            return of_timm(stated)
+        if not name or ":" in name:
+            return None
+        tags = timm.list_pretrained(f"{name}.*") if "." not in name else [name]
+        found = {tag: of_timm(timm.models.get_pretrained_cfg(tag).to_dict()) for tag in tags}
+        if len({(one.mean, one.std) for one in found.values() if one}) > 1:
+            some = ", ".join(f"{self.prefix}/{tag}" for tag in list(found)[:6])
+            raise UserError(
+                f"weights of timm's {name} were trained with different means: say which they are of, as {some}, or "
+                "state "
+                "--normalisation imagenet, inception or clip."
+            )
+        own = timm.models.get_pretrained_cfg(name)
+        return of_timm(own.to_dict()) if own else None
 
     def heads_of(self, model: nn.Module) -> tuple[str, ...]:
         stated = (getattr(model, "pretrained_cfg", None) or {}).get("classifier")

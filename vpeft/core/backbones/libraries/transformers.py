@@ -10,9 +10,15 @@ from typing import Any
 
 from torch import nn
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig
+from transformers.image_processing_utils import ImageProcessingMixin
 
 from vpeft.core.backbones.libraries.library import Library, is_installed, library
+from vpeft.core.backbones.libraries.preprocessing import Preprocessing, of_transformers
 from vpeft.errors import UserError
+from vpeft.files import read_json
+
+#: What a folder of transformers says of images.
+PROCESSOR = "preprocessor_config.json"
 
 #: Settings of a config that do not change what the same tensors compute in eval mode.
 _NO_MATTER = re.compile(
@@ -53,6 +59,17 @@ class Transformers(Library):
     def build_from(self, folder: Path, **options: Any) -> nn.Module:
         config, options = _config(str(folder.resolve()), **options)
         return _empty(config, options)
+
+    def preprocessing(self, name: str, folder: Path | None = None) -> Preprocessing | None:
+        if folder is not None:
+            file = folder / PROCESSOR
+            return of_transformers(read_json(file, "preprocessing")) if file.is_file() else None
+        if "/" not in name:
+            return None
+        try:
+            return of_transformers(ImageProcessingMixin.get_image_processor_dict(name)[0])
+        except (OSError, ValueError):  # no such file on the hub, or no network
+            return None
 
     def heads_of(self, model: nn.Module) -> tuple[str, ...]:
         base = getattr(model, "base_model_prefix", "")

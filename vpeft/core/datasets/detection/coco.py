@@ -61,6 +61,34 @@ def check_coco(path: Path, classes: list[str]) -> None:
         UserError: As :class:`CheckedCoco`.
     """
     content = read_json(path, "annotation file", f"set data_root and ann_file; {LAYOUT}")
+    check_content(path, content)
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    absent = [name for name in classes if name not in names.values()]
+    if absent:
+        raise UserError(
+            f"annotation file {path} has no category {', '.join(map(repr, absent))} (it has {list(names.values())}), "
+            "so that labels would be shifted: set metainfo.classes and num_classes of the heads to its categories."
+        )
+    known = [name for name in names.values() if name in classes]
+    if known != classes:
+        raise UserError(
+            f"annotation file {path} lists the categories in another order ({known}) than the config ({classes}), and "
+            "mmdet numbers labels by the file: set metainfo.classes to the file's order."
+        )
+    other = Counter(names[one["category_id"]] for one in content["annotations"])
+    _say_unknown({name: count for name, count in other.items() if name not in classes}, str(path))
+
+
+def check_content(path: Path, content: Any) -> None:
+    """Check what was read from an annotation file: its form, its ids, its sizes and boxes.
+
+    Args:
+        path: The file, for messages.
+        content: What it holds.
+
+    Raises:
+        UserError: It is no COCO file, or contradicts itself.
+    """
     parts = ("images", "annotations", "categories")
     missing = parts if not isinstance(content, dict) else [part for part in parts if part not in content]
     if missing:
@@ -79,20 +107,6 @@ def check_coco(path: Path, classes: list[str]) -> None:
         raise UserError(f"{where}: an entry lacks {error}; {LAYOUT}.") from error
     except (TypeError, AttributeError) as error:
         raise UserError(f"{where}: an entry is of another form ({error}); {LAYOUT}.") from error
-    absent = [name for name in classes if name not in names.values()]
-    if absent:
-        raise UserError(
-            f"annotation file {path} has no category {', '.join(map(repr, absent))} (it has {list(names.values())}), "
-            "so that labels would be shifted: set metainfo.classes and num_classes of the heads to its categories."
-        )
-    known = [name for name in names.values() if name in classes]
-    if known != classes:
-        raise UserError(
-            f"annotation file {path} lists the categories in another order ({known}) than the config ({classes}), and "
-            "mmdet numbers labels by the file: set metainfo.classes to the file's order."
-        )
-    other = Counter(names[one["category_id"]] for one in content["annotations"])
-    _say_unknown({name: count for name, count in other.items() if name not in classes}, str(path))
 
 
 def _check_ids(ids: list[Any], where: str) -> None:

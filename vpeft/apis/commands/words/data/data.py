@@ -1,11 +1,13 @@
-"""Check the folder of a suite, or draw embedded tasks.
+"""Look at data of your own, check the folder of a suite, or draw embedded tasks.
 
+``vpeft data DATA`` says what a folder, a CSV or a COCO file is, how it is divided, and what is wrong with it.
 ``check ROOT`` says what of a suite is there; ``sheet``, ``label-maps``, ``objects`` and ``clips`` draw.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.text import Text
 
 from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import say
+from vpeft.apis.commands.own_data import look_word
 from vpeft.apis.data.check import check_suite
 from vpeft.apis.data.sheets import clip_sheet, contact_sheet, label_map_sheet, object_sheet
 from vpeft.core.datasets.classification.listed import ListedImages
@@ -46,7 +49,11 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
-    parser = Parser(description=__doc__)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and not argv[0].startswith("-") and argv[0] not in ("check", *SHEETS):
+        look_word(argv, __doc__)
+        return 0
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("check", help="what of VTAB-1k, FGVC or whole data sets stands in a folder")
     one.add_argument("root", help="folder that holds the tasks' folders, such as data/vtab-1k")

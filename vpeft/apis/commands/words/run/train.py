@@ -1,24 +1,37 @@
-"""Train what a config describes.
+"""Train what a config describes, or on data of your own.
 
 ``vpeft train configs/vtab/mona_swin.py --task dtd``
+
+``vpeft train DATA --model timm/vit_base_patch14_dinov2 --method lora``: DATA is a folder of class folders (images,
+videos, frames), a CSV of paths and labels, a COCO file, a YOLO folder, or images and label maps.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments, named_config
+from vpeft.apis.commands.ending import say
+from vpeft.apis.commands.own_data import add_own_arguments, own_options, refuse_own, share_options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = Parser(description=__doc__)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
     add_run_arguments(parser)
     parser.add_argument("--amp", action="store_true", help="mixed precision")
     parser.add_argument(
         "--resume", nargs="?", const=True, default=False, help="go on from the last checkpoint, or from this file"
     )
+    add_own_arguments(parser)
     args = parser.parse_args(argv)
+    from vpeft.core.datasets.own.recognise import is_own_data
+
+    if is_own_data(args.config):
+        _train_own(args)
+        return
+    refuse_own(args)
     from vpeft.apis.config.load import default_work_dir, load_config
     from vpeft.apis.run.prepare import prepare
     from vpeft.apis.run.train import train
@@ -27,3 +40,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = load_config(config, args.task, args.cfg_options)
     work_dir = args.work_dir or default_work_dir(config, cfg, args.seed)
     train(prepare(cfg, work_dir, args.launcher, args.seed, args.resume, args.amp))
+
+
+def _train_own(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from vpeft.apis.config.own.from_data import model_line, run_on_data
+    from vpeft.apis.data.own import own_screen
+    from vpeft.apis.run.own import own_summary, train_own, tune_own
+    from vpeft.apis.run.prepare import prepare
+
+    run = run_on_data(
+        args.config, own_options(args), args.family, work_dir=args.work_dir, quiet=False, **share_options(args)
+    )
+    if args.tune:
+        tune_own(run.cfg, run.work_dir, args.tune, args.seed or 0)
+    if args.show_config:
+        say(run.cfg.pretty_text)
+        return
+    Console().print(own_screen(run.seen), soft_wrap=True)
+    say(model_line(run))
+    prepare(run.cfg, run.work_dir, args.launcher, args.seed, args.resume, args.amp)
+    say(own_summary(train_own(run.cfg), run.work_dir))

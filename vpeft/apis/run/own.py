@@ -1,0 +1,120 @@
+"""A run on a user's own data: trained, the best moment chosen on the validation part, the test part looked at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from vpeft.apis.config.origin import give_origin, origin_of
+from vpeft.apis.results.files import write_result
+from vpeft.apis.run.test import test
+from vpeft.apis.run.train import train
+from vpeft.core.families.metrics import main_metric
+from vpeft.core.trained.folder import ADAPTER, BEST_ADAPTER, RESULT
+from vpeft.files import write_json
+
+#: Learning rates of a search: the method's own, then half a decade below and above it, and so on.
+STEP = 10**0.5
+
+
+def train_own(cfg: Config) -> dict[str, Any]:
+    """Train, and test what was best on the validation part: once on the test part, or where there is none, which the
+    result says, on the validation part again.
+
+    Args:
+        cfg: A config of :func:`~vpeft.apis.config.own.from_data.run_on_data`, with a command's flags put in.
+
+    Returns:
+        The result, as ``result.json`` holds it: ``eval_split`` is ``test`` or ``val``, ``validation`` says what the
+        choice was made by.
+    """
+    runner = train(cfg)
+    folder = Path(runner.work_dir)
+    best = folder / BEST_ADAPTER
+    file = best if best.is_file() else folder / ADAPTER
+    result = test(_held(cfg), str(file))
+    result |= {"validation": _validation(runner, cfg), "tested": "best" if file == best else "last"}
+    if runner.rank == 0:
+        write = write_result if "checksum" in result or "status" in result else write_json
+        write(folder / RESULT, {key: value for key, value in result.items() if key not in ("checksum", "written")})
+    return result
+
+
+def _held(cfg: Config) -> Config:
+    """The config of the last test: the test part, or the validation part where there is none."""
+    held = Config(cfg._cfg_dict.to_dict(), cfg_text=cfg.text, filename=cfg.filename)
+    give_origin(held, origin_of(cfg))
+    if not held.get("test_dataloader"):
+        held.merge_from_dict(
+            {f"test_{key}": held.get(f"val_{key}") for key in ("dataloader", "evaluator", "cfg")}
+            | {"eval_split": "val"}
+        )
+    held.experiment_name = f"{cfg.get('experiment_name', 'own')}_test"
+    return held
+
+
+def _validation(runner: Runner, cfg: Config) -> dict[str, Any] | None:
+    """The best value on the validation part, None where validation gave none."""
+    hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    score = runner.message_hub.get_info("best_score", None) if "best_score" in runner.message_hub.runtime_info else None
+    if score is None or not getattr(hook, "best_ckpt_path", None):
+        return None
+    return main_metric({cfg.main_metric: score}, cfg.main_metric)
+
+
+def learning_rates(lr: float, trials: int) -> list[float]:
+    """The rates that a search tries: ``lr`` first, then by half decades below and above."""
+    steps = sorted(range(-trials, trials + 1), key=lambda step: (abs(step), step))[:trials]
+    return [float(f"{lr * STEP**step:.3g}") for step in steps]
+
+
+def tune_own(cfg: Config, work_dir: str, trials: int, seed: int) -> dict[str, Any]:
+    """Search the learning rate on the validation part, and put the best one into the config.
+
+    Args:
+        cfg: The config, changed in place.
+        work_dir: The run's folder; the search stands below it.
+        trials: How many rates.
+        seed: Of every training.
+
+    Returns:
+        What the search found: ``options`` and ``tuning``.
+    """
+    from vpeft.apis.jobs.engines.build import build_engine
+    from vpeft.apis.tune.study import Study, tune
+    from vpeft.files import write_atomically
+
+    file = Path(work_dir) / "tune" / "own.py"
+    write_atomically(file, cfg.pretty_text.encode())
+    rates = learning_rates(cfg.optim_wrapper.optimizer.lr, trials)
+    study = Study.of(str(file), None, None, str(Path(work_dir) / "tune"), seed=seed, space={"lr": rates}, grid=True)
+    with build_engine("local", workers=1) as engine:
+        (best,) = tune([study], engine)
+    cfg.merge_from_dict(best["options"])
+    cfg.tuned = best["tuning"]
+    origin_of(cfg).record(f"--tune {trials}", cfg, best["options"])
+    return best
+
+
+def own_summary(result: Mapping[str, Any], work_dir: str) -> str:
+    """A result in a few lines, which say which part each figure is of."""
+    lines = []
+    names = {"test": "test part, looked at once", "val": "validation part, by which the moment was chosen too"}
+    if (held := result["main_metric"]) is not None:
+        value = "no finite number" if held["value"] is None else f"{100 * held['value']:.2f} %"
+        lines.append(f"{held['name']} {value} on the {names[result['eval_split']]}")
+    else:
+        lines.append("the evaluator gave no figure: the model finds nothing yet; train longer")
+    if (chosen := result["validation"]) is not None and result["eval_split"] == "test":
+        lines.append(f"{chosen['name']} {100 * chosen['value']:.2f} % on the validation part, at its best")
+    lines.append(
+        f"trained in the backbone: {result['parameters']['trainable_without_head']:,} parameters, head "
+        f"{result['parameters']['head']:,}"
+    )
+    lines.append(f"tested file: {result['checkpoint']}; result: {Path(work_dir) / RESULT}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What is in a user's own folder, and how is it divided?"""
