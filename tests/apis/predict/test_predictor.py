@@ -1,10 +1,14 @@
 """What a run says of files is what its test says of them, in every family."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import MODELS
 from PIL import Image
 
+from vpeft.apis.predict.predictor import Predictor
 from vpeft.apis.predict.results import FailedInput
 from vpeft.core.trained.run import open_run
 from vpeft.errors import UserError
@@ -133,3 +137,18 @@ def test_frames_of_a_video(opened, tmp_path):
     assert [one.name.rpartition("#")[2] for one in found] == ["0", "3", "6"]
     (tmp_path / "film.mp4").write_bytes(b"no film")
     assert "cannot be decoded from frame 0 on" in next(opened("classes").stream(tmp_path / "film.mp4")).reason
+
+
+def test_several_labels_are_those_above_the_threshold(opened, digits):
+    one = opened("classes")
+    model = copy.deepcopy(one.model)
+    torch.manual_seed(1)
+    model.head = MODELS.build({"type": "mmpretrain.MultiLabelLinearClsHead", "num_classes": 3, "in_channels": 64})
+    torch.nn.init.normal_(model.head.fc.weight)
+    run = Predictor(one.file, model, ("cat", "dog", "owl"), "classification", None, one.cfg)
+    assert run.label_threshold == 0.5
+    for found in run.predict(digits):
+        assert sorted(found.labels) == (found.all_scores >= 0.5).nonzero().flatten().tolist()
+    scores = [score for found in run.predict(digits, threshold=0.2) for score in found.scores]
+    assert min(scores) >= 0.2
+    assert min(scores) < 0.5

@@ -2,9 +2,13 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from mmcv import imresize
+from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from support.hosts import perturb
 
 import vpeft
@@ -110,8 +114,6 @@ def test_a_base_that_has_moved_is_given(digits, tmp_path):
 
 
 def test_another_base_answers_nothing(tmp_path):
-    from safetensors.torch import load_file, save_file
-
     file = run_on(nano_path("nano_vit"), tmp_path)
     other = {key: value + 0.01 for key, value in load_file(nano_path("nano_vit")).items()}
     save_file(other, tmp_path / "other.safetensors")
@@ -146,3 +148,46 @@ def test_a_merged_file_that_was_changed_is_refused(trained, tmp_path):
         vpeft.load(file)
     with pytest.raises(UserError, match="a merged file holds its base: leave weights out"):
         vpeft.load(file, weights=nano_path("nano_vit"))
+
+
+PREPROCESSING = {"size": 32, "mean": [127.5] * 3, "std": [127.5] * 3, "crop": 0.8}
+
+
+def adapted_network(folder):
+    """A network of timm that was adapted in Python, and its base's file."""
+    options = {"img_size": 32, "depth": 2, "num_classes": 3}
+    base = folder / "base.safetensors"
+    first = vpeft.load_backbone("timm/vit_tiny_patch16_224", weights=False, **options)
+    save_file({key: value.contiguous() for key, value in first.state_dict().items()}, base)
+    model = vpeft.load_backbone("timm/vit_tiny_patch16_224", weights=base, **options)
+    torch.nn.init.normal_(vpeft.attach(model, "LoRA").head.weight)
+    return perturb(model).eval(), base
+
+
+def test_a_network_of_a_library_needs_no_config(tmp_path, digits):
+    model, base = adapted_network(tmp_path)
+    file = tmp_path / "pets.safetensors"
+    vpeft.save_adapter(model, file, classes=["cat", "dog", "owl"], preprocessing=PREPROCESSING)
+    run = vpeft.load(file, device="cpu")
+    (found,) = run.predict(digits / "0.png")
+    image = Image.open(digits / "0.png").convert("RGB")
+    wide = imresize(np.asarray(image), (40, 40), interpolation="bicubic")[4:36, 4:36]
+    pixels = torch.from_numpy((wide.astype(np.float32) - 127.5) / 127.5).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        want = model(pixels).softmax(1)[0]
+    assert torch.allclose(found.all_scores, want, atol=1e-5)
+    assert found.classes[0] == ["cat", "dog", "owl"][int(want.argmax())]
+    moved = base.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(UserError, match="no such file is there"):
+        vpeft.load(file)
+    again = vpeft.load(file, weights=moved, device="cpu").predict(digits / "0.png")[0]
+    assert torch.equal(again.all_scores, found.all_scores)
+
+
+def test_how_images_are_read_is_never_guessed(tmp_path):
+    model, _ = adapted_network(tmp_path)
+    vpeft.save_adapter(model, tmp_path / "bare.safetensors")
+    with pytest.raises(UserError, match=r"does not say how its images are read: save it with preprocessing=dict"):
+        vpeft.load(tmp_path / "bare.safetensors")
+    with pytest.raises(UserError, match="preprocessing is stated of a network of"):
+        vpeft.save_adapter(model, tmp_path / "bare.safetensors", preprocessing={"size": 32})

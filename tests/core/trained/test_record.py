@@ -8,7 +8,7 @@ from mmengine import Config
 from mmengine.registry import Registry
 
 from vpeft.apis.config.load import load_config
-from vpeft.core.trained.record import record_config, registered_names, run_record, stated_preprocessing
+from vpeft.core.trained.record import network_config, record_config, registered_names, run_record, stated_preprocessing
 from vpeft.errors import UserError
 
 
@@ -90,3 +90,10 @@ def test_packages_may_register_more_while_names_are_looked_up():
     root.register_module(name="One", module=dict)
     child.register_module(name="Two", module=dict)
     assert list(registered_names(root)) == ["One", "Two"]
+
+
+def test_a_networks_options_name_no_code():
+    said = {"family": "classification", "scope": "mmpretrain", "backbone": "hf/dinov2", "preprocessing": None}
+    network = {"of": "hf/dinov2", "options": {"attn_implementation": "somebody/kernel"}}
+    with pytest.raises(UserError, match="holds 'somebody/kernel' as attn_implementation, which may be code"):
+        network_config({**said, "config": None, "network": network}, "a file")

@@ -11,13 +11,16 @@ import torch
 from mmengine import Config, print_log
 from mmengine.device import get_device
 
+from vpeft.apis.adapters import load_adapter
 from vpeft.apis.predict.predictor import Predictor
 from vpeft.core.adaptation.base_weights import RANDOM
 from vpeft.core.adaptation.peft_backbone import NETWORK, peft_places, plain_settings
+from vpeft.core.backbones.load import load_backbone
+from vpeft.core.models.network_classifier import NetworkClassifier
 from vpeft.core.trained.folder import ADAPTER, BEST_ADAPTER, checkpoints
 from vpeft.core.trained.load import load_trained, stored_metadata
 from vpeft.core.trained.merged_file import load_merged, merged_metadata
-from vpeft.core.trained.record import record_config, run_record
+from vpeft.core.trained.record import network_config, record_config, run_record
 from vpeft.core.trained.run import open_run, quiet
 from vpeft.errors import UserError
 
@@ -44,6 +47,8 @@ def load(
     file = weights_of(source) if source.is_dir() else source
     merged = merged_metadata(file) if file.is_file() else None
     said = merged or stored_metadata(str(file))
+    if "network" in (said.get("run") or ()):
+        return _network(file, said, weights, device)
     cfg, record = _config(source, file, said)
     if weights is not None:
         _use_weights(cfg, str(weights), str(file), merged is not None)
@@ -60,6 +65,26 @@ def load(
         record.get("preprocessing"),
         cfg,
     )
+
+
+def _network(
+    file: Path, said: Mapping[str, Any], weights: str | os.PathLike[str] | None, device: str | torch.device | None
+) -> Predictor:
+    """A network of ``load_backbone`` that was adapted in Python."""
+    record = said["run"]
+    cfg = network_config(record, str(file))
+    base = (said.get("base") or {}).get("file")
+    if weights is None and base is not None and not os.path.exists(os.path.expanduser(base)):
+        raise UserError(
+            f"{file} was trained on the base {base}, and no such file is there, seen from {Path.cwd()}: name it in its "
+            "new place by weights=FILE (--weights)."
+        )
+    network = load_backbone(
+        record["network"]["of"], base if weights is None else weights, **record["network"]["options"]
+    )
+    model = NetworkClassifier(load_adapter(network, file), cfg.data_preprocessor).eval().to(device or get_device())
+    names = tuple(said.get("classes") or ())
+    return Predictor(file, model, names, record["family"], record["preprocessing"], cfg)
 
 
 def weights_of(folder: Path) -> Path:

@@ -9,6 +9,7 @@ none, and older vpeft pass over it.
 ``preprocessing``  what other tools need: :func:`stated_preprocessing`
 ``config``         fields of the run's config: model, data preprocessor, how a test image is read, images of a batch;
                    a tuple is ``{"tuple": [...]}``; None where JSON cannot say them
+``network``        instead of a config: name and options of the network of ``load_backbone`` that was adapted
 =================  ===================================================================================================
 """
 
@@ -44,6 +45,11 @@ SCHEMA = {
         "scope": _TEXT,
         "backbone": _TEXT,
         "preprocessing": {"type": ["object", "null"]},
+        "network": {
+            "type": "object",
+            "required": ["of", "options"],
+            "properties": {"of": {"type": "string"}, "options": {"type": "object"}},
+        },
         "config": {
             "type": ["object", "null"],
             "required": ["model", "data_preprocessor", "pipeline", "batch_size"],
@@ -108,6 +114,35 @@ def record_config(record: Mapping[str, Any], where: str) -> Config:
             "test_dataloader": {"batch_size": config["batch_size"], "dataset": dataset},
         }
     )
+
+
+def network_config(record: Mapping[str, Any], where: str) -> Config:
+    """How images are read for a network of ``load_backbone`` that was adapted in Python.
+
+    Raises:
+        UserError: It is no such record, or nobody has stated the preprocessing.
+    """
+    check_record(record, where)
+    _check_texts(record["network"], where)
+    stated = record["preprocessing"]
+    if stated is None:
+        raise UserError(
+            f"{where} does not say how its images are read: save it with preprocessing=dict(size=..., mean=..., "
+            "std=...), or load it into a model of your own (vpeft.load_adapter)."
+        )
+    sizes = {"Resize": "scale", "ResizeEdge": "scale", "CenterCrop": "crop_size"}
+    steps: list[dict[str, Any]] = [{"type": "vpeft.LoadImage"}]
+    try:
+        for step in stated["resize"]:
+            rest = {key: value for key, value in step.items() if key not in ("mode", "size")}
+            size = tuple(step["size"]) if isinstance(step["size"], list) else step["size"]
+            steps.append({"type": step["mode"], sizes[step["mode"]]: size, **rest})
+        preprocessor = {"mean": list(stated["mean"]), "std": list(stated["std"]), "to_rgb": True}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{where}: its preprocessing is of no form that is known ({error}): save it again.") from error
+    dataset = {"pipeline": [*steps, {"type": "PackInputs"}]}
+    loader = {"batch_size": 32, "dataset": dataset}
+    return Config({"default_scope": "mmpretrain", "data_preprocessor": preprocessor, "test_dataloader": loader})
 
 
 def check_record(record: Any, where: str) -> None:
@@ -198,9 +233,15 @@ def _check_types(config: Mapping[str, Any], scope: str | None, where: str) -> No
                 f"{where}: its run's config asks for {ascii(name)[:80]}, which is no registered part of a model: "
                 "import the package that registers it first."
             )
+    _check_texts(config, where)
+
+
+def _check_texts(config: Any, where: str) -> None:
+    """Refuse texts that some part might run: dtypes that mmpretrain evaluates, pickles, kernels of the hub."""
     for key, text in _texts(config):
-        # Some parts evaluate a text (dtypes of mmpretrain's transforms), or unpickle a file that is named to them.
-        if (key not in _FILES and "(" in text) or text.lower().endswith((".pkl", ".pickle")):
+        is_call = "(" in text and key not in _FILES
+        is_kernel = "attn_implementation" in key and "/" in text
+        if is_call or is_kernel or text.lower().endswith((".pkl", ".pickle")):
             raise UserError(f"{where}: its run's config holds {ascii(text)[:80]} as {key}, which may be code: refused.")
 
 

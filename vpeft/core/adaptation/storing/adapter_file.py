@@ -17,7 +17,8 @@ from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.find import find_adaptations
 from vpeft.core.adaptation.storing.fit import check_tensors
 from vpeft.core.adaptation.storing.format import check_finite, check_metadata, check_whole, seal
-from vpeft.core.adaptation.wrappers import state_dict
+from vpeft.core.adaptation.wrappers import state_dict, unwrap
+from vpeft.core.backbones.load import built_by
 from vpeft.errors import UserError
 from vpeft.files import write_atomically
 
@@ -65,6 +66,7 @@ def save_adapter(
     classes: Sequence[str] | None = None,
     task: str | None = None,
     run: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the adapter of ``model`` to a safetensors file, atomically.
 
@@ -74,8 +76,11 @@ def save_adapter(
         head: Store what lies outside the backbone too (the task's head).
         classes: Names of the classes that the head tells apart, in its order; loading for other ones is refused.
         task: Name of the task, likewise.
-        run: What is known of the run (:func:`vpeft.core.trained.record.run_record`), with which ``vpeft.load`` needs no
-            config.
+        run: What is known of the run (:func:`vpeft.core.trained.record.run_record`), with which ``vpeft.load`` needs
+            no config. That of a network of ``vpeft.load_backbone`` is made here.
+        preprocessing: Of such a network, for ``vpeft.load``: ``size`` of the images, ``mean`` and ``std`` by channel
+            for values of 0 to 255; ``interpolation`` (``bicubic``), and ``crop``, which part of the image's shorter
+            side is seen (None: the whole image, whatever its shape).
 
     Returns:
         The path.
@@ -91,8 +96,44 @@ def save_adapter(
     check_finite(tensors, f"{path} is not written")
     metadata = {**model_metadata(model), "head": head}
     metadata |= {"classes": None if classes is None else [str(name) for name in classes], "task": task}
+    run = network_record(unwrap(model), preprocessing) if run is None else run
     metadata |= {} if run is None else {"run": dict(run)}
     return write_atomically(path, save(tensors, {"vpeft": json.dumps(seal(metadata, tensors, tensors))}))
+
+
+def network_record(network: nn.Module, preprocessing: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The record (:mod:`vpeft.core.trained.record`) of a network of ``load_backbone``; None of another model.
+
+    Raises:
+        UserError: The preprocessing is not of the stated form, or is given for another model.
+    """
+    built = built_by(network)
+    if preprocessing is not None and (built is None or not {"size", "mean", "std"} <= preprocessing.keys()):
+        raise UserError(
+            "preprocessing is stated of a network of vpeft.load_backbone, as dict(size=224, mean=[...], std=[...]), "
+            "mean and std for values of 0 to 255."
+        )
+    try:
+        json.dumps(built)
+    except (TypeError, ValueError):
+        return None
+    if built is None:
+        return None
+    stated = None
+    if preprocessing is not None:
+        stated = {"channels": "RGB", "range": [0, 255], "resize": _resize_steps(**preprocessing)}
+        stated |= {key: [float(value) for value in preprocessing[key]] for key in ("mean", "std")}
+    said = {"family": "classification", "scope": "mmpretrain", "backbone": built["of"]}
+    return {**said, "preprocessing": stated, "config": None, "network": built}
+
+
+def _resize_steps(
+    size: int, interpolation: str = "bicubic", crop: float | None = None, **_: Any
+) -> list[dict[str, Any]]:
+    if crop is None:
+        return [{"mode": "Resize", "size": [size, size], "interpolation": interpolation}]
+    edge = {"mode": "ResizeEdge", "size": int(size / crop), "edge": "short", "interpolation": interpolation}
+    return [edge, {"mode": "CenterCrop", "size": size}]
 
 
 def read_adapter(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
