@@ -136,7 +136,7 @@ def test_map_size_prefix_and_block_order(host):
         assert out == block.hidden or (out == 2 * block.hidden and block.sites["act"].module is None)
         if "qkv" in block.sites:
             assert block.size("qkv")[0] == block.dim_in
-            assert block.dim % block.heads == 0
+            assert block.inner % block.heads == 0
     vpeft.attach(model, "Full")
     model(inputs(host, 1))
     flow = model.peft_adaptation.host.flow

@@ -191,7 +191,7 @@ class VPTShallow(VPT):
         self.place_pool(host)
 
     def count(self, host: Host) -> int:
-        return self.prompt_length * host.blocks[0].dim
+        return self.prompt_length * host.blocks[0].dim_in
 
 
 @PEFT_METHODS.register_module()

@@ -15,7 +15,7 @@ from vpeft.core.backbones.recording import record_streams
 from vpeft.core.backbones.sites.convolution import Convolution
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.site import Site, channels_last
-from vpeft.core.backbones.sites.stated_linear import bias_size, weight_parts
+from vpeft.core.backbones.sites.stated_linear import bias_size, in_order, weight_parts
 from vpeft.core.contract.method import Method
 from vpeft.core.contract.training import TrainingData
 from vpeft.registry import PEFT_METHODS
@@ -142,7 +142,7 @@ class GPS(Method):
                 weight.requires_grad_(False)
         sums = iter(total)
         for own, (_, site, _) in zip(parts, layers, strict=True):
-            gradient = torch.cat([next(sums) for _ in own])
+            gradient = in_order(site.module, torch.cat([next(sums) for _ in own]))
             module = next(e.module for e in site.entries if e.key == host.method_key)
             module.index.copy_(gradient.flatten(1).abs().topk(self.entries, dim=1).indices.sort(dim=1).values)
             module.learned.fill_(True)

@@ -75,13 +75,15 @@ def fold_site(site: Site, new: dict[int, Tensor]) -> list[Placed]:
 def _weight(module: nn.Module | StatedLinear, new: dict[int, Tensor]) -> Tensor:
     if not isinstance(module, StatedLinear):
         return _value(module.weight, new)
-    return torch.cat([_value(part, new) for part in module.weights])
+    return module.arranged(torch.cat([_value(part, new) for part in module.weights]))
 
 
 def _keep_weight(module: nn.Module | StatedLinear, weight: Tensor, new: dict[int, Tensor]) -> None:
-    parts = module.weights if isinstance(module, StatedLinear) else [module.weight]
+    parts, stated = [module.weight], isinstance(module, StatedLinear)
+    if stated:
+        parts, weight = module.weights, module.restored(weight)
     for part, value in zip(parts, weight.split([part.shape[0] for part in parts]), strict=True):
-        new[id(part)] = value
+        new[id(part)] = value.view(part.shape)
 
 
 def _into_table(table: tuple[nn.Parameter, int], shift: Tensor, new: dict[int, Tensor]) -> None:
@@ -98,7 +100,7 @@ def _bias(module: nn.Module | StatedLinear, new: dict[int, Tensor]) -> Tensor | 
     device = module.weights[0].device
     zeros = (torch.zeros(rows, dtype=torch.float64, device=device) for rows in module.bias_rows)
     parts = zip(module.biases, zeros, strict=True)
-    bias = torch.cat([zero if part is None else _value(part, new) for part, zero in parts])
+    bias = module.arranged(torch.cat([zero if part is None else _value(part, new) for part, zero in parts]))
     bias[slice(*module.void)] = 0
     return bias
 
@@ -106,8 +108,8 @@ def _bias(module: nn.Module | StatedLinear, new: dict[int, Tensor]) -> Tensor | 
 def _keep_bias(site: Site, module: nn.Module | StatedLinear, bias: Tensor, new: dict[int, Tensor]) -> None:
     stated = isinstance(module, StatedLinear)
     parts = module.biases if stated else (module.bias,)
-    values = bias.split(module.bias_rows if stated else len(bias))
     void = stated and bias[slice(*module.void)].any()
+    values = module.restored(bias).split(module.bias_rows) if stated else (bias,)
     for number, (part, value) in enumerate(zip(parts, values, strict=True)):
         if part is not None and not void:
             new[id(part)] = value

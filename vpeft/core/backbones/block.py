@@ -83,8 +83,8 @@ class Block:
         self.heads = self.kind.site_heads(self.module)
         modules = self.kind.site_modules(self.module)
         self.dim, self.hidden = _shape(modules["fc2"])[:2]
-        first = modules.get("norm1")
-        self.dim_in = self.dim if first is None or self.norm_behind else _shape(first)[0]
+        first, axis = (modules.get("qkv"), 1) if self.norm_behind else (modules.get("norm1"), 0)
+        self.dim_in = self.dim if first is None else _shape(first)[axis]
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -148,10 +148,11 @@ class Block:
     def make_sites(self, passes: Passes) -> None:
         """Make its sites, with nothing placed."""
         stream, inside = self.kind.site_layouts(self.module)
-        make = partial(Site, passes=passes, index=self.index)
+        make, takes_maps = partial(Site, passes=passes, index=self.index), self.kind.site_takes_maps(self.module)
         self.sites = sites = {}
         for name, module in self.kind.site_modules(self.module).items():
-            convolves, maps = isinstance(module, nn.modules.conv._ConvNd), inside is MAP_FIRST and module is not None
+            convolves = isinstance(module, nn.modules.conv._ConvNd)
+            maps = (inside is MAP_FIRST or takes_maps) and isinstance(module, nn.Module)
             pointwise = set(module.kernel_size) == set(module.stride) == {1} if convolves else maps
             layout = TOKENS if module is not None else inside
             turned = {"tokens_first": self.kind.tokens_first and module is not None}
@@ -173,6 +174,8 @@ class Block:
             if unit == self.units[0] and self.dim_in != self.dim:  # what goes in does not fit what comes out
                 branch, residual = ("after", "late"), ("after", "shortcut")
                 sites["block"].allowed = ("before", "after")
+            if unit == "attn" and self.kind.replaces:
+                residual = ("after",)
             sites[f"{unit}_branch"] = make(f"{unit}_branch", allowed=branch, fold=fold, layout=inside)
             sites[f"{unit}_residual"] = make(f"{unit}_residual", allowed=residual, layout=stream)
 

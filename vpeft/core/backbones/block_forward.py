@@ -114,9 +114,23 @@ class SiteAttention:
         for own in inputs:
             if id(own) not in outputs:
                 mine = [x is own for x in inputs]
-                beside = functools.partial(_beside, linears, site.module.rows, mine)
-                outputs[id(own)] = site.run(beside, own).split(site.module.rows, -1)
+                beside = functools.partial(_beside, linears, site.module.sizes, mine)
+                outputs[id(own)] = site.run(beside, own).split(site.module.sizes, -1)
         return tuple(outputs[id(x)][i] for i, x in enumerate(inputs))
+
+    def site_headed(self, name: str, operation: Operation, x: Tensor) -> Tensor:
+        """Outputs of a site over a :class:`.HeadedLinear`, head by head as its module gives them.
+
+        Args:
+            name: The site.
+            operation: The module, on a stream ``(B, N, C)``.
+            x: Its input.
+        """
+        site = self.peft_sites[name]
+        if not site.placed(*site.allowed):
+            return operation(x)
+        y = site.run(lambda x: site.module.arranged(operation(x), dim=2), x)
+        return site.module.restored(y, dim=2)
 
     def site_gate(self, gate: Callable[..., Tensor], *halves: Tensor) -> Tensor:
         """The hidden layer of a gated MLP at its site ``act``, which shows the halves side by side.
@@ -167,6 +181,8 @@ class SiteBlock(SiteAttention):
             block's own module, and None for a module that may be left out.
         site_inner: By the name of an inner module that computes the attention, the mixin that re-states its forward.
         norm_behind: The norms stand behind the branches, ``x + DP(norm1(attention(x)))``.
+        replaces: What the attention gives takes the place of the stream, without an identity path.
+        identity_first: The identity path is made ahead of the norm: gradients add up in the opposite order.
         free_keys: A shift of all keys changes nothing, as in a plain product of queries and keys (not with rotary
             embeddings or normalised keys): where keys have no bias, a merged shift may be left out.
         pointwise_mlp: The MLP looks at each token alone, so that it may be run on some of them.
@@ -180,6 +196,8 @@ class SiteBlock(SiteAttention):
     site_parts: ClassVar[dict[str, tuple[str | None, ...]]] = {}
     site_inner: ClassVar[dict[str, type[SiteAttention]]] = {}
     norm_behind: ClassVar[bool] = False
+    replaces: ClassVar[bool] = False
+    identity_first: ClassVar[bool] = False
     free_keys: ClassVar[bool] = False
     pointwise_mlp: ClassVar[bool] = True
     tokens_first: ClassVar[bool] = False
@@ -231,6 +249,11 @@ class SiteBlock(SiteAttention):
         return cls.pointwise_mlp
 
     @staticmethod
+    def site_takes_maps(block: nn.Module) -> bool:
+        """Whether its modules take ``(B, C, H, W)`` though its stream is one of tokens."""
+        return False
+
+    @staticmethod
     def site_layouts(block: nn.Module) -> tuple[Layout, Layout]:
         """How the stream, and what is inside the branches, is laid out at the sites between modules."""
         return TOKENS, TOKENS
@@ -264,6 +287,10 @@ class SiteBlock(SiteAttention):
         """What a block does ahead of its units."""
         return x
 
+    def site_between(self, x: Tensor) -> Tensor:
+        """What a block does between its two units."""
+        return x
+
     def site_end(self, x: Tensor) -> Tensor:
         """What a block does behind its units."""
         return x
@@ -283,16 +310,25 @@ class SiteBlock(SiteAttention):
         With the norm behind it ``x <- s(x) + DP(norm(operation(x)))``; the branch is what is added, norm and all.
         """
         branch, unit = self.peft_sites[f"{name}_branch"], self.peft_sites[f"{name}_residual"]
+        own = x
+        if self.identity_first:
+            x = self.site_identity(name, own, own)
         if self.site_norms_behind(self):
-            n, inside = x, lambda x: norm(operation(x))
+            n, inside = own, lambda x: norm(operation(x))
         else:
-            n, inside = norm(x), operation
-        x = self.site_identity(name, x, n)
+            n, inside = norm(own), operation
+        if not self.identity_first:
+            x = self.site_identity(name, own, n)
         y = branch.dropped(n, branch.run(inside, n), drop)
+        if name == "attn" and self.replaces:
+            return unit.after(own, y)
         return unit.after(x, self.site_add(unit.shortcut(x), y))
 
     def site_identity(self, name: str, x: Tensor, n: Tensor) -> Tensor:
-        """The identity path of a unit whose input is ``x``, normed ``n``: as wide as the branch's output."""
+        """The identity path of a unit whose input is ``x``, normed ``n``: as wide as the branch's output.
+
+        With ``identity_first`` it is made ahead of the norm, and ``n`` is ``x``.
+        """
         return x
 
     def site_forward(self, x: Tensor, grid: tuple[int, ...] | None = None, **given: Any) -> Tensor:
@@ -311,7 +347,7 @@ class SiteBlock(SiteAttention):
         x = self.site_start(x)
         if "attn_branch" in self.peft_sites:
             attention = functools.partial(self.site_attention, **given) if given else self.site_attention
-            x = self.site_unit("attn", self.site_norm1, attention, self.site_drop1, x)
+            x = self.site_between(self.site_unit("attn", self.site_norm1, attention, self.site_drop1, x))
         x = self.site_unit("mlp", self.site_norm2, self.site_mlp, self.site_drop2, x)
         x = block.after(start, self.site_end(x))
         self.peft_passes.leave(mark, x)

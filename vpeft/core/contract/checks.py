@@ -95,7 +95,7 @@ class Checks:
     def need_one_width(self, host: Host) -> None:
         """A side network of one width needs a host of one width, with an output norm on its tokens alone."""
         name = self.registered_name()
-        if len({block.dim for block in host.blocks}) > 1:
+        if len({width for block in host.blocks for width in (block.dim_in, block.dim)}) > 1:
             raise UserError(
                 f"{name} is defined for a backbone of one width; {host.registered_name()} has stages. Use it on a ViT, "
                 "or take a side method for stages (DTL, E3VA)."

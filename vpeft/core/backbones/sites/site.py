@@ -16,6 +16,7 @@ the block's re-stated forward, :mod:`vpeft.core.backbones.block_forward`). Modul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.backbones.sites.flow import Flow
-from vpeft.core.backbones.sites.layout import MAP_LAST, TOKENS, Layout
+from vpeft.core.backbones.sites.layout import MAP_FIRST, MAP_LAST, TOKENS, Layout
 from vpeft.core.backbones.sites.passes import Passes
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 
@@ -55,7 +56,7 @@ class Site:
         index: Index of its block; None at the backbone itself.
         allowed: Placements that the place can take.
         channels_first: The operation's output is ``(B, C, H, W)``; placed modules always see channels last.
-        pointwise: Its input is too (a 1x1 convolution), and is shown channels last as well.
+        pointwise: Its input is too (a 1x1 convolution), and placed modules see streams ``(B, N, C)`` of both.
         layout: How what passes is laid out; a placed module sees a stream.
         module: The module (or stated linear) whose weights the site's operation is; None between modules.
         tokens_first: The module is called on tokens before the batch, ``(N, B, C)``.
@@ -197,6 +198,15 @@ def channels_first(x: Tensor) -> Tensor:
     return x.permute(0, x.dim() - 1, *range(1, x.dim() - 1))
 
 
+def _as_map(x: Tensor, like: Tensor) -> Tensor:
+    """A stream for a module of maps ``(B, C, *extents)``; with other tokens than those of the map ``(B, C, N, 1)``."""
+    if x.dim() > 3:  # a map already, its channels last
+        return channels_first(x)
+    if x.shape[1] == math.prod(like.shape[2:]):
+        return MAP_FIRST.close(x, like)
+    return x.transpose(1, 2).unsqueeze(3)
+
+
 def _cast(x: Any, dtype: torch.dtype | None = None, like: Any = None) -> Any:
     """A tensor, or a named tuple of tensors, in another precision: ``dtype``, or that of ``like``."""
     if isinstance(x, Tensor):
@@ -212,7 +222,7 @@ class BeforeHook:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if self.site.pointwise:
-            return (channels_first(self.site.before(channels_last(args[0]))), *args[1:])
+            return (_as_map(self.site.before(MAP_FIRST.open(args[0])), like=args[0]), *args[1:])
         if self.site.tokens_first:
             return (self.site.before(args[0].transpose(0, 1)).transpose(0, 1), *args[1:])
         return (self.site.before(args[0]), *args[1:])
@@ -225,9 +235,10 @@ class AfterHook:
         self.site = site
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        if self.site.pointwise:
+            return _as_map(self.site.after(MAP_FIRST.open(args[0]), MAP_FIRST.open(output)), like=output)
         if self.site.channels_first:
-            x = channels_last(args[0]) if self.site.pointwise else args[0]
-            return channels_first(self.site.after(x, channels_last(output)))
+            return channels_first(self.site.after(args[0], channels_last(output)))
         if self.site.tokens_first:
             return self.site.after(args[0].transpose(0, 1), output.transpose(0, 1)).transpose(0, 1)
         return self.site.after(args[0], output)

@@ -46,10 +46,23 @@ class StatedLinear:
         return [weight.shape[0] for weight in self.weights]
 
     @property
+    def sizes(self) -> list[int]:
+        """Outputs of each of its linears."""
+        return self.rows
+
+    @property
     def weight(self) -> Tensor:
         """``(out, in)``; a parameter where it has one part."""
         parts = self.weights
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self.arranged(parts[0] if len(parts) == 1 else torch.cat(parts))
+
+    def arranged(self, values: Tensor, dim: int = 0) -> Tensor:
+        """What its modules have along its outputs (weights, biases, outputs), in the order that methods see."""
+        return values
+
+    def restored(self, values: Tensor, dim: int = 0) -> Tensor:
+        """The inverse of :meth:`arranged`."""
+        return values
 
     @property
     def biases(self) -> tuple[nn.Parameter | None, ...]:
@@ -63,7 +76,7 @@ class StatedLinear:
             return None
         new_zeros = self.weights[0].new_zeros
         parts = zip(self.biases, self.bias_rows, strict=True)
-        return torch.cat([new_zeros(rows) if part is None else part for part, rows in parts])
+        return self.arranged(torch.cat([new_zeros(rows) if part is None else part for part, rows in parts]))
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Weights and parts of the bias that exist."""
@@ -84,8 +97,36 @@ class StackedLinear(StatedLinear):
         self._weights = [(linear, "weight") for linear in linears]
         own = [(linear, "bias") if linear.bias is not None else None for linear in linears]
         self._biases = own if biases is None else list(biases)
-        self.bias_rows = self.rows
-        self.out_features, self.in_features = sum(self.rows), linears[0].weight.shape[1]
+        self.bias_rows = self.sizes
+        self.out_features, self.in_features = sum(self.sizes), linears[0].weight.shape[1]
+
+
+class HeadedLinear(StatedLinear):
+    """Queries, keys, values of a linear or 1x1 convolution that has them head by head; methods see all queries first.
+
+    Args:
+        module: The linear or convolution.
+        heads: Number of heads; 1 where the module has all queries first too.
+        widths: Outputs of one head in each part, in the module's order.
+    """
+
+    def __init__(self, module: nn.Module, heads: int, widths: Sequence[int]) -> None:
+        self.heads, self.widths = heads, list(widths)
+        super().__init__((module, "weight"), *([] if module.bias is None else [(module, "bias")]))
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of queries, keys and values."""
+        return [self.heads * width for width in self.widths]
+
+    def arranged(self, values: Tensor, dim: int = 0) -> Tensor:
+        parts = values.unflatten(dim, (self.heads, -1)).split(self.widths, dim + 1)
+        values = torch.cat([part.flatten(dim, dim + 1) for part in parts], dim)
+        return values.flatten(1) if dim == 0 and values.dim() == 4 else values
+
+    def restored(self, values: Tensor, dim: int = 0) -> Tensor:
+        parts = (part.unflatten(dim, (self.heads, -1)) for part in values.split(self.rows, dim))
+        return torch.cat(list(parts), dim + 1).flatten(dim, dim + 1)
 
 
 def bias_size(module: nn.Module | StatedLinear) -> int:
@@ -97,3 +138,8 @@ def bias_size(module: nn.Module | StatedLinear) -> int:
 def weight_parts(module: nn.Module | StatedLinear) -> list[nn.Parameter]:
     """The parameters that make up the weight of a linear, convolution or norm, along its output."""
     return module.weights if isinstance(module, StatedLinear) else [module.weight]
+
+
+def in_order(module: nn.Module | StatedLinear, values: Tensor) -> Tensor:
+    """What belongs to the rows of :func:`weight_parts`, in the order of the outputs that methods see."""
+    return module.arranged(values) if isinstance(module, StatedLinear) else values

@@ -159,13 +159,13 @@ class WindowBlock(SiteBlock):
         x = self.site_shift(x.reshape(batch, *extents, dim), window, shift)
         padded = tuple(x.shape[1:-1])
         mask = self.site_mask(padded, window, shift, x.device)
-        windows = partition(x, window)
+        windows = self.site_partition(x, window)
         if prefix is not None:
             windows = spread(prefix, windows)
         windows = self.site_window(windows, mask, math.prod(window), **given)
         if prefix is not None:
             prefix, windows = gather(windows, batch, prefix.shape[1])
-        x = reverse(windows, window, padded)
+        x = self.site_reverse(windows, window, padded)
         if any(shift):
             x = torch.roll(x, shifts=shift, dims=axes)
         if padded != tuple(extents):
@@ -181,11 +181,19 @@ class WindowBlock(SiteBlock):
             x = torch.roll(x, shifts=tuple(-s for s in shift), dims=tuple(range(1, x.dim() - 1)))
         return x
 
+    def site_partition(self, x: Tensor, window: tuple[int, ...]) -> Tensor:
+        """A map in windows: :func:`partition`."""
+        return partition(x, window)
+
+    def site_reverse(self, windows: Tensor, window: tuple[int, ...], extents: tuple[int, ...]) -> Tensor:
+        """The inverse: :func:`reverse`."""
+        return reverse(windows, window, extents)
+
     def site_places(self) -> Tensor:
         extents = self.peft_flow.grid
         window, shift = self.site_window_size(extents)
         numbers = torch.arange(1, math.prod(extents) + 1).view(1, *extents, 1)
-        return partition(self.site_shift(numbers, window, shift), window).squeeze(-1) - 1
+        return self.site_partition(self.site_shift(numbers, window, shift), window).squeeze(-1) - 1
 
     def site_window(self, x: Tensor, mask: Tensor | None, area: int) -> Tensor:
         """Attention inside windows: ``(B * nW, tokens, C)`` to the same, with bias and mask on the map's tokens."""

@@ -9,6 +9,7 @@ from vpeft.core.backbones.hosts.timm import (  # noqa: F401  (register)
     pyramids,
     relpos,
     sam,
+    stages,
     streams,
     swin,
     swinv2,

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block import require_plain
 from vpeft.core.backbones.convnext import ConvNextBlock, ConvNextHost
+from vpeft.core.backbones.host import Host
 from vpeft.registry import BLOCKS, HOSTS
 
 
@@ -59,14 +60,22 @@ class TimmConvNext(ConvNextHost):
             require_plain(stage, "timm.models.convnext.ConvNeXtStage", f"stages.{number}")
             between = () if isinstance(stage.downsample, nn.Identity) else stage.downsample
             self.add_stage(number, stage.blocks, f"stages.{number}.blocks", between)
-        self.add_maps(norm_0=backbone.norm_pre)
-        if "norm.0" not in self.modules:
-            self.identities["norm.0"] = backbone.norm_pre
-            self.channels_first.add("norm.0")
-            self.add_maps(pool_norm=getattr(backbone.head, "norm", None))
+        add_output_norm(self, backbone.norm_pre, backbone.head)
 
     def heads(self) -> list[str]:
-        head = self.backbone.head
-        return [
-            f"head.{name}" for name in ("pre_logits", "fc") if list(getattr(head, name, nn.Identity()).parameters())
-        ]
+        return head_parts(self.backbone.head)
+
+
+def add_output_norm(host: Host, norm: nn.Module, head: nn.Module) -> None:
+    """State the norm of the last map ``(B, C, H, W)``; where there is none, that of pooled features in the head."""
+    host.channels_first |= {"norm.0", "pool_norm"}
+    if isinstance(norm, nn.Identity):
+        host.identities["norm.0"] = norm
+        host.add_sites(pool_norm=getattr(head, "norm", None))
+    else:
+        host.add_sites(norm_0=norm)
+
+
+def head_parts(head: nn.Module) -> list[str]:
+    """Names of what is trained of a head that timm's backbones hold: its hidden layer and its classifier."""
+    return [f"head.{name}" for name in ("pre_logits", "fc") if list(getattr(head, name, nn.Identity()).parameters())]

@@ -1,0 +1,32 @@
+"""Blocks whose modules take maps ``(B, C, H, W)``, with streams of tokens between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from vpeft.core.backbones.block_forward import SiteBlock
+
+
+class MapModulesBlock(SiteBlock):
+    """Norms and 1x1 convolutions run on the map; with tokens off the map on a row of all tokens, ``(B, C, N, 1)``."""
+
+    @staticmethod
+    def site_takes_maps(block: nn.Module) -> bool:
+        return True
+
+    def site_map(self, module: Callable[[Tensor], Tensor], x: Tensor, extents: tuple[int, ...] | None = None) -> Tensor:
+        """A module of maps that looks at each token alone, on tokens ``(B, N, C)``.
+
+        Args:
+            module: The module.
+            x: The tokens; some of them as ``(N, C)``.
+            extents: Of the map that they are; by default the current one.
+        """
+        if x.dim() == 2:
+            return self.site_map(module, x.unsqueeze(0), extents).squeeze(0)
+        height, width = extents or self.peft_flow.grid
+        x = x.transpose(1, 2)
+        whole = x.shape[2] == height * width
+        return module(x.unflatten(2, (height, width)) if whole else x.unsqueeze(3)).flatten(2).transpose(1, 2)
