@@ -17,7 +17,7 @@ from vpeft.extension.attention.record import record_attention
     [
         ("timm.MaxxVit", "stages.1.blocks.0.attn_grid.attn.qkv", (2, 32, 32, 32)),
         ("timm.MaxxVit/coatnet", "stages.2.blocks.1.attn.qkv", (4, 32, 32, 32)),
-        ("timm.Levit", "stages.1.blocks.0.attn.qkv.linear", (3, 16, 16, 64)),
+        ("timm.Levit", "stages.1.blocks.0.attn.qkv.linear", (3, 16, 16, 32)),
     ],
 )
 def test_merging_keys_changes_the_keys_of_every_head(host, name, widths):

@@ -24,8 +24,8 @@ class MapModulesBlock(SiteBlock):
             x: The tokens; some of them as ``(N, C)``.
             extents: Of the map that they are; by default the current one.
         """
-        if x.dim() == 2:
-            return self.site_map(module, x.unsqueeze(0), extents).squeeze(0)
+        if x.dim() == 2:  # there may be none: a convolution takes an empty batch, and no empty map
+            return module(x[:, :, None, None]).flatten(1)
         height, width = extents or self.peft_flow.grid
         x = x.transpose(1, 2)
         whole = x.shape[2] == height * width
