@@ -49,7 +49,7 @@ def test_attention_among_channels_has_no_map():
     with record_attention(model, [0, 2]) as found:
         tokens(model, images)
     assert [found[index].weights.shape[-1] for index in (0, 2)] == [16, 16]
-    with record_attention(model), pytest.raises(vpeft.UserError, match="block 1 attends .* among channels"):
+    with record_attention(model), pytest.raises(vpeft.UserError, match=r"block 1 attends .* among channels"):
         tokens(model, images)
 
 
@@ -74,7 +74,7 @@ def test_what_is_not_restated_is_refused():
         vpeft.attach(build("timm.MaxxVit", **same_width), "LoRA")
     with pytest.raises(vpeft.UserError, match="none of the blocks of this MaxxVit has attention"):
         vpeft.attach(build("timm.MaxxVit", block_type=("C", "C", "C")), "LoRA")
-    with pytest.raises(vpeft.UserError, match="keys as wide as values; in block 0 of timm.Levit"):
+    with pytest.raises(vpeft.UserError, match=r"keys as wide as values; in block 0 of timm.Levit"):
         vpeft.attach(build("timm.Levit"), "PrefixTuning")
 
 
