@@ -84,3 +84,28 @@ def test_a_subclass_is_read_by_its_operations():
     with pytest.raises(vpeft.UserError, match="need"):
         vpeft.attach(model, "Mona")
     assert vpeft.attach(model, "LoRA") is model
+
+
+def test_checkpointing_of_whole_stages():
+    """Not in the re-entrant form: the frozen embedding asks for no gradient, and none would come back."""
+    from transformers import HieraForImageClassification
+
+    config = build("transformers.HieraModel").config
+    model = HieraForImageClassification(config).double().train()
+    vpeft.attach(model, "LoRA")
+    x = inputs("transformers.HieraModel", dtype=torch.float64)
+
+    def gradients():
+        torch.manual_seed(0)
+        model.zero_grad()
+        model(x).logits.square().sum().backward()
+        return {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+
+    plain = gradients()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    again = gradients()
+    assert plain.keys() == again.keys()
+    assert all(torch.equal(plain[key], again[key]) for key in plain)
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
+    with pytest.raises(vpeft.UserError, match="stages of HieraModel loses every gradient"):
+        gradients()

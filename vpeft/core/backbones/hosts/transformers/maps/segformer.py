@@ -189,14 +189,20 @@ class HFSegformer(PyramidHost):
 
 
 class CheckpointedStages(SiteBackbone):
-    """Stages that checkpoint themselves; their outputs are nested, and the re-entrant form loses their gradients."""
+    """Stages that checkpoint themselves; what trains is inside, and the re-entrant form loses its gradients.
+
+    Attributes:
+        stages: Where they are.
+    """
+
+    stages = "encoder.layers"
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        first = self.encoder.layers[0]
+        first = self.get_submodule(self.stages)[0]
         checkpointed = first.gradient_checkpointing and first.training and torch.is_grad_enabled()
         if checkpointed and getattr(first._gradient_checkpointing_func, "keywords", {}).get("use_reentrant", True):
             raise UserError(
-                "re-entrant checkpointing of PVT v2's stages loses every gradient: "
+                f"re-entrant checkpointing of the stages of {self.plain_class.__name__} loses every gradient: "
                 "gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})."
             )
         return super().forward(*args, **kwargs)
