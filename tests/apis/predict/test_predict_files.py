@@ -14,6 +14,7 @@ from vpeft.apis.predict.auto_label import AutoLabel
 from vpeft.apis.predict.inputs import FileNames
 from vpeft.apis.predict.predictor import Predictor
 from vpeft.apis.predict.results import ClassPrediction
+from vpeft.core.datasets.own.recognise import recognise_data
 from vpeft.core.trained.run import open_run
 from vpeft.errors import UserError
 
@@ -74,6 +75,8 @@ def test_label_maps_are_written_and_drawn(folder_of, opened, tmp_path):
     assert np.array_equal(label_map[label_map != 255], one.label_map.numpy()[label_map != 255])
     assert (out / "images/0000.png").read_bytes() == Path(files[0]).read_bytes()
     assert len(list(drawn.glob("*.png"))) == 6
+    again = recognise_data(out)
+    assert (again.family, len(again.samples), list(again.classes)) == ("segmentation", 6, list(opened("maps").classes))
     shares = [float(row["share"]) for row in csv.DictReader((tmp_path / "a.csv").open()) if row["file"] == files[0]]
     assert sum(shares) == pytest.approx(1)
 
@@ -95,6 +98,8 @@ def test_boxes_are_written_as_coco(kind, folder_of, opened, tmp_path, capsys):
     if kind == "masks":
         assert np.array_equal(coco.annToMask(first[0]), found[0].masks[0].numpy())
     assert all((out / one["file_name"]).is_file() for one in coco.imgs.values())
+    again = recognise_data(out)
+    assert (again.family, len(again.samples)) == ("detection" if kind == "boxes" else "instances", len(found))
 
 
 def test_several_labels_are_a_table(opened, tmp_path, digits):
@@ -110,6 +115,9 @@ def test_several_labels_are_a_table(opened, tmp_path, digits):
     writer.finish()
     assert (tmp_path / "out/labels.csv").read_text() == "path,label\nimages/0.png,cat|dog\nimages/0-2.png,cat\n"
     assert (writer.written, writer.left_out) == (2, 1)
+    again = recognise_data(tmp_path / "out/labels.csv")
+    assert (again.classes, again.multi_label) == (("cat", "dog"), True)
+    assert [one.labels for one in again.samples] == [(0, 1), (0,)]
 
 
 def test_a_class_that_can_be_no_folder_is_refused(opened, tmp_path):
@@ -121,5 +129,5 @@ def test_a_class_that_can_be_no_folder_is_refused(opened, tmp_path):
 
 def test_names_of_files_do_not_meet():
     names = FileNames()
-    given = ["x/a.jpg", "y/A.jpg", "z/a.png", "film.mp4#12", "film.mp4"]
-    assert [names.of(name) for name in given] == ["a.jpg", "A-2.jpg", "a-3.png", "film_000012.png", "film.mp4"]
+    given = ["x/a.jpg", "y/A.jpg", "z/a.png", "film.mp4#12", "film.mp4", "clips/b"]
+    assert [names.of(name) for name in given] == ["a.jpg", "A-2.jpg", "a-3.png", "film_000012.png", "film.mp4", "b"]

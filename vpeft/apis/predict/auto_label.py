@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
@@ -25,6 +24,14 @@ from vpeft.files import write_atomically, write_json
 SURE = 0.5
 #: Of the pixels of a label map that no class is asked for.
 IGNORED = 255
+
+
+def _link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """A hard link, or a copy where the disk cannot."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 class AutoLabel:
@@ -131,16 +138,15 @@ class AutoLabel:
         """Put an image or clip into a folder; its name there."""
         file = self._names.of(name)
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.path.isfile(name):  # a frame of a video
-            write_picture(Image.fromarray(picture_of(name)), folder / file)
-            return file
-        with contextlib.suppress(OSError):
-            os.link(os.path.realpath(name), folder / file)
-            return file
         try:
-            shutil.copyfile(name, folder / file)
-        except OSError as error:
-            raise UserError(f"{folder / file} could not be written ({error.strerror or error}).") from error
+            if os.path.isdir(name):  # of frames
+                shutil.copytree(name, folder / file, copy_function=_link)
+            elif os.path.isfile(name):
+                _link(name, folder / file)
+            else:  # a frame of a video
+                write_picture(Image.fromarray(picture_of(name)), folder / file)
+        except (OSError, shutil.Error) as error:
+            raise UserError(f"{folder / file} could not be written ({error}).") from error
         return file
 
     def finish(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
-from vpeft.apis.predict.inputs import VIDEOS
+from vpeft.apis.predict.inputs import VIDEOS, given
 from vpeft.apis.predict.results import BoxPrediction, ClassPrediction, Prediction
 from vpeft.core.datasets.load.image import LoadImage
 from vpeft.errors import UserError, printable
@@ -114,11 +115,14 @@ def _fitting(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
 
 
 def picture_of(path: str) -> np.ndarray:
-    """The image of a file, RGB, uint8 ``(H, W, 3)``; of a video the frame in its middle; ``clip.mp4#12`` is a frame.
+    """The image of a file, RGB, uint8 ``(H, W, 3)``; of a clip the frame in its middle; ``clip.mp4#12`` is a frame.
 
     Raises:
         UserError: It cannot be read.
     """
+    if os.path.isdir(path):
+        frames = next(given(path, frames=True)).frames
+        return picture_of(frames[len(frames) // 2])
     file, _, frame = path.rpartition("#")
     if frame.isdecimal() and file.lower().endswith(VIDEOS):
         return _frame(file, int(frame))

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vpeft.core.datasets.load.image import colours_of
+from vpeft.core.datasets.own.found import natural
 from vpeft.errors import UserError, one_line
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".avif")
@@ -27,15 +28,17 @@ class Given(NamedTuple):
         path: The file, None for frames and arrays.
         image: uint8 ``(H, W, 3)`` in BGR order, of frames and arrays.
         fault: Why there is nothing to predict.
+        frames: Of a clip that is a folder of frames, the files in order.
     """
 
     name: str
     path: str | None = None
     image: np.ndarray | None = None
     fault: str | None = None
+    frames: tuple[str, ...] = ()
 
 
-def given(inputs: Any, clips: bool = False, every: int = 1) -> Iterator[Given]:
+def given(inputs: Any, clips: bool = False, every: int = 1, frames: bool = False) -> Iterator[Given]:
     """Images or clips, one after another, in the order given; those of a folder sorted by name.
 
     Args:
@@ -43,6 +46,7 @@ def given(inputs: Any, clips: bool = False, every: int = 1) -> Iterator[Given]:
             ``photos/*.jpg``; arrays ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)`` in RGB order, or PIL's images.
         clips: Whether videos are samples themselves; otherwise their frames are.
         every: Of the frames of a video each so-manieth.
+        frames: Whether clips are folders of frames: every folder that holds images is one.
 
     Raises:
         UserError: A folder or a pattern holds nothing of the kind, or something is neither a path nor an array.
@@ -51,6 +55,8 @@ def given(inputs: Any, clips: bool = False, every: int = 1) -> Iterator[Given]:
     for place, one in enumerate([inputs] if single else inputs):
         if isinstance(one, (np.ndarray, Image.Image)):
             yield _array(one, f"array {place}", clips)
+        elif isinstance(one, (str, os.PathLike)) and frames:
+            yield from _folders_of_frames(os.fspath(one))
         elif isinstance(one, (str, os.PathLike)):
             for path in _files(os.fspath(one), clips):
                 yield from _frames(path, every) if _is_video(path) and not clips else [Given(path, path)]
@@ -76,6 +82,21 @@ def _files(path: str, clips: bool) -> Iterable[str]:
             raise UserError(f"{path} fits no file, seen from {Path.cwd()}.")
         return found
     return [path]
+
+
+def _folders_of_frames(path: str) -> Iterator[Given]:
+    if not os.path.isdir(path):
+        yield Given(path, fault=f"{path} is no folder: the clips of this run are folders of frames.")
+        return
+    found = []
+    for folder, _, names in os.walk(path):
+        images = [name for name in names if name.lower().endswith(IMAGES) and not name.startswith(".")]
+        if images:
+            files = tuple(os.path.join(folder, name) for name in sorted(images, key=natural))
+            found.append(Given(folder, folder, frames=files))
+    if not found:
+        raise UserError(f"{path} holds no folder of frames (endings: {', '.join(IMAGES)}).")
+    yield from sorted(found, key=lambda one: natural(one.name))
 
 
 def _is_video(path: str) -> bool:
@@ -133,7 +154,7 @@ class FileNames:
         is_frame = frame.isdecimal() and _is_video(file)
         path = Path(file if is_frame else name)
         stem = f"{path.stem}_{int(frame):06d}" if is_frame else path.stem or "image"
-        ending = ending or (".png" if is_frame or not path.suffix else path.suffix)
+        ending = ending or (".png" if is_frame else path.suffix)
         free = next(
             one
             for number in range(1, len(self._taken) + 2)

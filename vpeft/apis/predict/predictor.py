@@ -17,6 +17,7 @@ from torch import nn
 
 from vpeft.apis.predict.inputs import Given, given
 from vpeft.apis.predict.results import FailedInput, Prediction, prediction
+from vpeft.core.datasets.load.frames import LoadFrames
 from vpeft.core.datasets.load.image import LoadImage
 from vpeft.core.families.samples import label_threshold
 from vpeft.core.trained.inputs import file_sample
@@ -54,6 +55,7 @@ class Predictor:
             raise UserError(f"{self.file}: its run states no pipeline of test images, by which others could be read.")
         with DefaultScope.overwrite_default_scope(self.scope):
             self._from_file = Compose(self.steps)
+            self._of_frames = any(isinstance(step, LoadFrames) for step in self._from_file.transforms)
             self._from_array = Compose([_taking_arrays(step) for step in self.steps])
 
     @property
@@ -110,7 +112,7 @@ class Predictor:
             raise UserError(f"batch_size={size}, every={every}, top={top}: whole numbers from 1 on.")
         say = {"top": top, "threshold": least if threshold is None else threshold, "several": several}
         waiting: list[tuple[str, Any]] = []
-        for one in given(inputs, self.family == "video", every):
+        for one in given(inputs, self.family == "video", every, self._of_frames):
             waiting.append((one.name, self._read(one)))
             if sum(not isinstance(read, FailedInput) for _, read in waiting) == size:
                 yield from self._answers(waiting, say)
@@ -129,7 +131,8 @@ class Predictor:
             if one.image is not None:
                 return self.read_array(one.image)
             with DefaultScope.overwrite_default_scope(self.scope):
-                read = self._from_file(file_sample(one.path))
+                several = {"frames": one.frames, "total_frames": len(one.frames), "frame_dir": one.path}
+                read = self._from_file(file_sample(one.path) | (several if one.frames else {}))
         except MemoryError:
             raise
         except UserError as error:
