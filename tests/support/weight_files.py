@@ -151,3 +151,41 @@ def largest_difference(a, b):
 def timm_map(model, x):
     """A timm Swin's normalised last map, ``(B, C, H, W)``."""
     return model.forward_features(x).permute(0, 3, 1, 2)
+
+
+#: Options of a small model of timm.
+SMALL = {"embed_dim": 64, "depth": 2, "num_heads": 2, "num_classes": 0}
+
+
+def meta_dinov2(model):
+    """A timm DINOv2 as Meta writes it."""
+    state = {key.replace("reg_token", "register_tokens"): value for key, value in model.state_dict().items()}
+    if "register_tokens" in state:
+        # timm has put the class token's position into the class token.
+        tables = [state["cls_token"] * 0.25, state["pos_embed"]]
+        state |= {"pos_embed": torch.cat(tables, dim=1), "cls_token": state["cls_token"] * 0.75}
+    width = state["cls_token"].shape[-1]
+    return {**state, "mask_token": torch.randn(1, width)}
+
+
+def meta_dinov3(model):
+    """A timm DINOv3 as Meta writes it."""
+    state = {}
+    for key, value in model.state_dict().items():
+        key = key.replace("reg_token", "storage_tokens").replace("gamma_1", "ls1.gamma").replace("gamma_2", "ls2.gamma")
+        state[key] = value
+    width = state["cls_token"].shape[-1]
+    return {**state, "mask_token": torch.randn(1, width), "rope_embed.periods": torch.randn(16)}
+
+
+def meta_sam(model):
+    """A timm SAM encoder as ``segment_anything`` writes it, within the whole model."""
+    state = {}
+    for key, value in model.state_dict().items():
+        key = key.replace("mlp.fc", "mlp.lin")
+        state[f"image_encoder.{key}"] = value
+    return {
+        **state,
+        "mask_decoder.iou_token.weight": torch.ones(1, 4),
+        "prompt_encoder.no_mask_embed.weight": torch.ones(2),
+    }

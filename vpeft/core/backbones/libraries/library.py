@@ -35,6 +35,7 @@ class Library:
         mark: A key that such a config has, and no other library's.
         kept: Pattern of a model's keys that files may lack.
         optional: Pattern of a file's keys that a model may do without.
+        converter: What brings files of other names to a model's.
     """
 
     prefix = ""
@@ -44,6 +45,7 @@ class Library:
     mark = ""
     kept = r"(?!)"
     optional = r"(norm|fc_norm|layernorm|pooler)\..+"
+    converter = "own converter"
 
     def names(self) -> list[str]:
         """The models that it can build by name; empty where they are not known without a network."""

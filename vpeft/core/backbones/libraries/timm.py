@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from vpeft.core.backbones.libraries.library import Library
@@ -35,6 +36,10 @@ class Timm(Library):
         return self.build(config["architecture"], False, **{**stated, **config.get("model_args", {}), **options})
 
     def converted(self, state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor] | None:
+        if isinstance(model, FeatureListNet):  # what is a list in the network stands by itself here
+            own = model.state_dict()
+            flat = {key: key.replace(".", "_", 1) for key in state}
+            return {new if new in own else key: state[key] for key, new in flat.items()}
         modules = (sys.modules.get(cls.__module__) for cls in type(model).__mro__ if cls.__module__.startswith("timm."))
         convert = next((vars(module).get("checkpoint_filter_fn") for module in modules), None)
         if convert is None:

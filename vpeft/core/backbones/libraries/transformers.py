@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig
 from transformers.image_processing_utils import ImageProcessingMixin
 
 from vpeft.core.backbones.libraries.library import Library, is_installed, library
+from vpeft.core.backbones.libraries.official import renamed
 from vpeft.core.backbones.libraries.preprocessing import Preprocessing, of_transformers
 from vpeft.errors import UserError
 from vpeft.files import read_json
@@ -33,6 +34,7 @@ class Transformers(Library):
     by_name = False
     config = "config.json"
     mark = "model_type"
+    converter = "table of the authors' names"
     #: Output norms and the norm of a mean, which start as no norm, and what masks in pretraining.
     kept = r"(.+\.)?(hidden_states_norms\..+|pooler\.layernorm\..+|mask_token)"
     optional = rf"{Library.optional}|hidden_states_norms\..+"
@@ -70,6 +72,11 @@ class Transformers(Library):
             return of_transformers(ImageProcessingMixin.get_image_processor_dict(name)[0])
         except (OSError, ValueError):  # no such file on the hub, or no network
             return None
+
+    def converted(self, state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor] | None:
+        base = getattr(model, "base_model_prefix", "")
+        prefix = f"{base}." if base and hasattr(model, base) else ""
+        return renamed(state, getattr(getattr(model, "config", None), "model_type", ""), prefix, model.state_dict())
 
     def heads_of(self, model: nn.Module) -> tuple[str, ...]:
         base = getattr(model, "base_model_prefix", "")

@@ -95,11 +95,11 @@ def _by_library(state: Mapping[str, Tensor], backbone: nn.Module, of: Library, p
     try:
         converted = of.converted(dict(state), backbone)
     except Exception as error:  # a converter meets a file that it was not written for
-        return NoWay(f"{of.prefix}'s own converter cannot read it ({type(error).__name__}): is it of this model?")
+        return NoWay(f"{of.prefix}'s {of.converter} cannot read it ({type(error).__name__}): is it of this model?")
     if not converted:
         return NoWay(f"{of.prefix} has no converter for it.")
     weights = Converted(converted, {key: prefix + key for key in converted})
-    return _found(f"{of.prefix}'s own converter reads it", weights, backbone.state_dict(), backbone, of, {})
+    return _found(f"{of.prefix}'s {of.converter} reads it", weights, backbone.state_dict(), backbone, of, {})
 
 
 def _found(
