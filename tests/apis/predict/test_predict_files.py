@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+from rich.console import Console
 
 from vpeft.apis.commands.words.run.predict import main
 from vpeft.apis.predict.auto_label import AutoLabel
+from vpeft.apis.predict.files import Answered, print_table
 from vpeft.apis.predict.inputs import FileNames
 from vpeft.apis.predict.predictor import Predictor
 from vpeft.apis.predict.results import ClassPrediction
@@ -41,6 +43,17 @@ def test_a_broken_image_is_named_and_the_others_go_on(folder_of, digits, tmp_pat
     assert float(rows[0]["score"]) == pytest.approx(stored["predictions"][0]["classes"][0]["score"])
     assert sorted(file.name for file in out.glob("*.png")) == [f"{i}.png" for i in range(6)]
     assert Image.open(out / "0.png").size[0] == 320
+
+
+def test_a_table_of_many_images_is_cut(capsys):
+    found = Answered(False)
+    for number in range(103):
+        found.add(ClassPrediction(f"{number}.png", [0], ["cat"], [0.5], None))
+    print_table(found, Console())
+    said = capsys.readouterr().out
+    assert "99.png" in said
+    assert "100.png" not in said
+    assert "and 3 images more" in said
 
 
 def test_json_on_the_standard_output_stands_alone(folder_of, digits, capsys):

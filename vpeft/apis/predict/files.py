@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,49 @@ COLUMNS = {
     BoxPrediction: ("file", "class", "label", "score", "left", "top", "right", "bottom"),
     MapPrediction: ("file", "class", "label", "share"),
 }
-#: Rows of the table on the screen for one image.
-ROWS = 10
+#: Rows of the table on the screen for one image, and images in it.
+ROWS, IMAGES_SHOWN = 10, 100
 
 
-def json_text(run: Predictor, found: Sequence[Prediction | FailedInput]) -> str:
+class Answered:
+    """What is kept of predictions until all are there: words and numbers, no maps and masks.
+
+    Args:
+        whole: Keep what JSON holds too.
+
+    Attributes:
+        kind: The class of the predictions; None where all have failed.
+        rows: Of every prediction its name and its rows of a table.
+        whole: Of every prediction what JSON holds.
+        failed: The same of what could not be read.
+    """
+
+    def __init__(self, whole: bool) -> None:
+        self.kind: type | None = None
+        self.rows: list[tuple[str, list[dict[str, Any]]]] = []
+        self.whole: list[dict[str, Any]] | None = [] if whole else None
+        self.failed: list[dict[str, Any]] = []
+
+    def add(self, one: Prediction | FailedInput) -> None:
+        """Keep the words and numbers of one."""
+        if isinstance(one, FailedInput):
+            self.failed.append(one.as_json())
+            return
+        self.kind = type(one)
+        self.rows.append((one.name, one.rows()))
+        if self.whole is not None:
+            self.whole.append(one.as_json())
+
+
+def json_text(run: Predictor, found: Answered) -> str:
     """All predictions as one JSON: ``predictions`` in the order given, ``failed`` with reasons, classes and family."""
     value: dict[str, Any] = {
         "format": FORMAT,
         "run": str(run.file),
         "family": run.family,
         "classes": list(run.classes),
-        "predictions": [one.as_json() for one in found if not isinstance(one, FailedInput)],
-        "failed": [one.as_json() for one in found if isinstance(one, FailedInput)],
+        "predictions": found.whole,
+        "failed": found.failed,
     }
     try:
         return json.dumps(value, indent=2, allow_nan=False)
@@ -44,31 +73,27 @@ def json_text(run: Predictor, found: Sequence[Prediction | FailedInput]) -> str:
         raise UserError(f"{run.file}: its model answers with NaN or infinity: the training has diverged.") from error
 
 
-def write_csv(found: Sequence[Prediction | FailedInput], out: str | Path) -> Path:
+def write_csv(found: Answered, out: str | Path) -> Path:
     """Write a row for every class, box or class of a label map; the first row names the columns."""
-    good = [one for one in found if not isinstance(one, FailedInput)]
     text = io.StringIO()
-    columns = COLUMNS[type(good[0])] if good else ("file",)
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS.get(found.kind, ("file",)), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row for one in good for row in one.rows())
+    writer.writerows(row for _, rows in found.rows for row in rows)
     return write_atomically(Path(out), text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def print_table(found: Sequence[Prediction | FailedInput], console: Console) -> None:
+def print_table(found: Answered, console: Console) -> None:
     """Print a table of the predictions, the best classes or boxes of each image."""
-    good = [one for one in found if not isinstance(one, FailedInput)]
-    if not good:
+    if not found.rows:
         return
-    value = "share" if isinstance(good[0], MapPrediction) else "score"
-    table = Table("file", "class", value, *(("box",) if isinstance(good[0], BoxPrediction) else ()), box=None)
+    value = "share" if found.kind is MapPrediction else "score"
+    table = Table("file", "class", value, *(("box",) if found.kind is BoxPrediction else ()), box=None)
     table.columns[2].justify = "right"
-    for one in good:
-        rows = one.rows()
+    for image, rows in found.rows[:IMAGES_SHOWN]:
         if not rows:
-            table.add_row(escape(printable(one.name)), "[dim]nothing above the threshold[/]", "")
+            table.add_row(escape(printable(image)), "[dim]nothing above the threshold[/]", "")
         for place, row in enumerate(rows[:ROWS]):
-            name = escape(printable(one.name)) if place == 0 else ""
+            name = escape(printable(image)) if place == 0 else ""
             cells = [name, escape(printable(row["class"])), f"{100 * row[value]:.1f} %"]
             if "left" in row:
                 cells.append(" ".join(f"{row[key]:.0f}" for key in ("left", "top", "right", "bottom")))
@@ -76,3 +101,5 @@ def print_table(found: Sequence[Prediction | FailedInput], console: Console) -> 
         if len(rows) > ROWS:
             table.add_row("", f"[dim]and {len(rows) - ROWS} more[/]", "")
     console.print(table)
+    if len(found.rows) > IMAGES_SHOWN:
+        console.print(f"and {len(found.rows) - IMAGES_SHOWN} images more: --csv or --json writes all")

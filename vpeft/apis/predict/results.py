@@ -66,10 +66,7 @@ class BoxPrediction:
 
     def as_json(self) -> dict[str, Any]:
         """Boxes as ``[left, top, right, bottom]``, masks as COCO's compressed run lengths."""
-        found = [
-            {"class": c, "label": n, "score": s, "box": [round(v, 2) for v in box]}
-            for c, n, s, box in zip(self.classes, self.labels, self.scores, self.boxes.tolist(), strict=True)
-        ]
+        found = self._without_masks()
         for one, mask in zip(found, self.masks if self.masks is not None else (), strict=False):
             one["mask"] = run_lengths(mask.numpy())
         return {"file": self.name, "height": self.size[0], "width": self.size[1], "boxes": found}
@@ -80,7 +77,13 @@ class BoxPrediction:
         return [
             {"file": self.name, "class": one["class"], "label": one["label"], "score": one["score"]}
             | dict(zip(places, one["box"], strict=True))
-            for one in self.as_json()["boxes"]
+            for one in self._without_masks()
+        ]
+
+    def _without_masks(self) -> list[dict[str, Any]]:
+        return [
+            {"class": c, "label": n, "score": s, "box": [round(v, 2) for v in box]}
+            for c, n, s, box in zip(self.classes, self.labels, self.scores, self.boxes.tolist(), strict=True)
         ]
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from vpeft.apis.commands.ending import say
 from vpeft.apis.predict.auto_label import SURE, AutoLabel
 from vpeft.apis.predict.draw import drawn_prediction, picture_of, write_picture
-from vpeft.apis.predict.files import json_text, print_table, write_csv
+from vpeft.apis.predict.files import Answered, json_text, print_table, write_csv
 from vpeft.apis.predict.inputs import FileNames
 from vpeft.apis.predict.predictor import Predictor
-from vpeft.apis.predict.results import FailedInput, Prediction
+from vpeft.apis.predict.results import FailedInput
 from vpeft.errors import one_line
 from vpeft.files import write_atomically
 
@@ -27,7 +27,7 @@ def predict_files(
     auto_label: str | None = None,
     threshold: float | None = None,
     **options: object,
-) -> list[Prediction | FailedInput]:
+) -> int:
     """Predict images or clips, and write what is asked for; what cannot be read is named, and the others go on.
 
     Args:
@@ -41,24 +41,23 @@ def predict_files(
         options: Further ones of :meth:`Predictor.stream`.
 
     Returns:
-        What was found, in the order given.
+        How many could not be read.
     """
     least = SURE if threshold is None else threshold
     writer = None if auto_label is None else AutoLabel(run, auto_label, least)
-    names = FileNames()
-    found = []
+    names, found, failed = FileNames(), Answered(json_file is not None), 0
     for one in run.stream(images, threshold=threshold, **options):
+        found.add(one)
         if isinstance(one, FailedInput):
-            print(f"failed: {one_line(one.reason)}", file=sys.stderr, flush=True)
-        else:
-            if draw is not None:
-                picture = drawn_prediction(one, picture_of(one.name))
-                write_picture(picture, Path(draw) / names.of(one.name, ".png"))
-            if writer is not None:
-                writer.add(one)
-        found.append(one)
+            failed += 1
+            say(f"failed: {one_line(one.reason)}", to_error=True)
+            continue
+        if draw is not None:
+            write_picture(drawn_prediction(one, picture_of(one.name)), Path(draw) / names.of(one.name, ".png"))
+        if writer is not None:
+            writer.add(one)
     if json_file == "-":
-        print(json_text(run, found))
+        say(json_text(run, found))
     elif json_file is not None:
         write_atomically(Path(json_file), (json_text(run, found) + "\n").encode())
     if csv_file is not None:
@@ -66,7 +65,6 @@ def predict_files(
     if json_file != "-":
         print_table(found, Console(highlight=False))
     if writer is not None:
-        folder = writer.finish()
-        said = f"{folder}: {writer.written} written, {writer.left_out} left out below {least}"
-        print(said, file=sys.stderr if json_file == "-" else sys.stdout)
-    return found
+        said = f"{writer.finish()}: {writer.written} written, {writer.left_out} left out below {least}"
+        say(said, to_error=json_file == "-")
+    return failed

@@ -27,10 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", help="cpu, cuda, ... (an accelerator where there is one)")
     args = parser.parse_args(argv)
     from vpeft.apis.predict.load import load
-    from vpeft.apis.predict.results import FailedInput
     from vpeft.apis.predict.run import predict_files
 
-    found = predict_files(
+    failed = predict_files(
         load(args.run, args.weights, args.device),
         args.images,
         args.json,
@@ -42,4 +41,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch_size=args.batch_size,
         every=args.every,
     )
-    return int(any(isinstance(one, FailedInput) for one in found))
+    return int(failed > 0)
