@@ -47,7 +47,15 @@ def benchmark(
     with build_engine(engine, **options) as where:
         estimate = Estimate(root, [job for job in jobs if not job.done()])
         show(plan, jobs, estimate, where.slots)
-        return run_jobs(jobs, where, plan.retries, expected=estimate)
+        return run_jobs(jobs, where, plan.retries, expected=estimate, figure=_figure)
+
+
+def _figure(job: RunJob) -> str | None:
+    """The metric that counts of a run that is done."""
+    metric = (job.result() or {}).get("main_metric")
+    if not metric or metric["value"] is None:
+        return None
+    return f"{metric['name'].split('/')[-1]} {100 * metric['value']:.2f} %"
 
 
 def _tune(plan: Plan, root: str, engine: str, options: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:

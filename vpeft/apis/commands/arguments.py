@@ -109,12 +109,18 @@ def named_config(args: argparse.Namespace) -> str:
     return with_method(args.config, args.method)
 
 
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """``--verbose``."""
+    parser.add_argument("--verbose", action="store_true", help="show on the screen what else is in the log file")
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of a run."""
     parser.add_argument(
         "--work-dir", help="where everything is written (work_dirs/<config>_<task>, one for each --seed)"
     )
     parser.add_argument("--seed", type=int, help="seed of the run (the config's)")
+    add_verbose(parser)
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     # torch's launchers differ in how they pass the local rank; the environment holds it in any case.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)

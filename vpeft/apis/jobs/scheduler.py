@@ -28,6 +28,7 @@ def run_jobs(
     before: int | None = None,
     expected: Callable[[Job], float] | None = None,
     quiet: bool = False,
+    figure: Callable[[Job], str | None] | None = None,
 ) -> list[Job]:
     """Run jobs that are not done, each up to ``1 + retries`` times; a failure stops none of the others.
 
@@ -40,6 +41,7 @@ def run_jobs(
         before: How many of these were done before, where not ``jobs`` tell.
         expected: Seconds of a job by an earlier guess, for the time left before the first has ended.
         quiet: Show nothing.
+        figure: What a job that is done has shown, in a few words.
 
     Returns:
         The jobs that failed.
@@ -47,7 +49,7 @@ def run_jobs(
     # One that is done ends at once where something follows from it.
     todo = [job for job in jobs if follow or not job.done()]
     total = total or len(jobs)
-    view = _View(total, len(jobs) - len(todo) if before is None else before, engine.slots, expected, quiet)
+    view = _View(total, len(jobs) - len(todo) if before is None else before, engine.slots, expected, quiet, figure)
     attempts: Counter[str] = Counter()
     failed: list[Job] = []
     unfinished = {job.name: job for job in todo}
@@ -89,13 +91,19 @@ def _last(error: str) -> str:
 
 
 class _View(AbstractContextManager):
-    """Done, running, failed and time left: one live line on a terminal, a line for each finished job elsewhere."""
+    """Done, running, failed and time left: a line for each finished job, and a living one on a terminal."""
 
     def __init__(
-        self, total: int, done: int, slots: int | None, expected: Callable[[Job], float] | None, quiet: bool
+        self,
+        total: int,
+        done: int,
+        slots: int | None,
+        expected: Callable[[Job], float] | None,
+        quiet: bool,
+        figure: Callable[[Job], str | None] | None = None,
     ) -> None:
         self.total, self.done, self.before, self.failed = total, done, done, 0
-        self.slots, self.expected = slots, expected
+        self.slots, self.expected, self.figure = slots, expected, figure
         self.console = Console(stderr=True, quiet=quiet)
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"), TimeElapsedColumn())
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
@@ -117,8 +125,10 @@ class _View(AbstractContextManager):
         self.failed += error is not None
         if error:
             self.line(f"FAILED {job.name}: {_last(error)}")
-        elif not self.console.is_terminal:
-            self.line(f"[{self.done + self.failed}/{self.total}] {job.name}")
+        else:
+            left = self.seconds_left([])
+            said = (self.figure(job) if self.figure else None, f"{clock(left)} left" if left else None)
+            self.line("  ".join(filter(None, (f"[{self.done + self.failed}/{self.total}] {job.name}", *said))))
 
     def show(self, unfinished: Sequence[Job]) -> None:
         if not self.console.is_terminal:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine import Config
-from mmengine.runner import Runner
 
 from vpeft.apis.results.by_hand import write_by_hand
+from vpeft.apis.run.runner import RUNNER
 from vpeft.core.adaptation.find import attached_methods
 from vpeft.core.adaptation.storing.adapter_file import put_adapter, read_adapter
 from vpeft.core.adaptation.storing.fit import check_methods, check_task, stated_classes
@@ -40,7 +40,7 @@ def test(cfg: Config, checkpoint: str, results: str | None = None) -> dict[str, 
     data_variant(cfg)  # better now than behind the test
     cfg.resume = False
     cfg.load_from = None if checkpoint.endswith(".safetensors") else checkpoint
-    runner = Runner.from_cfg(cfg)
+    runner = RUNNER.get().from_cfg(cfg)
     model = unwrap(runner.model)
     if cfg.load_from is None:
         tensors, metadata = read_adapter(checkpoint)

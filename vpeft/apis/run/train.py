@@ -16,6 +16,7 @@ from vpeft.apis.run.adapters import write_adapters
 from vpeft.apis.run.due_validation import DueValidationHook
 from vpeft.apis.run.moved import MovedRunHook
 from vpeft.apis.run.resume import go_on
+from vpeft.apis.run.runner import RUNNER
 from vpeft.core.trained.folder import ORIGIN, checkpoints, clear_remains, hold, read_origin, set_aside
 from vpeft.files import write_json
 
@@ -39,7 +40,7 @@ def train(cfg: Config) -> Runner:
             go_on(cfg, cfg.work_dir)
         if first:
             _make_room(cfg, Path(cfg.work_dir))
-        runner = Runner.from_cfg(cfg)
+        runner = RUNNER.get().from_cfg(cfg)
         if first:
             # mmengine writes the config under its file's name, or else under that of the logs
             name = Path(cfg.filename).name if cfg.filename else f"{runner.timestamp}.py"

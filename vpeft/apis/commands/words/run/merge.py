@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import Parser, add_config_arguments, named_config
+from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_verbose, named_config
 from vpeft.apis.commands.ending import say
 
 
@@ -17,16 +17,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", help="epoch_*.pth or adapter.safetensors of a run")
     parser.add_argument("out", help="the file to write: .pth or .safetensors, an adapter's .safetensors")
     parser.add_argument("--to", choices=["plain", "adapter"], default="plain", help="what is written (plain)")
+    add_verbose(parser)
     args = parser.parse_args(argv)
+    from vpeft.apis.catalogue import config_parameters
+    from vpeft.apis.commands.screen import report_lines, run_screen, show
     from vpeft.apis.config.load import load_config
     from vpeft.apis.export.adapter import export_adapter
     from vpeft.apis.export.merged import export_merged
 
     cfg = load_config(named_config(args), args.task, args.cfg_options)
-    if args.to == "adapter":
-        say(f"{args.out}: the adapter of {args.checkpoint}, {export_adapter(cfg, args.checkpoint, args.out):,} bytes")
-        return
-    done = export_merged(cfg, args.checkpoint, args.out)
+    with run_screen(args.verbose):
+        show(*report_lines(config_parameters(cfg), "stored" if args.to == "adapter" else "merged"))
+        if args.to == "adapter":
+            size = export_adapter(cfg, args.checkpoint, args.out)
+            say(f"{args.out}: the adapter of {args.checkpoint}, {size:,} bytes")
+            return
+        done = export_merged(cfg, args.checkpoint, args.out)
     say(
         f"{args.out}: {done['tensors']} tensors; outputs differ by {done['merged']:.1e} merged and "
         f"{done['written']:.1e} as written (relative, random input)"

@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", help="folder of results, for tools/leaderboard.py, to put this one into as well")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation; its result is in WORK_DIR/tta")
     args = parser.parse_args(argv)
+    from vpeft.apis.commands.screen import run_screen
     from vpeft.apis.config.load import default_work_dir, load_config
     from vpeft.apis.run.prepare import prepare
     from vpeft.apis.run.test import test
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg, work_dir = with_tta(cfg), os.path.join(work_dir, "tta")  # beside the run's own config and result
     if args.dump_logits:
         cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "vpeft.LogitsHook"}]
-    result = test(prepare(cfg, work_dir, args.launcher, args.seed), args.checkpoint, args.results)
+    with run_screen(args.verbose):
+        result = test(prepare(cfg, work_dir, args.launcher, args.seed), args.checkpoint, args.results)
     if int(os.environ.get("RANK", 0)) == 0:
         say(result_summary(result, work_dir))

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _train_own(args)
         return
     refuse_own(args)
+    from vpeft.apis.commands.screen import run_screen
     from vpeft.apis.config.load import default_work_dir, load_config
     from vpeft.apis.run.prepare import prepare
     from vpeft.apis.run.train import train
@@ -39,12 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = named_config(args)
     cfg = load_config(config, args.task, args.cfg_options)
     work_dir = args.work_dir or default_work_dir(config, cfg, args.seed)
-    train(prepare(cfg, work_dir, args.launcher, args.seed, args.resume, args.amp))
+    with run_screen(args.verbose):
+        train(prepare(cfg, work_dir, args.launcher, args.seed, args.resume, args.amp))
 
 
 def _train_own(args: argparse.Namespace) -> None:
     from rich.console import Console
 
+    from vpeft.apis.commands.screen import run_screen
     from vpeft.apis.config.own.from_data import model_line, run_on_data
     from vpeft.apis.data.own import own_screen
     from vpeft.apis.run.own import own_summary, train_own, tune_own
@@ -61,4 +64,6 @@ def _train_own(args: argparse.Namespace) -> None:
     Console().print(own_screen(run.seen), soft_wrap=True)
     say(model_line(run))
     prepare(run.cfg, run.work_dir, args.launcher, args.seed, args.resume, args.amp)
-    say(own_summary(train_own(run.cfg), run.work_dir))
+    with run_screen(args.verbose):
+        result = train_own(run.cfg)
+    say(own_summary(result, run.work_dir))
