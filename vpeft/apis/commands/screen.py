@@ -52,7 +52,7 @@ def run_screen(verbose: bool = False) -> Iterator[None]:
     if verbose:
         yield
         return
-    _move_to_screen(MMLogger.get_current_instance(), logging.INFO)
+    _move_to_screen(MMLogger.get_current_instance())
     token = RUNNER.set(ScreenRunner)
     try:
         yield
@@ -69,7 +69,7 @@ class ScreenRunner(Runner):
     def build_logger(self, *args: Any, **options: Any) -> MMLogger:
         """As mmengine's; only warnings go to the screen."""
         logger = super().build_logger(*args, **options)
-        _move_to_screen(logger, logging.WARNING)
+        _move_to_screen(logger)
         return logger
 
     def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
@@ -83,20 +83,20 @@ class _ScreenHandler(logging.Handler):
     """A log's messages as lines of the screen."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        kind = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        CONSOLE.print(printable(kind + record.getMessage(), lines=True), markup=False, soft_wrap=True)
+        line = f"{record.levelname.lower()}: {record.getMessage()}"
+        CONSOLE.print(printable(line, lines=True), markup=False, soft_wrap=True)
 
 
-def _move_to_screen(logger: MMLogger, level: int) -> None:
-    """Let a log's messages of some level reach the screen as plain lines; its file keeps all."""
+def _move_to_screen(logger: MMLogger) -> None:
+    """Let a log's warnings reach the screen as plain lines; its file keeps all."""
     files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
-    handler = _ScreenHandler(level if is_main_process() else logging.ERROR)
+    handler = _ScreenHandler(logging.WARNING if is_main_process() else logging.ERROR)
     handler.addFilter(FilterDuplicateWarning(logger.name))
     handler.addFilter(lambda record: "will be deprecated" not in record.getMessage())  # what libraries say to others
     logger.handlers = [*files, handler]
 
 
-def show(*lines: str) -> None:
+def show_lines(*lines: str) -> None:
     """Put lines on the screen of the first process."""
     for line in lines if is_main_process() else ():
         CONSOLE.print(printable(line, lines=True), markup=False, soft_wrap=True)
@@ -121,9 +121,9 @@ class ScreenHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Show what is trained, where the base comes from and what the data are, and begin the line."""
-        show(*trained_lines(runner.model), *base_lines(runner.model), *data_lines(runner), *file_lines(runner))
+        show_lines(*trained_lines(runner.model), *base_lines(runner.model), *data_lines(runner), *file_lines(runner))
         if runner.iter:
-            show(f"goes on    behind iteration {runner.iter:,}")
+            show_lines(f"goes on    behind iteration {runner.iter:,}")
         self._begin("training", runner.max_iters, runner.iter)
 
     def after_train_iter(
@@ -141,7 +141,7 @@ class ScreenHook(Hook):
         if value is not None:
             self.best = value if self.best is None else max(self.best, value)
         self.metric = figure + ("" if value is None else f" (best {100 * self.best:.2f} %)")
-        show(f"validated  iteration {runner.iter:,}: {self.metric}")
+        show_lines(f"validated  iteration {runner.iter:,}: {self.metric}")
         if self.task is not None:
             self.progress.update(self.task, said=self._said())
 
@@ -153,7 +153,7 @@ class ScreenHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Show what is tested, and begin the line."""
-        show(*trained_lines(runner.model, "tested"), *data_lines(runner))
+        show_lines(*trained_lines(runner.model, "tested"), *data_lines(runner))
         self._begin("testing", len(runner.test_dataloader), 0)
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -188,7 +188,7 @@ class ScreenHook(Hook):
         if not self.living() and (self._is_time() or done == self.total):
             now = time.monotonic()
             left = (now - self.start) / max(done - self.done_before, 1) * (self.total - done)
-            show(f"{self.what:<10} {done:,}/{self.total:,}  {clock(left)} left  {self._said()}".rstrip())
+            show_lines(f"{self.what:<10} {done:,}/{self.total:,}  {clock(left)} left  {self._said()}".rstrip())
             self.next_line = now + INTERVAL
 
     def _said(self) -> str:

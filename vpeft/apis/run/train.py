@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def _make_room(cfg: Config, folder: Path) -> None:
     aside = set_aside(folder)
     if aside is None:
         return
-    print_log(f"{folder} held an earlier run, which now stands in {aside}; --resume would go on with it.", "current")
+    said = f"{folder} held an earlier run, which now stands in {aside}; --resume would go on with it."
+    print_log(said, "current", logging.WARNING)
     if start is not None and start.parent.resolve() == folder.resolve() and not start.exists():
         cfg.load_from = str(aside / start.name)

@@ -20,14 +20,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_verbose(parser)
     args = parser.parse_args(argv)
     from vpeft.apis.catalogue import config_parameters
-    from vpeft.apis.commands.screen import report_lines, run_screen, show
+    from vpeft.apis.commands.screen import report_lines, run_screen, show_lines
     from vpeft.apis.config.load import load_config
     from vpeft.apis.export.adapter import export_adapter
     from vpeft.apis.export.merged import export_merged
 
     cfg = load_config(named_config(args), args.task, args.cfg_options)
     with run_screen(args.verbose):
-        show(*report_lines(config_parameters(cfg), "stored" if args.to == "adapter" else "merged"))
+        show_lines(*report_lines(config_parameters(cfg), "stored" if args.to == "adapter" else "merged"))
         if args.to == "adapter":
             size = export_adapter(cfg, args.checkpoint, args.out)
             say(f"{args.out}: the adapter of {args.checkpoint}, {size:,} bytes")
