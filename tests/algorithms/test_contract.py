@@ -200,8 +200,9 @@ def test_6_memory_class(host, method):
     elif memory.startswith("M1"):
         assert not seen[0]
         assert seen[-1]
-    else:
-        assert all(seen)
+    else:  # from the first block on in which anything is placed: prompts enter those with attention alone
+        placed = [any(site.entries for site in b.sites.values()) for b in get_adaptation(model).host.blocks]
+        assert all(seen[placed.index(True) if any(placed) else 0 :])
     existing = get_adaptation(model).trained_parameters()
     assert any(p.block and p.role == "weight" for p in existing) == memory.endswith("w")
 

@@ -152,7 +152,7 @@ class VPT(Method):
 
     def pools(self, host: Host) -> bool:
         """Whether the head's mean runs over the prompts too."""
-        return bool(host.pools_map and self.pool_prompts and host.output_norms)
+        return bool(host.pools_map and self.pool_prompts and host.output_norms and host.blocks[-1].takes_tokens)
 
     def place_pool(self, host: Host) -> None:
         if self.pools(host):
@@ -197,16 +197,25 @@ class VPTShallow(VPT):
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
 class VPTDeep(VPT):
-    __doc__ = f"""Every block gets ``p`` prompts of its own; those that leave a block are thrown away. In windowed
-    attention every window gets them, and they are averaged over the windows of their image.
+    __doc__ = f"""Every block with attention gets ``p`` prompts of its own; those that leave a block are thrown away. In
+    windowed attention every window gets them, and they are averaged over the windows of their image.
     {VPT.__doc__}"""
     paper = "Visual Prompt Tuning, ECCV 2022, Section 3.2, Eq. 7-8"
 
+    def check(self, host: Host) -> None:
+        if not self.blocks(host):
+            self.need_tokens(host)
+
+    @staticmethod
+    def blocks(host: Host) -> list[Block]:
+        """The blocks that take prompts."""
+        return [block for block in host.blocks if block.takes_tokens]
+
     def build(self, host: Host) -> None:
-        for block in host.blocks:
+        for block in self.blocks(host):
             block.place("block", "before", self.prompts(host, block), "prompts")
             self.place_out(host, block, keep=False)
         self.place_pool(host)
 
     def count(self, host: Host) -> int:
-        return self.prompt_length * sum(block.dim_in for block in host.blocks)
+        return self.prompt_length * sum(block.dim_in for block in self.blocks(host))

@@ -53,7 +53,8 @@ class TimmMViTBlock(PooledBlock):
 
     def site_shrink(self, x: Tensor) -> Tensor:
         """The map's tokens on the identity path, pooled."""
-        return shrink(self.shortcut_pool_attn, x, self.peft_flow.grid)
+        x = self.shortcut_pool_attn(x.unflatten(1, self.peft_flow.grid).permute(0, 3, 1, 2).contiguous())
+        return x.flatten(2).transpose(1, 2)
 
     def site_positions(self, scores: Tensor, q: Tensor, q_grid: tuple[int, ...], k_grid: tuple[int, ...]) -> Tensor:
         area, keys = math.prod(q_grid), math.prod(k_grid)
@@ -78,12 +79,6 @@ class TimmMViTBlock(PooledBlock):
         return self.site_forward(x, tuple(feat_size)), [*self.peft_flow.grid]
 
 
-def shrink(pool: nn.Module, x: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """A map's tokens ``(B, H*W, C)`` through a pooling of maps."""
-    x = pool(x.unflatten(1, grid).permute(0, 3, 1, 2).contiguous())
-    return x.flatten(2).transpose(1, 2)
-
-
 @HOSTS.register_module(name="timm.MultiScaleVit")
 class TimmMViT(Host):
     """timm ``MultiScaleVit``."""
@@ -101,15 +96,6 @@ class TimmMViT(Host):
             self.positions("pos_embed", self.prefix)
         self.pools_map = backbone.global_pool == "avg"
         self.add_sites(norm_0=backbone.norm)
-
-    def downsample_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-        first = next(block.module for block in self.blocks if block.stage == stage)
-        if first.shortcut_proj_attn is None:
-            return tokens
-        x, count = first.shortcut_proj_attn(first.norm1(tokens)), tokens.shape[1] - math.prod(grid)
-        if first.shortcut_pool_attn is None:
-            return x
-        return torch.cat((x[:, :count], shrink(first.shortcut_pool_attn, x[:, count:], grid)), dim=1)
 
     def heads(self) -> list[str]:
         return ["head.fc"]

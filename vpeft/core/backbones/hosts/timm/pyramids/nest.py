@@ -25,6 +25,7 @@ class TimmNestBlock(SiteBlock):
 
     site_targets = ("timm.models.nest.TransformerLayer",)
     site_parts = {"attn": ("{0}.Attention",), "mlp": ("timm.layers.mlp.Mlp",)}
+    pointwise_mlp = False  # its modules see whole parts, not a choice of tokens
 
     @staticmethod
     def site_modules(block: nn.Module) -> dict[str, nn.Module]:
@@ -45,10 +46,8 @@ class TimmNestBlock(SiteBlock):
         return reverse(parts.flatten(0, 1), self.site_side, self.peft_flow.grid).flatten(1, 2)
 
     def site_in_parts(self, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """What looks at each token alone, as the backbone calls it; any tokens but those of one map go as they are."""
-        if x.dim() != 3 or x.shape[1] != math.prod(self.peft_flow.grid):
-            return operation(x)
-        return self.site_whole(operation(self.site_cut(x)))
+        """What looks at each token alone, as the backbone calls it; with other tokens before the map, as a stream."""
+        return operation(x) if self.peft_flow.prefix else self.site_whole(operation(self.site_cut(x)))
 
     def site_norm1(self, x: Tensor) -> Tensor:
         return self.site_in_parts(self.norm1, x)
