@@ -27,8 +27,8 @@ REDUCED += ("timm.Hiera", "transformers.HieraModel")
 REDUCED += ("timm.Xcit", "mmdet.PyramidVisionTransformer", "mmdet.PyramidVisionTransformer/v2")
 REDUCED += ("mmaction.MViT", "mmpretrain.MViT")
 REDUCED += ("timm.MultiScaleVit",)
-#: What the softmax gives is mixed among the heads before it weighs values.
-MIXED = ("timm.Cait",)
+#: What the softmax gives is mixed among the heads before it weighs values, or heads stand inside the channels.
+MIXED = ("timm.Cait", "timm.Nest")
 #: All blocks of theirs mix tokens without queries and keys, or some do.
 WITHOUT = ("timm.FocalNet", "timm.VOLO")
 WHOLE = [host for host in TINY if host not in REDUCED + MIXED + WITHOUT and "Conv" not in host]
