@@ -36,7 +36,7 @@ class WithConfigs(build_py):
         shutil.copy(HERE / "model-index.yml", beside)
 
 
-EXTRAS = ("dense", "video", "tune", "ray", "slurm", "export", "tests", "docs", "optional")
+EXTRAS = ("dense", "video", "tune", "ray", "slurm", "export", "serve", "tests", "docs", "optional")
 
 setup(
     name="vpeft",

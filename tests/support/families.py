@@ -28,10 +28,22 @@ RECIPES = {
 }
 
 
-def family_run(root: Path, kind: str, samples: int = 6) -> Path:
-    """The folder of a run with few test samples, below ``root``, where its data are drawn too."""
-    cfg = load_config(CONFIGS / f"mini/{RECIPES[kind]}.py", options={"test_dataloader.batch_size": 4})
-    folder = root / kind
+def family_run(
+    root: Path, kind: str, samples: int = 6, recipe: str | None = None, task: str | None = None, seed: int = 7
+) -> Path:
+    """The folder of a run with few test samples, below ``root``, where its data are drawn too.
+
+    Args:
+        root: Where the folder is made; it is called by the task, or the kind.
+        kind: Of :data:`RECIPES`.
+        samples: Of its test.
+        recipe: Name of another config of the kind.
+        task: Its task, where it has several.
+        seed: Of what it has learned.
+    """
+    recipe = recipe or RECIPES[kind]
+    cfg = load_config(CONFIGS / f"mini/{recipe}.py", task, {"test_dataloader.batch_size": 4})
+    folder = root / (task or kind)
     folder.mkdir()
     import_modules_from_strings(**cfg.custom_imports)
     init_default_scope(cfg.default_scope)
@@ -49,6 +61,6 @@ def family_run(root: Path, kind: str, samples: int = 6) -> Path:
     cfg.work_dir = str(folder)
     model = build_model(cfg)
     model.init_weights()
-    vpeft.save_adapter(perturb(model), folder / ADAPTER, classes=stated_classes(data), run=run_record(cfg))
-    cfg.dump(str(folder / f"{RECIPES[kind]}.py"))
+    vpeft.save_adapter(perturb(model, seed=seed), folder / ADAPTER, classes=stated_classes(data), run=run_record(cfg))
+    cfg.dump(str(folder / f"{recipe}.py"))
     return folder

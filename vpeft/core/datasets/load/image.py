@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -76,25 +78,44 @@ def open_image(
         UserError: As :class:`LoadImage`, but for the kind of pixels.
     """
     need_file(path, what, "the archive was unpacked only in part")
+    return _opened(lambda: path, f"{what} {path}", exif, max_pixels)
+
+
+def read_bytes(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """An image that is no file, as :meth:`LoadImage.read` reads one.
+
+    Args:
+        data: What would be the file's contents.
+        name: What it is called in messages.
+        max_pixels: As of :class:`LoadImage`.
+    """
+    if not data:
+        raise UserError(f"image {name} is empty.")
+    image = _opened(lambda: io.BytesIO(data), f"image {name}", True, max_pixels)
+    return np.ascontiguousarray(colours_of(image, f"image {name}")[..., ::-1])
+
+
+def _opened(source: Callable[[], Any], where: str, exif: bool, max_pixels: int) -> Image.Image:
+    """An image from a path, or from what holds its bytes: one that has not been read yet at every call."""
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # PIL's own limit, of the process, would stand below the one asked for
     try:
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(source(), formats=FORMATS)
         if image.width * image.height > max_pixels:
             raise Image.DecompressionBombError
         image.load()
-        check_sums(path)
+        check_sums(source())
         if image.mode == "P" and image.palette is None:
             raise ValueError("it has no palette")
     except Image.DecompressionBombError as error:
         raise UserError(
-            f"{what} {path} has more than {max_pixels:,} pixels by its header: make it smaller, or set max_pixels of "
+            f"{where} has more than {max_pixels:,} pixels by its header: make it smaller, or set max_pixels of "
             "vpeft.LoadImage."
         ) from error
     except Exception as error:  # PIL's decoders raise whatever a broken file makes them stumble over
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(f" {str(path)!r}", "")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(f" {str(source())!r}", "")
         raise UserError(
-            f"{what} {path} is truncated or no image ({reason}): unpack it again (formats: {', '.join(FORMATS)})."
+            f"{where} is truncated or no image ({reason}): unpack it again (formats: {', '.join(FORMATS)})."
         ) from error
     if exif:
         with contextlib.suppress(Exception):  # a broken EXIF block states no orientation; mmcv passes over it too
@@ -102,7 +123,7 @@ def open_image(
     return image
 
 
-def check_sums(path: str | os.PathLike[str]) -> None:
+def check_sums(path: str | os.PathLike[str] | io.BytesIO) -> None:
     """Compare the CRC-32 of every part of a PNG, without which PIL decodes its pixels; other formats have none.
 
     Raises:

@@ -1,0 +1,166 @@
+"""The adapters of one base that are served together, and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DefaultScope
+
+import vpeft.apis.adapters as life
+from vpeft.apis.predict.load import load
+from vpeft.apis.predict.predictor import BOXES, Predictor
+from vpeft.apis.predict.results import ClassPrediction, Prediction, prediction
+from vpeft.core.adaptation.find import adaptations
+from vpeft.core.adaptation.several.adapters import adapters_of
+from vpeft.core.families.classes import head_counts
+from vpeft.errors import UserError
+
+#: Families whose answers come of one image; clips are files, which no server opens for a client.
+FAMILIES = ("classification", "detection", "segmentation")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One image that somebody asks about.
+
+    Attributes:
+        adapter: Whose answer is wanted.
+        name: What the image is called in the answer.
+        sample: It, as :meth:`Served.read` gives it.
+        top: How many classes of an image with one label.
+        threshold: The least score of a box, or of a class of an image with several labels; None takes the run's own.
+    """
+
+    adapter: str
+    name: str
+    sample: Any
+    top: int = 5
+    threshold: float | None = None
+
+
+class Served:
+    """Adapters of one base.
+
+    Args:
+        runs: By name, what each is opened from: a run's folder, an adapter file; a single one may be merged.
+        weights: As of :func:`vpeft.load`.
+        device: As of :func:`vpeft.load`.
+
+    Attributes:
+        runs: What was opened, by name; the model is one for all.
+        counts: Classes of each run's head, by name.
+        mixes: Whether a batch of several adapters is one pass; False once that was refused, and each has its own then.
+
+    Raises:
+        UserError: A run cannot be opened, is of clips, or does not stand on the base of the first, or reads images
+            otherwise.
+    """
+
+    def __init__(self, runs: Mapping[str, str | Path], weights: str | None = None, device: str | None = None) -> None:
+        self.runs: dict[str, Predictor] = {}
+        self.counts: dict[str, int] = {}
+        for name, source in runs.items():
+            run = load(source, weights, device)
+            if run.family not in FAMILIES:
+                raise UserError(f"{source} is a run of {run.family}: what is served answers for single images.")
+            self.counts[name] = max(head_counts(run.model).values(), default=len(run.classes))
+            self.runs[name] = self._joined(name, run) if self.runs else run
+            if len(self.runs) == 1 and len(runs) > 1:
+                self._name_first(name, run)
+        self.mixes = self.first.family == "classification"
+
+    @property
+    def first(self) -> Predictor:
+        """The run that brought the model."""
+        return next(iter(self.runs.values()))
+
+    def _name_first(self, name: str, run: Predictor) -> None:
+        if not adaptations(run.model):
+            raise UserError(f"{run.file} is merged into its base: it is served alone. Give the run's folder instead.")
+        adapters_of(run.model, name)
+
+    def _joined(self, name: str, run: Predictor) -> Predictor:
+        """A further run, its adapter on the model of the first."""
+        first = self.first
+        for what in ("family", "preprocessing"):
+            if getattr(run, what) != getattr(first, what):
+                raise UserError(
+                    f"{run.file} has another {what} than {first.file}: "
+                    f"{getattr(run, what)} against {getattr(first, what)}. Serve it by itself, on another port."
+                )
+        if run.file.suffix != ".safetensors" or not adaptations(run.model):
+            raise UserError(f"{run.file} is no adapter file: give the run's folder, or its adapter.safetensors.")
+        try:
+            life.load_adapter(first.model, run.file, name=name)
+        except UserError as error:
+            raise UserError(f"{error} What stands on another base is served by itself, on another port.") from error
+        return replace(run, model=first.model)
+
+    def need(self, adapter: str | None) -> str:
+        """The name of a run that is served; may be left out where there is one.
+
+        Raises:
+            UserError: There is none of this name.
+        """
+        if adapter is None and len(self.runs) == 1:
+            return next(iter(self.runs))
+        if adapter not in self.runs:
+            raise UserError(f"adapter {adapter!r} is none of those served: {', '.join(self.runs)}.")
+        return adapter
+
+    def read(self, adapter: str, image: np.ndarray) -> Any:
+        """An image, uint8 ``(H, W, 3)`` in BGR order, read as those of the run's test."""
+        return self.runs[adapter].read_array(image)
+
+    @torch.no_grad()
+    def answer(self, asked: Sequence[Asked]) -> list[Prediction]:
+        """Answers in the order of the questions, in one pass where adapters can be mixed."""
+        if len(self.runs) == 1:
+            return self._pass(asked)
+        order = sorted(range(len(asked)), key=lambda i: asked[i].adapter)  # rows of one adapter then stand together
+        found: dict[int, Prediction] = {}
+        names = [asked[i].adapter for i in order]
+        groups = (
+            [order] if self.mixes else [[i for i in order if asked[i].adapter == one] for one in dict.fromkeys(names)]
+        )
+        for group in groups:
+            mine = [asked[i] for i in group]
+            try:
+                self._use([one.adapter for one in mine])
+                answers = self._pass(mine)
+            except UserError:
+                if not self.mixes or len({one.adapter for one in mine}) == 1:
+                    raise
+                self.mixes = False
+                return self.answer(asked)
+            found |= dict(zip(group, answers, strict=True))
+        return [found[i] for i in range(len(asked))]
+
+    def _use(self, names: Sequence[str]) -> None:
+        life.use(self.first.model, names[0] if len(set(names)) == 1 else list(names))
+
+    def _pass(self, asked: Sequence[Asked]) -> list[Prediction]:
+        with DefaultScope.overwrite_default_scope(self.first.scope):
+            samples = self.first.model.test_step(pseudo_collate([one.sample for one in asked]))
+        return [self._said(one, sample) for one, sample in zip(asked, samples, strict=True)]
+
+    def _said(self, asked: Asked, sample: Any) -> Prediction:
+        run = self.runs[asked.adapter]
+        several = run.label_threshold is not None
+        least = run.label_threshold if several else BOXES
+        threshold = least if asked.threshold is None else asked.threshold
+        found = prediction(asked.name, sample, run.classes, asked.top, threshold, several)
+        if found is None:
+            raise UserError(f"{run.file}: its model predicts neither classes nor boxes nor label maps.")
+        if isinstance(found, ClassPrediction):  # beside a head of more classes its scores are padded
+            count = self.counts[asked.adapter]
+            own = [i for i, label in enumerate(found.labels) if label < count]
+            parts = {key: [getattr(found, key)[i] for i in own] for key in ("labels", "classes", "scores")}
+            found = replace(found, all_scores=found.all_scores[:count], **parts)
+        return found
