@@ -87,6 +87,20 @@ def test_defaults_of_every_family(data, tmp_path, kind, metric, base, size):
     )
 
 
+def test_names_of_classes_that_look_like_code(tmp_path):
+    names = ('it\'s "this"', "a\\b", "苹果 #1", "$HOME")
+    for number, name in enumerate(names):
+        for each in range(2):
+            own.save(tmp_path / "data" / name / f"{each}.png", own.picture(10 * number + each, "red")[0])
+    cfg = run_on_data(tmp_path / "data", val_share=0.5, work_dir=str(tmp_path / "run")).cfg
+    assert sorted(cfg.classes) == sorted(names)
+    (tmp_path / "shown.py").write_text(cfg.pretty_text)
+    assert load_config(tmp_path / "shown.py").classes == cfg.classes
+    own.save(tmp_path / "data" / "{{fileDirname}}" / "a.png", own.picture(99, "red")[0])
+    with pytest.raises(UserError, match="as the start of a placeholder: rename it"):
+        run_on_data(tmp_path / "data", val_share=0.5, work_dir=str(tmp_path / "run"))
+
+
 def test_the_learning_rate_is_that_of_the_methods_own_config(data, tmp_path):
     for method in ("lora", "ssf", "full"):
         cfg = composed(data, "classes", tmp_path, method=method)

@@ -22,7 +22,7 @@ from vpeft.apis.config.own.regions import region_settings
 from vpeft.core.backbones.libraries.preprocessing import CONSTANTS, Preprocessing
 from vpeft.core.datasets.own.found import TEST, TRAIN, OwnData
 from vpeft.core.datasets.own.inspect import OwnLook
-from vpeft.errors import UserError
+from vpeft.errors import UserError, printable
 from vpeft.registry import nearest
 
 #: Side of the images of the models that are known by a name of this project's own, and the constants of their pixels.
@@ -35,6 +35,8 @@ OWN_SIZES = {
 _CONSTANTS = {"nano_vit": "inception", "nano_swin": "inception"}
 #: Side of the images where a library's network is read as maps; classifiers take the network's own.
 SIZES = {"detection": 800, "instances": 800, "segmentation": 512}
+
+_PLACEHOLDER = "{{"
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,10 @@ def own_config(
     """
     options.check()
     data = seen.data
+    if strange := [name for name in (*data.classes, *map(str, lists.values()), str(data.root)) if _PLACEHOLDER in name]:
+        raise UserError(
+            f"{printable(strange[0])}: configs read {_PLACEHOLDER!r} as the start of a placeholder: rename it."
+        )
     plan = numbers_of(data.family, len(data.part(TRAIN)), options.epochs, options.batch_size)
     kind, network = chosen or chosen_network(data.family, options)
     base = base_config(data.family, kind, options.method)

@@ -19,6 +19,7 @@ from vpeft.core.backbones.libraries.preprocessing import CONSTANTS, Preprocessin
 from vpeft.core.backbones.load import load_backbone
 from vpeft.core.models.build import meta_build
 from vpeft.core.models.maps import Backbone
+from vpeft.core.models.reading.reader import FILES as READ
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -95,7 +96,7 @@ def _check_name(name: str, family: str) -> None:
     if "plain" not in BASES[family]:
         raise UserError(f"--model {name}: a {family} model is one of {', '.join(own)} (with --weights FILE).")
     if "/" not in name and not Path(name).expanduser().is_dir():
-        shown = ", ".join(f"{prefix}/..." for prefix in LIBRARIES)
+        shown = ", ".join(f"{prefix}/..." for prefix, (package, _) in LIBRARIES.items() if package in READ)
         raise UserError(f"--model {name}: {nearest(name, own)} Or a library's: {shown}.")
 
 
