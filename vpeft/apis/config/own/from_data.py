@@ -103,7 +103,8 @@ def run_on_data(
 def run_name(path: Path, family: str, options: OwnOptions) -> str:
     """What a run is called: data, method, model, and a seed that is not the usual one."""
     model = (options.model or DEFAULT[family]).rstrip("/").rpartition("/")[2]
-    data = path.resolve().stem if path.is_file() else path.resolve().name
+    path = path.resolve()
+    data = f"{path.parent.name}-{path.stem}" if path.is_file() else path.name
     parts = (data, options.method, model, *([f"seed{options.seed}"] if options.seed else []))
     return re.sub(r"[^\w.-]+", "-", "_".join(parts)).strip("-.") or "own"
 
