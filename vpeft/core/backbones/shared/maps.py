@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import SiteBlock
+from vpeft.core.backbones.sites.passes import in_program
 
 
 class MapModulesBlock(SiteBlock):
@@ -27,6 +29,19 @@ class MapModulesBlock(SiteBlock):
         if x.dim() == 2:  # there may be none: a convolution takes an empty batch, and no empty map
             return module(x[:, :, None, None]).flatten(1)
         height, width = extents or self.peft_flow.grid
-        x = x.transpose(1, 2)
-        whole = x.shape[2] == height * width
-        return module(x.unflatten(2, (height, width)) if whole else x.unsqueeze(3)).flatten(2).transpose(1, 2)
+        whole = x.shape[1] == height * width
+        return (
+            module(as_map(x, (height, width)) if whole else x.transpose(1, 2).unsqueeze(3)).flatten(2).transpose(1, 2)
+        )
+
+
+def as_map(x: Tensor, extents: tuple[int, ...]) -> Tensor:
+    """Tokens ``(B, H*W, C)`` as ``(B, C, H, W)``, in memory as they are.
+
+    A view of one image has lost the stride by which torch knows that its channels are last: convolutions would round
+    in another way.
+    """
+    x = x.transpose(1, 2).unflatten(2, extents)
+    if len(x) == 1 and x.stride(1) == 1 and not in_program():
+        return x.clone(memory_format=torch.channels_last)
+    return x

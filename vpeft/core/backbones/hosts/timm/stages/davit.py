@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -32,15 +31,12 @@ class DaVitBlock(SiteBlock):
             **mlp_modules(block.mlp),
         }
 
+    def site_start(self, x: Tensor) -> Tensor:
+        return self.site_beside(x, lambda x: self.site_convolve(self.cpe1, x))
+
     def site_convolve(self, module: nn.Module, x: Tensor) -> Tensor:
         """A module of maps on the tokens of the map."""
-        flow = self.peft_flow
-        prefix, x = x[:, : flow.prefix], x[:, flow.prefix :]
-        x = module(x.transpose(1, 2).unflatten(2, flow.grid)).flatten(2).transpose(1, 2)
-        return torch.cat((prefix, x), dim=1) if flow.prefix else x
-
-    def site_start(self, x: Tensor) -> Tensor:
-        return self.site_convolve(self.cpe1, x)
+        return module(x.transpose(1, 2).unflatten(2, self.peft_flow.grid)).flatten(2).transpose(1, 2)
 
     def site_norm1(self, x: Tensor) -> Tensor:
         return self.norm1(x)
@@ -49,7 +45,7 @@ class DaVitBlock(SiteBlock):
         return self.drop_path1(x)
 
     def site_between(self, x: Tensor) -> Tensor:
-        return self.site_convolve(self.cpe2, x)
+        return self.site_beside(x, lambda x: self.site_convolve(self.cpe2, x))
 
     def site_norm2(self, x: Tensor) -> Tensor:
         return self.norm2(x)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block import read_block, require_plain
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.shared.maps import MapModulesBlock
+from vpeft.core.backbones.shared.maps import MapModulesBlock, as_map
 from vpeft.core.backbones.sites.stated_linear import HeadedLinear, StackedLinear, StatedLinear
 from vpeft.core.backbones.windows.shifted import pad_bias
 from vpeft.errors import UserError
@@ -136,7 +136,7 @@ class LevitBase(MapModulesBlock):
     def forward(self, x: Tensor) -> Tensor:
         is_map = x.dim() == 4
         x = self.site_forward(self.site_tokens(x), tuple(self.site_msa.resolution))
-        return x.transpose(1, 2).unflatten(2, self.peft_flow.grid) if is_map else x
+        return as_map(x, self.peft_flow.grid) if is_map else x
 
 
 @BLOCKS.register_module(name="timm.LevitBlock")

@@ -15,7 +15,7 @@ from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.hosts.timm.attention import attend, plain_scores
 from vpeft.core.backbones.hosts.timm.convnext import add_output_norm, head_parts
 from vpeft.core.backbones.hosts.timm.mlp import mlp_modules
-from vpeft.core.backbones.shared.maps import MapModulesBlock
+from vpeft.core.backbones.shared.maps import MapModulesBlock, as_map
 from vpeft.core.backbones.sites.stated_linear import HeadedLinear, StatedLinear
 from vpeft.core.backbones.windows.shifted import WindowBlock, pad_bias
 from vpeft.errors import UserError
@@ -215,7 +215,7 @@ class TimmPartition2dBlock(MaxxMapBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         grid = x.shape[2:]
-        return self.site_forward(x.flatten(2).transpose(1, 2), grid).transpose(1, 2).unflatten(2, grid)
+        return as_map(self.site_forward(x.flatten(2).transpose(1, 2), grid), grid)
 
 
 @BLOCKS.register_module(name="timm.TransformerBlock2d")
@@ -251,7 +251,7 @@ class TimmTransformer2dBlock(MaxxMapBlock):
         """The tokens with those of the map pooled, and the extents of the pooled map."""
         flow = self.peft_flow
         prefix, x = x[:, : flow.prefix], x[:, flow.prefix :]
-        spatial = pool(x.transpose(1, 2).unflatten(2, flow.grid))
+        spatial = pool(as_map(x, flow.grid))
         x = spatial.flatten(2).transpose(1, 2)
         return torch.cat((prefix, x), dim=1) if flow.prefix else x, tuple(spatial.shape[2:])
 
@@ -274,8 +274,8 @@ class TimmTransformer2dBlock(MaxxMapBlock):
     def forward(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
         if shared_rel_pos is not None:
             raise UserError("relative positions given from outside (shared_rel_pos) are not re-stated: leave them out.")
-        x = self.site_forward(x.flatten(2).transpose(1, 2), x.shape[2:]).transpose(1, 2)
-        return x.unflatten(2, self.peft_flow.grid)
+        x = self.site_forward(x.flatten(2).transpose(1, 2), x.shape[2:])
+        return as_map(x, self.peft_flow.grid)
 
 
 @BLOCKS.register_module(name="timm.ParallelPartitionAttention")
