@@ -7,12 +7,12 @@ from vpeft.registry import HOSTS, PEFT_METHODS
 
 WIDTH = "LST is for one width, and this a.Swin has stages, unlike a ViT"
 FOUND = [
-    CatalogueRow("a.Swin", "LST", "refused", WIDTH, "", "2026-11-28", "0123456789"),
-    CatalogueRow("a.Swin", "LoRA", "passed", "", "7 of 7", "2026-11-28", "0123456789"),
-    CatalogueRow("a.Vit", "LST", "passed", "", "", "2026-11-28", "0123456789"),
-    CatalogueRow("a.Vit", "LoRA", "failed", "4_merge: it differs", "", "2026-11-28", "0123456789"),
-    CatalogueRow("b.Swin", "LST", "refused", WIDTH.replace("a.Swin", "b.Swin"), "", "2026-11-28", "0123456789"),
-    CatalogueRow("b.Swin", "LoRA", "passed", "", "6 of 7; x refused: no, never", "2026-11-28", "0123456789"),
+    CatalogueRow("a.Swin", "LST", "refused", WIDTH, "", "2026-11-28", "0123456789", "ab"),
+    CatalogueRow("a.Swin", "LoRA", "passed", "", "7 of 7", "2026-11-28", "0123456789", "ab"),
+    CatalogueRow("a.Vit", "LST", "passed", "", "", "2026-11-28", "0123456789", "ab"),
+    CatalogueRow("a.Vit", "LoRA", "failed", "4_merge: it differs", "", "2026-11-28", "0123456789", "ab"),
+    CatalogueRow("b.Swin", "LST", "refused", WIDTH.replace("a.Swin", "b.Swin"), "", "2026-11-28", "0123456789", "ab"),
+    CatalogueRow("b.Swin", "LoRA", "passed", "", "6 of 7; x refused: no, never", "2026-11-28", "0123456789", "ab"),
 ]
 
 

@@ -27,6 +27,8 @@ class CatalogueRow:
             they have not been gone through since.
         date: Of the run, ``2026-11-28``.
         commit: Of the code, with ``+`` where it had changes.
+        code: Digest of the files of host, backbone and method: where it is the same, the pair need not be gone
+            through again. Empty where it is not known.
     """
 
     host: str
@@ -36,6 +38,7 @@ class CatalogueRow:
     variants: str
     date: str
     commit: str
+    code: str
 
 
 def read_catalogue(path: Path = CATALOGUE) -> list[CatalogueRow]:

@@ -123,7 +123,7 @@ def _hosts(found: list[CatalogueRow]) -> list[str]:
     ]
     gone = {(one.host, one.method) for one in found}
     pairs = [(host, method) for host in {host for host, _ in gone} for method in PEFT_METHODS.module_dict]
-    absent = [CatalogueRow(*pair, "not gone through", "", "", "", "") for pair in pairs if pair not in gone]
+    absent = [CatalogueRow(*pair, "not gone through", "", "", "", "", "") for pair in pairs if pair not in gone]
     for hosts, answer in by_answer([*found, *absent]):
         without = [name if result == "refused" else f"{name} ({result})" for name, result in answer.items()]
         count = f"{len(PEFT_METHODS) - len(answer)} of {len(PEFT_METHODS)}"
