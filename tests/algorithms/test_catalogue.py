@@ -21,6 +21,7 @@ import vpeft
 from vpeft.apis.pages.catalogue import read_catalogue
 from vpeft.errors import one_line
 
+_one_kernel_of_attention = test_contract._one_kernel_of_attention  # for these tests too
 _known = {one.host for one in read_catalogue()}
 PAIRS = [(host, method) for host in sorted(TINY, key=lambda h: (h in _known, h)) for method in sorted(METHODS)]
 

@@ -38,10 +38,10 @@ def code_of(host: str, method: str) -> str:
 
 
 def gone_through(host: str, method: str) -> CatalogueRow | None:
-    """The row of a pair whose files have not changed since."""
+    """The row of a pair that did not fail, and whose files have not changed since."""
     rows = {(one.host, one.method): one for one in read_catalogue()}
     found = rows.get((host, method))
-    return found if found and found.code == code_of(host, method) else None
+    return found if found and found.result != "failed" and found.code == code_of(host, method) else None
 
 
 def commit() -> str:

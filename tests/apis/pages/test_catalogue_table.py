@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from vpeft.apis.pages.catalogue import CATALOGUE, CatalogueRow, by_answer, read_catalogue, reasons, write_catalogue
+from vpeft.apis.pages.catalogue import CATALOGUE, CatalogueRow, read_catalogue, whole_hosts, write_catalogue
 from vpeft.registry import HOSTS, PEFT_METHODS
 
 WIDTH = "LST is for one width, and this a.Swin has stages, unlike a ViT"
@@ -27,15 +27,11 @@ def test_a_table_is_written_row_by_row(tmp_path):
     assert read_catalogue(path) == [*FOUND[:3], again, *FOUND[4:]]
 
 
-def test_hosts_that_answer_alike_stand_together():
-    assert by_answer(FOUND) == [(["a.Swin", "b.Swin"], {"LST": "refused"}), (["a.Vit"], {"LoRA": "failed"})]
-
-
-def test_reasons_are_told_once():
-    assert reasons(FOUND) == [
-        ("4_merge: it differs", ["LoRA"], ["a.Vit"]),
-        ("the method is for one width, and the host has stages, unlike a ViT", ["LST"], ["a.Swin", "b.Swin"]),
-    ]
+def test_a_host_counts_when_every_method_has_been_gone_through():
+    methods = sorted(PEFT_METHODS.module_dict)
+    whole = [replace(FOUND[0], method=method) for method in methods]
+    assert whole_hosts([*whole, *FOUND[2:]]) == whole
+    assert whole_hosts(whole[1:]) == []
 
 
 def test_the_shipped_table_names_what_exists():

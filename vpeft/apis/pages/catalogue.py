@@ -10,6 +10,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from vpeft.files import write_atomically
+from vpeft.registry import PEFT_METHODS
 
 CATALOGUE = Path(__file__).with_name("catalogue.csv")
 
@@ -59,26 +60,10 @@ def write_catalogue(found: Iterable[CatalogueRow], path: Path = CATALOGUE) -> No
     write_atomically(path, text.getvalue().encode())
 
 
-def by_answer(found: Iterable[CatalogueRow]) -> list[tuple[list[str], dict[str, str]]]:
-    """Hosts that answer alike, the largest group first: their names, and what they do not take, with the result."""
-    answers: dict[str, dict[str, str]] = defaultdict(dict)
-    for one in sorted(found):
-        answers[one.host] |= {} if one.result == "passed" else {one.method: one.result}
-    groups: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
-    for host, answer in answers.items():
-        groups[tuple(answer.items())].append(host)
-    return [(hosts, dict(answer)) for answer, hosts in sorted(groups.items(), key=lambda g: (-len(g[1]), g[1]))]
-
-
-def reasons(found: Iterable[CatalogueRow]) -> list[tuple[str, list[str], list[str]]]:
-    """Reasons, without the names of host and method, each with the methods and the hosts that have it."""
-    told: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for one in sorted(found):
-        if one.result != "passed":
-            host = one.host.split("/")[0]
-            words = one.reason.replace(f"this {host}", host).replace(host, "the host").replace(one.method, "the method")
-            told[(words, one.method)].append(one.host)
-    groups: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
-    for (words, method), hosts in told.items():
-        groups[(words, tuple(hosts))].append(method)
-    return [(words, sorted(methods), list(hosts)) for (words, hosts), methods in sorted(groups.items())]
+def whole_hosts(found: Iterable[CatalogueRow]) -> list[CatalogueRow]:
+    """The rows of hosts that have been gone through with every method."""
+    methods: dict[str, set[str]] = defaultdict(set)
+    rows = sorted(found)
+    for one in rows:
+        methods[one.host].add(one.method)
+    return [one for one in rows if methods[one.host] >= set(PEFT_METHODS.module_dict)]

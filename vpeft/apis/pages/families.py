@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from vpeft.apis.config.recipes import Recipe, recipes, rows_of_table
-from vpeft.apis.pages.methods import PUBLISHED, agrees, markdown_row
+from vpeft.apis.pages.methods import PUBLISHED, agrees
+from vpeft.apis.pages.table import markdown_row
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.contract.build import build_method
 from vpeft.core.models.build import build_model, meta_build

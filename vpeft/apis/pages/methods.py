@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +14,9 @@ from torch import nn
 
 from vpeft.apis.config.load import config_files, load_config
 from vpeft.apis.config.recipes import method_rows
-from vpeft.apis.pages.catalogue import CatalogueRow, by_answer, read_catalogue, reasons
+from vpeft.apis.pages.by_library import family_of_host
+from vpeft.apis.pages.catalogue import CatalogueRow, read_catalogue, whole_hosts
+from vpeft.apis.pages.table import markdown_row
 from vpeft.apis.results.published.tables import FOLDER
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.peft_backbone import methods_of
@@ -83,7 +85,7 @@ def methods_page(root: str = "configs") -> str:
     options = shipped_options(root)
     published = json.loads(PUBLISHED.read_text())
     order = sorted(PEFT_METHODS.module_dict, key=lambda n: (PEFT_METHODS.get(n).category, n.lower()))
-    found = read_catalogue()
+    found = whole_hosts(read_catalogue())
     takes = Counter(one.method for one in found if one.result == "passed")
     gone = Counter(one.method for one in found)
     lines = [
@@ -110,40 +112,43 @@ def methods_page(root: str = "configs") -> str:
 
 
 def _hosts(found: list[CatalogueRow]) -> list[str]:
-    """Hosts that answer alike, in one row, and the reasons of those that do not take a method."""
+    """What the hosts of each family take: all of them, some, or none."""
+    answers: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    for one in found:
+        answers[family_of_host(one.host)][one.host][one.method] = one.result
     lines = [
         "## Where they work",
         "",
-        "Hosts that answer alike stand in one row. A host takes a method where the contract's tests have passed on a",
-        "tiny backbone of it (`tests/algorithms/test_catalogue.py` says how they are run); `host/variant` is a host",
-        "with blocks of another kind.",
+        "By family: how many methods all its hosts take, which only some take, and which none. A host takes a method",
+        "where the contract's tests have passed on a tiny backbone of it ([how](hosts.md#tests)). Each host by itself,",
+        "and why a method is not there: [hosts by library](hosts_by_library.md).",
         "",
-        markdown_row("hosts", "methods", "without"),
-        markdown_row(*["---"] * 3),
+        markdown_row("family", "hosts", "all take", "some take", "none takes"),
+        markdown_row(*["---"] * 5),
     ]
-    gone = {(one.host, one.method) for one in found}
-    pairs = [(host, method) for host in {host for host, _ in gone} for method in PEFT_METHODS.module_dict]
-    absent = [CatalogueRow(*pair, "not gone through", "", "", "", "", "") for pair in pairs if pair not in gone]
-    for hosts, answer in by_answer([*found, *absent]):
-        without = [name if result == "refused" else f"{name} ({result})" for name, result in answer.items()]
-        count = f"{len(PEFT_METHODS) - len(answer)} of {len(PEFT_METHODS)}"
-        lines.append(markdown_row(", ".join(f"`{host}`" for host in hosts), count, ", ".join(without) or "-"))
-    lines += ["", *_when(found), "", "Refused, in the words of the error:", ""]
-    for words, methods, hosts in reasons(found):
-        lines.append(f"- {', '.join(methods)} on {', '.join(f'`{host}`' for host in hosts)}: {words}")
-    return lines
+    for name, hosts in sorted(answers.items()):
+        takes = {
+            method: sum(answer.get(method) == "passed" for answer in hosts.values())
+            for method in sorted(PEFT_METHODS.module_dict)
+        }
+        some = [f"{method} ({n} of {len(hosts)})" for method, n in takes.items() if 0 < n < len(hosts)]
+        none = [method for method, n in takes.items() if n == 0]
+        every = len(takes) - len(some) - len(none)
+        lines.append(markdown_row(name, str(len(hosts)), str(every), ", ".join(some), ", ".join(none)))
+    return [*lines, "", *_when(found)]
 
 
 def _when(found: list[CatalogueRow]) -> list[str]:
     """When the pairs were gone through, with how many options, and what was not."""
     runs = Counter((one.date, one.commit) for one in found)
-    lines = [f"Pairs: {', '.join(f'{n} on {date} at {commit}' for (date, commit), n in sorted(runs.items()))}."]
+    pairs = ", ".join(f"{n} on {date} at {commit}" for (date, commit), n in sorted(runs.items()))
+    lines = [f"Pairs of hosts and methods that were gone through: {pairs}."]
     passed = [one for one in found if one.result == "passed"]
     lines.append(f"With all options of the backbone: {sum(bool(one.variants) for one in passed)} of {len(passed)}.")
     different = [one for one in found if "; " in one.variants]
     lines += [f"- {one.method} on `{one.host}`, options: {one.variants}" for one in different]
-    if missing := sorted(set(HOSTS.module_dict) - {one.host for one in found}):
-        lines.append(f"Not gone through yet: {', '.join(f'`{host}`' for host in missing)}.")
+    if missing := len(set(HOSTS.module_dict) - {one.host for one in found}):
+        lines.append(f"Not gone through yet: {missing} of {len(HOSTS)} hosts.")
     return lines
 
 
@@ -188,7 +193,3 @@ def agrees(count: int, printed: str) -> str:
     if not printed:
         return ""
     return " =" if round(Decimal(count) / 10**6, -Decimal(printed).as_tuple().exponent) == Decimal(printed) else ""
-
-
-def markdown_row(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -131,13 +131,13 @@ def reverse(windows: Tensor, window: Sequence[int], extents: Sequence[int]) -> T
 class WindowBlock(SiteBlock):
     """Attention inside (shifted) windows of a map, padded at its ends; prefix tokens go through every window.
 
-    A host's mixin states :meth:`site_msa`, :meth:`site_window_size` and :meth:`site_mask`.
+    A host's mixin states :meth:`site_window_size`, :meth:`site_mask` and ``site_msa``, or all that reads it.
+
+    Attributes:
+        site_msa: The module that holds qkv, proj, scale and the table of relative positions.
     """
 
-    @property
-    def site_msa(self) -> nn.Module:
-        """The module that holds qkv, proj, scale and the table of relative positions."""
-        raise NotImplementedError(f"{type(self).__name__} states no site_msa")
+    site_msa: nn.Module
 
     def site_window_size(self, extents: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Extents of window and shift on a map of these extents."""

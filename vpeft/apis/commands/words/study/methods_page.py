@@ -1,4 +1,4 @@
-"""Write docs/methods.md, and the matrices in the pages of the families."""
+"""Write docs/methods.md, docs/hosts_by_library.md, and the matrices in the pages of the families."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="the folder of the pages")
     parser.add_argument("--configs", default="configs", help="the folder of the configs")
     args = parser.parse_args(argv)
+    from vpeft.apis.pages.by_library import hosts_page
     from vpeft.apis.pages.families import PAGES, with_matrix
     from vpeft.apis.pages.methods import methods_page
     from vpeft.files import write_atomically
 
+    say(write_atomically(args.docs / "hosts_by_library.md", hosts_page().encode()))
     say(write_atomically(args.docs / "methods.md", methods_page(args.configs).encode()))
     for family in PAGES:
         page = args.docs / f"{family}.md"

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block import read_block
-from vpeft.core.backbones.hosts.transformers.maps.segformer import CheckpointedStages
+from vpeft.core.backbones.hosts.transformers.maps.checkpointed import CheckpointedStages
 from vpeft.core.backbones.windows.units import MaskUnitBlock, MaskUnitHost
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
@@ -77,18 +77,12 @@ class HFHieraLayer(MaskUnitBlock):
         return x, kept[-1] if output_attentions else None
 
 
-class HieraStages(CheckpointedStages):
-    """``HieraStage``."""
-
-    stages = "encoder.stages"
-
-
 @HOSTS.register_module(name="transformers.HieraModel")
 class HFHiera(MaskUnitHost):
     """``HieraModel``; the norm of its pooler reads pooled features. In MAE's mode some units are hidden."""
 
     targets = ("transformers.models.hiera.modeling_hiera.HieraModel",)
-    backbone_mixin = HieraStages
+    backbone_mixin = CheckpointedStages
 
     def describe(self) -> None:
         backbone = self.backbone

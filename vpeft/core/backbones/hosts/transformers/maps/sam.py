@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.hosts.transformers.maps.checkpointed import Checkpointed
 from vpeft.core.backbones.windows.shifted import pad_bias
 from vpeft.core.backbones.windows.unshifted import CalledAttention, MapWindowBlock, frozen_neck
 from vpeft.registry import BLOCKS, HOSTS
@@ -95,6 +96,7 @@ class HFSam(Host):
         "transformers.models.sam_hq.modeling_sam_hq.SamHQVisionEncoder",
         "transformers.models.got_ocr2.modeling_got_ocr2.GotOcr2VisionEncoder",
     )
+    backbone_mixin = Checkpointed
 
     def describe(self) -> None:
         backbone = self.backbone

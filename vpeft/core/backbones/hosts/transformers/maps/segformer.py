@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.block_forward import SiteBackbone
+from vpeft.core.backbones.hosts.transformers.maps.checkpointed import CheckpointedStages
 from vpeft.core.backbones.shared.pyramid import PyramidBlock, PyramidHost
 from vpeft.core.backbones.sites.stated_linear import StackedLinear
-from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
 
 
@@ -186,26 +185,6 @@ class HFSegformer(PyramidHost):
         for stage, (blocks, embed, norm) in enumerate(stages):
             self.add_stage(blocks, f"encoder.block.{stage}", embed.proj, embed.layer_norm, norm)
         self.outputs, self.reads_map = [self.stage_end(stage).index for stage in range(len(encoder.block))], True
-
-
-class CheckpointedStages(SiteBackbone):
-    """Stages that checkpoint themselves; what trains is inside, and the re-entrant form loses its gradients.
-
-    Attributes:
-        stages: Where they are.
-    """
-
-    stages = "encoder.layers"
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        first = self.get_submodule(self.stages)[0]
-        checkpointed = first.gradient_checkpointing and first.training and torch.is_grad_enabled()
-        if checkpointed and getattr(first._gradient_checkpointing_func, "keywords", {}).get("use_reentrant", True):
-            raise UserError(
-                f"re-entrant checkpointing of the stages of {self.plain_class.__name__} loses every gradient: "
-                "gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})."
-            )
-        return super().forward(*args, **kwargs)
 
 
 @HOSTS.register_module(name="transformers.PvtV2Model")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.hosts.transformers.maps.checkpointed import Checkpointed, CheckpointedStages
 from vpeft.core.backbones.sites.stated_linear import StackedLinear
 from vpeft.core.backbones.windows.shifted import WindowBlock, shift_mask, table_bias
 from vpeft.errors import UserError
@@ -129,6 +130,7 @@ class HFSwin(Host):
         "transformers.models.swin.modeling_swin.SwinModel",
         "transformers.models.donut.modeling_donut_swin.DonutSwinModel",
     )
+    backbone_mixin = Checkpointed
 
     def describe(self) -> None:
         self.add_stages(self.backbone)
@@ -196,6 +198,7 @@ class HFMaskFormerSwin(HFSwinMaps):
     """``MaskFormerSwinBackbone``; the last norm of the model in it, and norms of stages left out, lead nowhere."""
 
     targets = ("transformers.models.maskformer.modeling_maskformer_swin.MaskFormerSwinBackbone",)
+    backbone_mixin = CheckpointedStages
 
     def describe(self) -> None:
         backbone = self.backbone

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.hosts.transformers.maps.checkpointed import Checkpointed
 from vpeft.core.backbones.windows.unshifted import MapWindowBlock, rows_and_columns
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS
@@ -58,7 +60,8 @@ class HFVitDetLayer(MapWindowBlock):
     def site_relative(self, q: Tensor, size: tuple[int, ...]) -> Sequence[Tensor]:
         from transformers.models.vitdet.modeling_vitdet import get_rel_pos
 
-        return rows_and_columns(q, self.attention.rel_pos_h, self.attention.rel_pos_w, size, get_rel_pos)
+        plain = inspect.unwrap(get_rel_pos)  # its wrapper would script it in a trace, where sizes are no tensors here
+        return rows_and_columns(q, self.attention.rel_pos_h, self.attention.rel_pos_w, size, plain)
 
     def site_drop1(self, x: Tensor) -> Tensor:
         return self.drop_path(x)
@@ -85,6 +88,7 @@ class HFVitDet(Host):
         "transformers.models.vitdet.modeling_vitdet.VitDetModel",
         "transformers.models.vitdet.modeling_vitdet.VitDetBackbone",
     )
+    backbone_mixin = Checkpointed
 
     def describe(self) -> None:
         backbone = self.backbone

@@ -1,0 +1,42 @@
+"""Backbones of transformers that checkpoint their layers or stages themselves (``gradient_checkpointing_enable``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vpeft.core.backbones.block_forward import SiteBackbone
+from vpeft.errors import UserError
+
+
+class Checkpointed(SiteBackbone):
+    """Asks for a gradient at the image where checkpointing is re-entrant, which is its default in transformers.
+
+    The re-entrant form computes no gradient at all behind what asks for none, as behind a frozen embedding.
+    """
+
+    def forward(self, pixel_values: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        if pixel_values is not None and not pixel_values.requires_grad and self.reentrant():
+            pixel_values = pixel_values.detach().requires_grad_()
+        return super().forward(pixel_values, *args, **kwargs)
+
+    def reentrant(self) -> bool:
+        """Whether something in it is checkpointed re-entrantly in a pass that begins now."""
+        own = (m for m in self.modules() if getattr(m, "gradient_checkpointing", False) and m.training)
+        return torch.is_grad_enabled() and any(
+            getattr(m._gradient_checkpointing_func, "keywords", {}).get("use_reentrant", True) for m in own
+        )
+
+
+class CheckpointedStages(Checkpointed):
+    """Stages whose outputs are nested, of which the re-entrant form loses the gradients."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.reentrant():
+            raise UserError(
+                f"re-entrant checkpointing of the stages of {self.plain_class.__name__} loses gradients: "
+                "gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})."
+            )
+        return super().forward(*args, **kwargs)
