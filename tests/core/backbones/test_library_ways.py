@@ -97,7 +97,8 @@ def goes_on(host, **options):
         if way not in CHANGES:
             mine = run(way, copy.deepcopy(changed), x)
             torch.testing.assert_close(mine, run(way, copy.deepcopy(merged), x), rtol=1e-8, atol=1e-8, msg=way)
-            assert not all(torch.equal(a, b) for a, b in zip(mine, out, strict=True)), way
+            if way != "stop_early":  # the first map may be a stem's, which nothing is attached to
+                assert not all(torch.equal(a, b) for a, b in zip(mine, out, strict=True)), way
     return plain, x, ways
 
 
@@ -139,7 +140,10 @@ def test_the_ways_are_found():
 def checkpoint(model, reentrant):
     """The library's own checkpointing; whether there is one."""
     if hasattr(model, "set_grad_checkpointing"):
-        model.set_grad_checkpointing(True)
+        try:
+            model.set_grad_checkpointing(True)
+        except AssertionError:  # "not supported"
+            return False
     elif getattr(model, "supports_gradient_checkpointing", False):
         model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     else:
