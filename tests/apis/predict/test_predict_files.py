@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,14 @@ def test_a_broken_image_is_named_and_the_others_go_on(folder_of, digits, tmp_pat
     assert float(rows[0]["score"]) == pytest.approx(stored["predictions"][0]["classes"][0]["score"])
     assert sorted(file.name for file in out.glob("*.png")) == [f"{i}.png" for i in range(6)]
     assert Image.open(out / "0.png").size[0] == 320
+
+
+@pytest.mark.slow
+def test_a_fresh_process_predicts(folder_of, digits):
+    """What a session has imported before must not matter."""
+    command = [sys.executable, "-m", "vpeft", "predict", str(folder_of("classes")), str(digits), "--json", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(json.loads(done.stdout)["predictions"]) == 6
 
 
 def test_a_table_of_many_images_is_cut(capsys):

@@ -129,6 +129,27 @@ def test_an_address_in_a_file_is_not_followed(tmp_path):
     file = vpeft.save_adapter(perturb(model), tmp_path / "a.safetensors", run=run_record(cfg))
     with pytest.raises(UserError, match=r"trained on the base at https://example\.org/base\.pth: fetch it"):
         vpeft.load(file)
+    cfg = load_config(CONFIG, "digits")
+    cfg.model.head.init_cfg = {"type": "Pretrained", "checkpoint": "torchvision://resnet50"}
+    file = vpeft.save_adapter(model, tmp_path / "b.safetensors", run=run_record(cfg))
+    with pytest.raises(UserError, match="the base at torchvision://resnet50: fetch it"):
+        vpeft.load(file)
+    file = vpeft.save_adapter(model, tmp_path / "c.safetensors", run={"family": "classification"})
+    with pytest.raises(UserError, match="does not describe its run"):
+        vpeft.load(file)
+
+
+def test_what_describes_no_model_is_refused(tmp_path):
+    cfg = load_config(CONFIG, "digits")
+    model = build_model(cfg)
+    model.init_weights()
+    perturb(model)
+    for number, change in enumerate(({"type": "Resize"}, {"head": {"type": "LinearClsHead"}}, {"neck": 3})):
+        record = run_record(cfg)
+        record["config"]["model"] |= change
+        file = vpeft.save_adapter(model, tmp_path / f"{number}.safetensors", run=record)
+        with pytest.raises(UserError, match="the model that it describes cannot be built"):
+            vpeft.load(file)
 
 
 def test_what_is_no_run_is_said(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from vpeft.core.trained.load import load_trained, stored_metadata
 from vpeft.core.trained.merged_file import load_merged, merged_metadata
 from vpeft.core.trained.record import network_config, record_config, run_record
 from vpeft.core.trained.run import open_run, quiet
-from vpeft.errors import UserError
+from vpeft.errors import UserError, one_line
 
 
 def load(
@@ -53,9 +53,15 @@ def load(
     if weights is not None:
         _use_weights(cfg, str(weights), str(file), merged is not None)
     if merged is None:
-        _need_base(cfg, str(file))
-    with quiet():
-        model = load_merged(cfg, file) if merged else load_trained(cfg, str(file))
+        _need_base(cfg, str(file), source.is_dir() or weights is not None)
+    try:
+        with quiet():
+            model = load_merged(cfg, file) if merged else load_trained(cfg, str(file))
+    except (UserError, MemoryError, OSError):
+        raise
+    except Exception as error:  # of the packages, where a file describes no model
+        said = f"{type(error).__name__}: {one_line(error, 200)}"
+        raise UserError(f"{file}: the model that it describes cannot be built ({said}).") from error
     model = model.to(device or get_device())
     return Predictor(
         file,
@@ -104,7 +110,7 @@ def weights_of(folder: Path) -> Path:
 def _config(source: Path, file: Path, said: Mapping[str, Any]) -> tuple[Config, Mapping[str, Any]]:
     """The config that a file says, or else that of the run's folder around it."""
     record = said.get("run")
-    if record is not None and record["config"] is not None:
+    if record is not None and record.get("config", {}) is not None:
         try:
             return record_config(record, str(file)), record
         except UserError as error:
@@ -137,17 +143,31 @@ def _use_weights(cfg: Config, weights: str, where: str, merged: bool) -> None:
         settings["init_cfg"] = {"type": "Pretrained", "checkpoint": weights}
 
 
-def _need_base(cfg: Config, where: str) -> None:
-    """Refuse a base whose file is away, and addresses, which a file may not make anybody follow."""
-    for settings in peft_places(cfg).values():
-        init_cfg = settings.get("init_cfg") or {}
-        file = settings.get("weights") or (init_cfg.get("checkpoint") if isinstance(init_cfg, Mapping) else None)
-        if not isinstance(file, str) or file.startswith("vpeft://"):
-            continue
-        if "://" in file:
+def _need_base(cfg: Config, where: str, follow: bool) -> None:
+    """Refuse a base whose file is away, and addresses, which a file alone may not make anybody follow.
+
+    Args:
+        cfg: The config.
+        where: The file.
+        follow: Whether addresses are followed: those of one's own run, or that were given by hand.
+    """
+    for file in _files_of(cfg.model):
+        if "://" in file and not file.startswith("vpeft://") and not follow:
             raise UserError(f"{where} was trained on the base at {file}: fetch it, and give weights=FILE (--weights).")
-        if not os.path.exists(os.path.expanduser(file)):
+        if "://" not in file and not os.path.exists(os.path.expanduser(file)):
             raise UserError(
                 f"{where} was trained on the base {file}, and no such file is there, seen from {Path.cwd()}: name it "
                 "in its new place by weights=FILE (--weights)."
             )
+
+
+def _files_of(node: Any) -> Iterator[str]:
+    """The files of weights that a config names, of whatever depth."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key in ("checkpoint", "weights", "pretrained") and isinstance(value, str):
+                yield value
+            yield from _files_of(value)
+    elif isinstance(node, (list, tuple)):
+        for one in node:
+            yield from _files_of(one)
