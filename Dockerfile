@@ -12,8 +12,8 @@ RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/wh
         -c /src/requirements/constraints.txt "/src[dense,video,tune,export]" \
     && rm -rf /src
 
-RUN useradd --create-home vpeft
-USER vpeft
+RUN useradd --create-home --uid 1000 vpeft
+USER 1000
 WORKDIR /work
 ENTRYPOINT ["vpeft"]
 CMD ["--help"]

@@ -130,7 +130,7 @@ def task_settings(cfg: Config) -> dict[str, Any]:
     if cfg.get("shift"):
         settings["data_variant"] = _shifted(cfg)
     if cfg.augmentation not in ("none", OWN) and not chosen.flip_safe:
-        print_log(f"no horizontal flip on {chosen.name}: it would change the label", logger="current")
+        print_log(f"no horizontal flip on {chosen.name}: it would change the label", logger="current", level=30)
     if not looks:
         # The validation images are trained on: nothing is left to look at before the one test.
         settings |= dict.fromkeys(VALIDATION)

@@ -116,7 +116,7 @@ def _config(source: Path, file: Path, said: Mapping[str, Any]) -> tuple[Config, 
         except UserError as error:
             if not source.is_dir():
                 raise
-            print_log(f"{error} The config in {source} is taken instead.", "current")
+            print_log(f"{error} The config in {source} is taken instead.", "current", level=30)
     if not source.is_dir():
         raise UserError(
             f"{file} does not say of which run it is: give the run's folder, which has the config, or attach and load "

@@ -43,13 +43,14 @@ def go_on(cfg: Config, work_dir: str, checkpoint: str | None = None) -> None:
     else:
         found = _newest(_place(cfg, work_dir))
     if found is None:
-        print_log(f"--resume: {work_dir} holds no checkpoint yet: the run starts anew.", "current")
+        print_log(f"--resume: {work_dir} holds no checkpoint yet: the run starts anew.", "current", level=30)
         set_by_command(cfg, {"resume": False}, RESUME)
         return
     path, loaded = found
     name_differences(loaded, cfg, str(path))
     if is_given(cfg, "load_from") and cfg.load_from != str(path):
-        print_log(f"--resume: load_from={cfg.load_from!r} was for the start: the run goes on from {path}.", "current")
+        said = f"--resume: load_from={cfg.load_from!r} was for the start: the run goes on from {path}."
+        print_log(said, "current", level=30)
     set_by_command(cfg, {"resume": True}, RESUME)
     cfg.load_from = str(path)
     origin_of(cfg).record(RESUME, cfg, ["load_from"])

@@ -98,7 +98,8 @@ def _lock(file: TextIO, folder: Path, wait: bool) -> None:
             "another --work-dir."
         ) from error
     except OSError as error:
-        print_log(f"{folder} cannot be locked ({error}): take care that one run alone trains there.", "current")
+        said = f"{folder} cannot be locked ({error}): take care that one run alone trains there."
+        print_log(said, "current", level=30)
         return
     file.truncate(0)
     file.write(f"{platform.node()} {os.getpid()}\n")

@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vpeft.apis.export.adapter import export_adapter
     from vpeft.apis.export.merged import export_merged
 
-    cfg = load_config(named_config(args), args.task, args.cfg_options)
     with run_screen(args.verbose):
+        cfg = load_config(named_config(args), args.task, args.cfg_options)
         show_lines(*report_lines(config_parameters(cfg), "stored" if args.to == "adapter" else "merged"))
         if args.to == "adapter":
             size = export_adapter(cfg, args.checkpoint, args.out)

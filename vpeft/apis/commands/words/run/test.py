@@ -26,13 +26,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vpeft.core.trained.result import result_summary
 
     config = named_config(args)
-    cfg = load_config(config, args.task, args.cfg_options)
-    work_dir = args.work_dir or default_work_dir(config, cfg, args.seed, args.checkpoint)
-    if args.tta:
-        cfg, work_dir = with_tta(cfg), os.path.join(work_dir, "tta")  # beside the run's own config and result
-    if args.dump_logits:
-        cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "vpeft.LogitsHook"}]
     with run_screen(args.verbose):
+        cfg = load_config(config, args.task, args.cfg_options)
+        work_dir = args.work_dir or default_work_dir(config, cfg, args.seed, args.checkpoint)
+        if args.tta:
+            cfg, work_dir = with_tta(cfg), os.path.join(work_dir, "tta")  # beside the run's own config and result
+        if args.dump_logits:
+            cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "vpeft.LogitsHook"}]
         result = test(prepare(cfg, work_dir, args.launcher, args.seed), args.checkpoint, args.results)
     if int(os.environ.get("RANK", 0)) == 0:
         say(result_summary(result, work_dir))

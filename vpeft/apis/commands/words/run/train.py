@@ -38,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vpeft.apis.run.train import train
 
     config = named_config(args)
-    cfg = load_config(config, args.task, args.cfg_options)
-    work_dir = args.work_dir or default_work_dir(config, cfg, args.seed)
     with run_screen(args.verbose):
+        cfg = load_config(config, args.task, args.cfg_options)
+        work_dir = args.work_dir or default_work_dir(config, cfg, args.seed)
         train(prepare(cfg, work_dir, args.launcher, args.seed, args.resume, args.amp))
 
 
