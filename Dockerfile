@@ -9,7 +9,7 @@ RUN apt-get update \
 
 COPY . /src
 RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
-        -c /src/requirements/constraints.txt "/src[dense,video,tune,export]" \
+        -c /src/requirements/constraints.txt "/src[dense,video,tune,export,serve]" \
     && rm -rf /src
 
 RUN useradd --create-home --uid 1000 vpeft

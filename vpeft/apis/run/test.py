@@ -53,5 +53,5 @@ def test(cfg: Config, checkpoint: str, results: str | None = None) -> dict[str, 
     if runner.rank == 0:
         result, kept_out = write_by_hand(cfg, result, Path(runner.work_dir), Path(results) if results else None)
         if kept_out is not None:
-            runner.logger.warning(f"this result stays out of leaderboards: {kept_out}")
+            runner.logger.info(f"this result stays out of leaderboards: {kept_out}")
     return result
