@@ -12,7 +12,7 @@ QUICK_CONFIG := configs/mini/lora_nano_vit.py
 QUICK_TASK := sprite_count
 QUICK_DIR := work_dirs/quickstart
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 $(VENV)/.runtime: setup.py requirements/runtime.txt requirements/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,11 @@ $(VENV)/.runtime: setup.py requirements/runtime.txt requirements/constraints.txt
 $(VENV)/.tests: $(VENV)/.runtime requirements/tests.txt
 	$(INSTALL) -e .[tests]
 	$(BIN)/python -c "import cv2" 2>/dev/null || $(HEADLESS)
+	touch $@
+
+$(VENV)/.docs: requirements/docs.txt requirements/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) -r requirements/docs.txt
 	touch $@
 
 quickstart: $(VENV)/.runtime
@@ -39,5 +44,9 @@ lint: $(VENV)/.tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The pages of docs/ as a site in site/; a broken link, anchor or reference fails. It reads the package without importing it.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) work_dirs build *.egg-info
+	rm -rf $(VENV) work_dirs build site *.egg-info
