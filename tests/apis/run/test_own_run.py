@@ -151,6 +151,15 @@ def test_the_word_data(tmp_path, capsys):
         data_word([str(tmp_path / "nothing")])
 
 
+def test_data_that_are_called_as_a_command(tmp_path, capsys, monkeypatch):
+    own.frames(tmp_path / "clips", each=2, count=3)
+    monkeypatch.chdir(tmp_path)
+    data_word(["clips"])
+    assert "folders of frames by class: video, 4 clips (train 2, val 2), 2 classes" in capsys.readouterr().out
+    with pytest.raises(UserError, match="the following arguments are required: out"):
+        data_word(["label-maps"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

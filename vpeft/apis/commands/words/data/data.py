@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -48,9 +49,14 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if whole and len(whole) == len(present) else 1
 
 
+def _is_folder(argv: Sequence[str]) -> bool:
+    """Whether data happen to be called as one of the commands, which all name something more."""
+    return os.path.exists(argv[0]) and (len(argv) == 1 or argv[1].startswith("-"))
+
+
 def main(argv: Sequence[str] | None = None) -> int | None:
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and not argv[0].startswith("-") and argv[0] not in ("check", *SHEETS):
+    if argv and (argv[0] not in ("-h", "--help", "check", *SHEETS) or _is_folder(argv)):
         look_word(argv, __doc__)
         return 0
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
