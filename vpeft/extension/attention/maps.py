@@ -53,11 +53,13 @@ def default_kinds(model: nn.Module) -> list[str]:
     """The kinds that say most of a model's host: by class token, windows, or neither."""
     adaptation = get_adaptation(model)
     host = find_host(model) if adaptation is None else adaptation.host
+    # Rollout multiplies the attention of all blocks: each must be one of all tokens.
+    rollout = ["rollout"] if host.flat_stream and not any(block.kind.frames_apart for block in host.blocks) else []
     if host.prefix and not host.pools_map:
-        return ["class", "rollout"]
+        return ["class", *rollout]
     if host.downsamples:
         return ["received"] if host.reads_map else ["received", "gradcam"]
-    return ["received", "rollout"]
+    return ["received", *rollout]
 
 
 def look(
