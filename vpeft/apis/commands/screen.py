@@ -130,7 +130,9 @@ class ScreenHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Move on."""
-        if self.living() or self._is_time():  # reading the loss waits for the device
+        if (
+            self.living() or self._is_time() or runner.iter + 1 == runner.max_iters
+        ):  # reading the loss waits for the device
             loss = (outputs or {}).get("loss")
             self.loss = "" if loss is None else f"loss {float(torch.as_tensor(loss).detach().mean()):.3f}"
         self._move(runner.iter + 1)
@@ -147,6 +149,7 @@ class ScreenHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leave the finished line behind."""
+        self._move(runner.iter, last=True)
         self._end()
 
     # Testing ----------------------------------------------------------------------------------------------------------
@@ -162,6 +165,7 @@ class ScreenHook(Hook):
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Leave the finished line behind."""
+        self._move(self.total, last=True)
         self._end()
 
     def after_run(self, runner: Runner) -> None:
@@ -183,9 +187,9 @@ class ScreenHook(Hook):
         _LIVING.append(self.progress)
         self.progress.start()
 
-    def _move(self, done: int) -> None:
+    def _move(self, done: int, last: bool = False) -> None:
         self.progress.update(self.task, completed=done, said=self._said())
-        if not self.living() and (self._is_time() or done == self.total):
+        if not self.living() and (last or self._is_time()):
             now = time.monotonic()
             left = (now - self.start) / max(done - self.done_before, 1) * (self.total - done)
             show_lines(f"{self.what:<10} {done:,}/{self.total:,}  {clock(left)} left  {self._said()}".rstrip())
