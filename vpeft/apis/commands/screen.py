@@ -130,9 +130,8 @@ class ScreenHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         """Move on."""
-        if (
-            self.living() or self._is_time() or runner.iter + 1 == runner.max_iters
-        ):  # reading the loss waits for the device
+        is_last = runner.iter + 1 == runner.max_iters
+        if self.living() or self._is_time() or is_last:  # reading the loss waits for the device
             loss = (outputs or {}).get("loss")
             self.loss = "" if loss is None else f"loss {float(torch.as_tensor(loss).detach().mean()):.3f}"
         self._move(runner.iter + 1)
