@@ -66,9 +66,13 @@ def test_a_table_of_many_images_is_cut(capsys):
     assert "and 3 images more" in said
 
 
-def test_json_on_the_standard_output_stands_alone(folder_of, digits, capsys):
+def test_json_and_csv_on_the_standard_output_stand_alone(folder_of, digits, capsys):
     assert main([str(folder_of("classes")), str(digits / "0.png"), "--json", "-", "--device", "cpu"]) == 0
     assert len(json.loads(capsys.readouterr().out)["predictions"]) == 1
+    assert main([str(folder_of("classes")), str(digits / "0.png"), "--csv", "-", "--top", "2", "--device", "cpu"]) == 0
+    assert len(list(csv.DictReader(capsys.readouterr().out.splitlines()))) == 2
+    with pytest.raises(UserError, match="both for the standard output"):
+        main([str(folder_of("classes")), str(digits), "--csv", "-", "--json", "-", "--device", "cpu"])
 
 
 def test_class_folders_are_written(folder_of, opened, digits, tmp_path, capsys):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +14,6 @@ from rich.table import Table
 from vpeft.apis.predict.predictor import Predictor
 from vpeft.apis.predict.results import BoxPrediction, ClassPrediction, FailedInput, MapPrediction, Prediction
 from vpeft.errors import UserError, printable
-from vpeft.files import write_atomically
 
 FORMAT = "vpeft-predictions-1"
 COLUMNS = {
@@ -73,13 +71,13 @@ def json_text(run: Predictor, found: Answered) -> str:
         raise UserError(f"{run.file}: its model answers with NaN or infinity: the training has diverged.") from error
 
 
-def write_csv(found: Answered, out: str | Path) -> Path:
-    """Write a row for every class, box or class of a label map; the first row names the columns."""
+def predictions_csv(found: Answered) -> str:
+    """A row for every class, box or class of a label map; the first row names the columns."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS.get(found.kind, ("file",)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(row for _, rows in found.rows for row in rows)
-    return write_atomically(Path(out), text.getvalue().encode("utf-8", "surrogateescape"))
+    return text.getvalue()
 
 
 def print_table(found: Answered, console: Console) -> None:

@@ -10,11 +10,11 @@ from rich.console import Console
 from vpeft.apis.commands.ending import say
 from vpeft.apis.predict.auto_label import SURE, AutoLabel
 from vpeft.apis.predict.draw import drawn_prediction, picture_of, write_picture
-from vpeft.apis.predict.files import Answered, json_text, print_table, write_csv
+from vpeft.apis.predict.files import Answered, json_text, predictions_csv, print_table
 from vpeft.apis.predict.inputs import FileNames
 from vpeft.apis.predict.predictor import Predictor
 from vpeft.apis.predict.results import FailedInput
-from vpeft.errors import one_line
+from vpeft.errors import UserError, one_line
 from vpeft.files import write_atomically
 
 
@@ -34,7 +34,7 @@ def predict_files(
         run: The opened run.
         images: Files, folders, patterns, videos.
         json_file: A JSON file; ``-`` is the standard output, in the place of the table.
-        csv_file: A CSV file.
+        csv_file: A CSV file; ``-`` as of ``json_file``.
         draw: A folder of pictures.
         auto_label: A folder for a data set of what the run is sure of.
         threshold: The least score; of a data set 0.5 when None.
@@ -42,7 +42,13 @@ def predict_files(
 
     Returns:
         How many could not be read.
+
+    Raises:
+        UserError: Both JSON and CSV are for the standard output, or an image or a folder is refused.
     """
+    printed = [json_file, csv_file].count("-")
+    if printed == 2:
+        raise UserError("--json - and --csv - are both for the standard output: give one of them a file.")
     least = SURE if threshold is None else threshold
     writer = None if auto_label is None else AutoLabel(run, auto_label, least)
     names, found, failed = FileNames(), Answered(json_file is not None), 0
@@ -56,15 +62,20 @@ def predict_files(
             write_picture(drawn_prediction(one, picture_of(one.name)), Path(draw) / names.of(one.name, ".png"))
         if writer is not None:
             writer.add(one)
-    if json_file == "-":
-        say(json_text(run, found))
-    elif json_file is not None:
-        write_atomically(Path(json_file), (json_text(run, found) + "\n").encode())
+    if json_file is not None:
+        _give(json_text(run, found) + "\n", json_file)
     if csv_file is not None:
-        write_csv(found, csv_file)
-    if json_file != "-":
+        _give(predictions_csv(found), csv_file)
+    if not printed:
         print_table(found, Console(highlight=False))
     if writer is not None:
         said = f"{writer.finish()}: {writer.written} written, {writer.left_out} left out below {least}"
-        say(said, to_error=json_file == "-")
+        say(said, to_error=printed > 0)
     return failed
+
+
+def _give(text: str, file: str) -> None:
+    if file == "-":
+        say(text.removesuffix("\n"))
+    else:
+        write_atomically(Path(file), text.encode("utf-8", "surrogateescape"))

@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, help="images of a pass (those of the run's test)")
     parser.add_argument("--every", type=int, default=1, help="each so-manieth frame of a video (%(default)s)")
     parser.add_argument("--json", help="write a JSON file; - prints it in the place of the table")
-    parser.add_argument("--csv", help="write a CSV file, a row for each class or box")
+    parser.add_argument("--csv", help="write a CSV file, a row for each class or box; - as above")
     parser.add_argument("--draw", help="folder for the images with what is predicted of them")
     parser.add_argument("--auto-label", help="folder for a data set of what is above --threshold (0.5), to train on")
     parser.add_argument("--device", help="cpu, cuda, ... (an accelerator where there is one)")
