@@ -124,8 +124,10 @@ def _pairs(adaptation: Adaptation) -> Iterator[tuple[str, tuple[Tensor, Tensor],
     """Name of each updated linear in the network, its A and B, and the scale of their product."""
     names = _linears(adaptation.host.backbone)
     for site, update in _updates(adaptation):
-        first = 0
-        for part in weight_parts(site.module):
+        first, parts = 0, weight_parts(site.module)
+        if site.module.weight.numel() != sum(part.numel() for part in parts):
+            raise UserError(f"site {site.name!r} is a part of a linear, which peft would adapt as a whole.")
+        for part in parts:
             pair = update.pair(first, first + len(part))
             first += len(part)
             if pair is not None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from vpeft.core.backbones.block import Block, HostParam
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.sites.stated_linear import SlicedLinear
 from vpeft.core.contract.method import Method
 from vpeft.core.contract.search_space import LOW_LR
 from vpeft.errors import UserError
@@ -116,6 +117,12 @@ class LayerTune(BlockChoice):
         if not all(name in block.sites for block in self.chosen(host) for name in self.sites):
             raise UserError(
                 f"{self.registered_name()}: blocks of {host.registered_name()} have no {' and '.join(self.sites)}."
+            )
+
+        if any(isinstance(m, SlicedLinear) for block in self.chosen(host) for _, m in block.linears(*self.sites)):
+            raise UserError(
+                f"{self.registered_name()}: a linear of the blocks of {host.registered_name()} is of attention and MLP "
+                "at once, and cannot be trained for one of them: use BlockTune."
             )
 
     def trains(self, param: HostParam) -> bool:

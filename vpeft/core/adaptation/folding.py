@@ -79,11 +79,13 @@ def _weight(module: nn.Module | StatedLinear, new: dict[int, Tensor]) -> Tensor:
 
 
 def _keep_weight(module: nn.Module | StatedLinear, weight: Tensor, new: dict[int, Tensor]) -> None:
-    parts, stated = [module.weight], isinstance(module, StatedLinear)
-    if stated:
-        parts, weight = module.weights, module.restored(weight)
-    for part, value in zip(parts, weight.split([part.shape[0] for part in parts]), strict=True):
-        new[id(part)] = value.view(part.shape)
+    if not isinstance(module, StatedLinear):
+        new[id(module.weight)] = weight.view(module.weight.shape)
+        return
+    parts, weight = module.weights, module.restored(weight)
+    values = weight.split([part.shape[0] for part in parts]) if len(parts) > 1 else [weight]
+    for part, value in zip(parts, values, strict=True):
+        new[id(part)] = module.into(_value(part, new), value)
 
 
 def _into_table(table: tuple[nn.Parameter, int], shift: Tensor, new: dict[int, Tensor]) -> None:
@@ -109,10 +111,11 @@ def _keep_bias(site: Site, module: nn.Module | StatedLinear, bias: Tensor, new: 
     stated = isinstance(module, StatedLinear)
     parts = module.biases if stated else (module.bias,)
     void = stated and bias[slice(*module.void)].any()
-    values = module.restored(bias).split(module.bias_rows) if stated else (bias,)
+    bias = module.restored(bias) if stated else bias
+    values = (bias,) if len(parts) == 1 else bias.split(module.bias_rows)
     for number, (part, value) in enumerate(zip(parts, values, strict=True)):
         if part is not None and not void:
-            new[id(part)] = value
+            new[id(part)] = module.into(_value(part, new), value) if stated else value
         elif value.any() and not (number == 1 and _keys_shift_freely(site)):
             placed = [] if site.keys is None else site.keys.entries
             names = ", ".join(sorted({entry.key for entry in placed})) or "the attention itself"

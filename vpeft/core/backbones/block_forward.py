@@ -344,14 +344,17 @@ class SiteBlock(SiteAttention):
         self.site_entered(x)
         block = self.peft_sites["block"]
         start = x = block.before(x)
-        x = self.site_start(x)
-        if "attn_branch" in self.peft_sites:
-            attention = functools.partial(self.site_attention, **given) if given else self.site_attention
-            x = self.site_between(self.site_unit("attn", self.site_norm1, attention, self.site_drop1, x))
-        x = self.site_unit("mlp", self.site_norm2, self.site_mlp, self.site_drop2, x)
+        x = self.site_units(self.site_start(x), **given)
         x = block.after(start, self.site_end(x))
         self.peft_passes.leave(mark, x)
         return x
+
+    def site_units(self, x: Tensor, **given: Any) -> Tensor:
+        """The residual units of the block, one behind the other."""
+        if "attn_branch" in self.peft_sites:
+            attention = functools.partial(self.site_attention, **given) if given else self.site_attention
+            x = self.site_between(self.site_unit("attn", self.site_norm1, attention, self.site_drop1, x))
+        return self.site_unit("mlp", self.site_norm2, self.site_mlp, self.site_drop2, x)
 
 
 class SiteBackbone:

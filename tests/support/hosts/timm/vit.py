@@ -24,11 +24,22 @@ from torch import nn
         "gated-behind-a-norm": {"mlp": "vitamin", "class_token": False, "global_pool": "avg"},
         "differential": {"differential": True, "qk_norm": True},
         "differential-products": {"differential": True, "fused": False},
+        "parallel": {"block": "ParallelScalingBlock", "init_values": 0.1},
+        "parallel-products": {
+            "block": "ParallelScalingBlock",
+            "fused": False,
+            "qk_norm": True,
+            "qkv_bias": False,
+            "attn_drop_rate": 0.1,
+            "proj_drop_rate": 0.1,
+        },
+        "parallel-differential": {"block": "DiffParallelScalingBlock", "init_values": 0.1},
+        "parallel-differential-products": {"block": "DiffParallelScalingBlock", "fused": False, "qk_norm": True},
         "distilled": {"distilled": True},
         "hybrid": {"hybrid": True, "patch_size": 1},
     },
     larger=({"img_size": 48}, None),
-    kinds=("norm-behind",),
+    kinds=("norm-behind", "parallel", "parallel-differential"),
 )
 def t_vit(
     mlp="Mlp", block="Block", distilled=False, hybrid=False, differential=False, fused=True, **options
@@ -48,5 +59,5 @@ def t_vit(
     cls = deit.VisionTransformerDistilled if distilled else vision_transformer.VisionTransformer
     model = cls(**{**plain, **options})
     for block in model.blocks:
-        block.attn.fused_attn = fused
+        getattr(block, "attn", block).fused_attn = fused
     return model

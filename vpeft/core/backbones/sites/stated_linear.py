@@ -64,6 +64,10 @@ class StatedLinear:
         """The inverse of :meth:`arranged`."""
         return values
 
+    def into(self, whole: Tensor, values: Tensor) -> Tensor:
+        """What a parameter ``whole`` of its modules becomes with ``values`` (:meth:`restored`) in their place."""
+        return values.view(whole.shape)
+
     @property
     def biases(self) -> tuple[nn.Parameter | None, ...]:
         """The parts of its bias, in order; None for a part that is always zero."""
@@ -101,6 +105,41 @@ class StackedLinear(StatedLinear):
         self.out_features, self.in_features = sum(self.sizes), linears[0].weight.shape[1]
 
 
+class SlicedLinear(StatedLinear):
+    """A linear that is some rows, or some columns, of another one's weight; the rest belongs to other sites.
+
+    Args:
+        weight: Where the whole weight is.
+        bias: Where the whole bias is; one that is its own has to be that of the first rows. None without any.
+        rows: First and last row (exclusive), all by default.
+        columns: Likewise of the columns.
+    """
+
+    def __init__(
+        self,
+        weight: Held,
+        bias: Held | None,
+        *,
+        rows: tuple[int, int] | None = None,
+        columns: tuple[int, int] | None = None,
+    ) -> None:
+        self.slices = tuple(slice(None) if part is None else slice(*part) for part in (rows, columns))
+        super().__init__(weight, *([] if bias is None else [bias]))
+        self.out_features = len(self.weight)
+
+    @property
+    def rows(self) -> list[int]:
+        return [self.out_features]
+
+    def arranged(self, values: Tensor, dim: int = 0) -> Tensor:
+        return values if dim else values[self.slices[: values.dim()]]
+
+    def into(self, whole: Tensor, values: Tensor) -> Tensor:
+        whole = whole.clone()
+        whole[self.slices[: whole.dim()]] = values
+        return whole
+
+
 class HeadedLinear(StatedLinear):
     """Queries, keys, values of a linear or 1x1 convolution that has them head by head; methods see all queries first.
 
@@ -130,9 +169,9 @@ class HeadedLinear(StatedLinear):
 
 
 def bias_size(module: nn.Module | StatedLinear) -> int:
-    """How many numbers the bias of a linear, convolution or norm has as parameters."""
+    """How many numbers the bias of a linear, convolution or norm has as parameters; of a slice, those of its rows."""
     parts = module.biases if isinstance(module, StatedLinear) else (getattr(module, "bias", None),)
-    return sum(part.numel() for part in parts if isinstance(part, nn.Parameter))
+    return sum(in_order(module, part).numel() for part in parts if isinstance(part, nn.Parameter))
 
 
 def weight_parts(module: nn.Module | StatedLinear) -> list[nn.Parameter]:
