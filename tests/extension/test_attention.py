@@ -28,7 +28,7 @@ REDUCED += ("timm.Xcit", "mmdet.PyramidVisionTransformer", "mmdet.PyramidVisionT
 REDUCED += ("mmaction.MViT", "mmpretrain.MViT")
 REDUCED += ("timm.MultiScaleVit",)
 #: What the softmax gives is mixed among the heads before it weighs values, or heads stand inside the channels.
-MIXED = ("timm.Cait", "timm.Nest")
+MIXED = ("timm.Cait", "timm.Nest", "timm.VisionTransformer/parallel-differential")
 #: All blocks of theirs mix tokens without queries and keys, or some do.
 WITHOUT = ("timm.FocalNet", "timm.VOLO")
 WHOLE = [host for host in TINY if host not in REDUCED + MIXED + WITHOUT and "Conv" not in host]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,35 @@ from vpeft.core.backbones.sites.stated_linear import SlicedLinear, StatedLinear
 from vpeft.registry import BLOCKS
 
 _MODULE = "timm.models.vision_transformer"
-_UNITS = ("attn_branch", "mlp_branch", "attn_residual", "mlp_residual")
-#: Where anything is placed at one of these, every branch runs by itself.
-_APART = ("norm1", "norm2", "qkv", "core", "proj", "fc1", "fc2", *_UNITS)
+#: Where anything is placed at one of these, the block is two units, one behind the other.
+_UNITS = ("norm1", "core", "norm2", "attn_branch", "mlp_branch", "attn_residual", "mlp_residual")
+
+
+@dataclass
+class _Read:
+    """What has been made of the normed stream ``n`` in a pass.
+
+    Attributes:
+        n: The normed stream.
+        fc1: Output of the rows of the MLP, None where they are yet to run.
+        qkv: Likewise of the attention's rows.
+        mixed: What the attention's projection reads.
+        hidden: What the MLP's last linear reads.
+        first: Output of the attention's projection.
+        second: Output of the MLP's last linear.
+    """
+
+    n: Tensor
+    fc1: Tensor | None = None
+    qkv: Tensor | None = None
+    mixed: Tensor | None = None
+    hidden: Tensor | None = None
+    first: Tensor | None = None
+    second: Tensor | None = None
+
+    def given(self, n: Tensor, output: Tensor | None) -> Tensor | None:
+        """An output of ``n``, where it is the stream that was read."""
+        return output if n is self.n else None
 
 
 @BLOCKS.register_module(name="timm.ParallelScalingBlock")
@@ -62,47 +89,74 @@ class TimmParallelScalingBlock(SiteBlock):
         return (None if isinstance(block.ls, nn.Identity) else block.ls,) * 2
 
     def site_units(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        sites = self.peft_sites
-        if not any(sites[name].placed(*sites[name].allowed) for name in _APART):
-            return x + self.drop_path(self.ls(self.site_whole(self.in_norm(x), mask)))
-        seen, read = (sites[name].run(self.in_norm, x) for name in ("norm1", "norm2"))
-        y = sites["attn_branch"].run(functools.partial(self.site_attention, mask=mask), seen)
-        z = sites["mlp_branch"].run(self.site_mlp, read)
-        drop1, drop2 = self.site_drops(y)
+        sites, n = self.peft_sites, self.in_norm(x)
+        some = any(sites[name].placed("around") for name in ("attn_branch", "mlp_branch"))
+        read = _Read(n) if some else self.site_read(n)
+        if not any(sites[name].placed(*sites[name].allowed) for name in _UNITS):
+            read.mixed, read.hidden = self.site_mix(n, read, mask), self.site_hide(n, read)
+            return x + self.drop_path(self.ls(self.site_both(read)))
+        seen, last = (sites[name].run(lambda y: n if y is x else self.in_norm(y), x) for name in ("norm1", "norm2"))
+        y = sites["attn_branch"].run(functools.partial(self.site_attention, read=read, mask=mask), seen)
+        z = sites["mlp_branch"].run(functools.partial(self.site_mlp, read=read), last)
+        drop, drops = self.drop_path, (self.drop_path, self.drop_path)
+        if self.training and not isinstance(drop, nn.Identity):
+            draw = drop(y.new_ones(len(y), 1, 1))
+            drop, drops = (lambda y: y * draw), (_drawn(draw, drop), _drawn(draw, drop))
         first, second = sites["attn_residual"], sites["mlp_residual"]
-        between = first.after(x, first.shortcut(x) + sites["attn_branch"].dropped(seen, y, drop1))
-        return second.after(x, second.shortcut(between) + sites["mlp_branch"].dropped(read, z, drop2))
+        out = first.after(x, first.shortcut(x) + sites["attn_branch"].dropped(seen, y, drops[0]))
+        out = second.after(x, second.shortcut(out) + sites["mlp_branch"].dropped(last, z, drops[1]))
+        if some:
+            return out
+        # What is placed is added to what the block gives without it: one unit behind the other rounds differently.
+        plain = x + drop(self.ls(read.first)) + drop(self.ls(read.second))
+        return x + drop(self.ls(self.site_both(read))) + (out - plain)
 
-    def site_drops(self, y: Tensor) -> tuple[Operation, Operation]:
-        """DropPath of either branch, of one draw."""
-        if not self.training or isinstance(self.drop_path, nn.Identity):
-            return self.drop_path, self.drop_path
-        draw = self.drop_path(y.new_ones(len(y), 1, 1))
-        return _drawn(draw, self.drop_path), _drawn(draw, self.drop_path)
+    def site_read(self, n: Tensor) -> _Read:
+        """What the one linear makes of the normed stream."""
+        width = self.in_split[0]
+        fc1, qkv = self.in_proj(n).split((width, sum(self.in_split) - width), dim=-1)
+        return _Read(n, fc1 if self.mlp_bias is None else fc1 + self.mlp_bias, qkv)
 
-    def site_whole(self, n: Tensor, mask: Tensor | None) -> Tensor:
-        """Both branches of the normed stream at once, without LayerScale."""
-        hidden, *qkv = self.in_proj(n).split(self.in_split, dim=-1)
-        if self.mlp_bias is not None:
-            hidden = hidden + self.mlp_bias
-        y = self.site_attend(qkv, n, mask)
-        hidden = self.mlp_drop(self.mlp_act(hidden))
-        if self.out_proj is not None:
-            return self.out_proj(torch.cat((y, hidden), dim=-1))
-        return self.attn_out_proj(y) + self.mlp_out_proj(hidden)
+    def site_both(self, read: _Read) -> Tensor:
+        """Both branches together, without LayerScale."""
+        parts = {"proj": (read.mixed, "first"), "fc2": (read.hidden, "second")}
+        for name, (value, own) in parts.items():
+            site = self.peft_sites[name]
+            if getattr(read, own) is None and (self.out_proj is None or site.placed(*site.allowed)):
+                setattr(read, own, self.site_linear(name, value))
+        if self.out_proj is None:
+            return read.first + read.second
+        y = self.out_proj(torch.cat((read.mixed, read.hidden), dim=-1))
+        for name, (value, own) in parts.items():
+            site = self.peft_sites[name]
+            if site.placed(*site.allowed):
+                y = y + (getattr(read, own) - _run(site.module, value))
+        return y
 
-    def site_attention(self, n: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.ls(self.site_linear("proj", self.site_attend(self.site_linear("qkv", n).chunk(3, -1), n, mask)))
+    def site_mix(self, n: Tensor, read: _Read, mask: Tensor | None) -> Tensor:
+        """The attention's output before its projection."""
+        return self.site_attend(self.site_linear("qkv", n, read.given(n, read.qkv)).chunk(3, dim=-1), n, mask)
 
-    def site_mlp(self, n: Tensor) -> Tensor:
-        return self.ls(self.site_linear("fc2", self.mlp_drop(self.mlp_act(self.site_linear("fc1", n)))))
+    def site_hide(self, n: Tensor, read: _Read) -> Tensor:
+        """The MLP's hidden layer."""
+        return self.mlp_drop(self.mlp_act(self.site_linear("fc1", n, read.given(n, read.fc1))))
 
-    def site_linear(self, name: str, x: Tensor) -> Tensor:
-        """A linear of the block, which may be a part of another one."""
+    def site_attention(self, n: Tensor, read: _Read, mask: Tensor | None = None) -> Tensor:
+        read.mixed = self.site_mix(n, read, mask)
+        read.first = self.site_linear("proj", read.mixed)
+        return self.ls(read.first)
+
+    def site_mlp(self, n: Tensor, read: _Read) -> Tensor:
+        read.hidden = self.site_hide(n, read)
+        read.second = self.site_linear("fc2", read.hidden)
+        return self.ls(read.second)
+
+    def site_linear(self, name: str, x: Tensor, given: Tensor | None = None) -> Tensor:
+        """A linear of the block, which may be a part of another one that has ``given`` its output of ``x``."""
         site = self.peft_sites[name]
         if isinstance(site.module, nn.Module):
             return site.module(x)
-        return site.run(lambda x: F.linear(x, site.module.weight, site.module.bias), x)
+        return site.run(lambda y: given if given is not None and y is x else _run(site.module, y), x)
 
     def site_attend(self, qkv: Sequence[Tensor], n: Tensor, mask: Tensor | None) -> Tensor:
         """The attention's output before its projection."""
@@ -159,6 +213,10 @@ class TimmDiffParallelScalingBlock(TimmParallelScalingBlock):
     def site_scores(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
         q, k = (part.unflatten(-1, (2, -1)).transpose(2, 3).flatten(1, 2) for part in (q, k))  # two of every head
         return super().site_scores(q, k, mask)
+
+
+def _run(linear: StatedLinear, x: Tensor) -> Tensor:
+    return F.linear(x, linear.weight, linear.bias)
 
 
 def _drawn(draw: Tensor, drop: Operation) -> Operation:
