@@ -14,7 +14,7 @@ from vpeft.core.backbones.block_forward import SiteBlock, site_class
 from vpeft.core.backbones.sites.layout import MAP_FIRST, TOKENS
 from vpeft.core.backbones.sites.passes import Passes
 from vpeft.core.backbones.sites.site import BRANCH_PLACEMENTS, Site
-from vpeft.core.backbones.sites.stated_linear import StatedLinear, weight_parts
+from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.core.backbones.wrappers import held_name
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS
@@ -121,8 +121,10 @@ class Block:
 
     def size(self, site: str) -> tuple[int, int]:
         """Inputs and outputs of the linear of a site."""
-        parts = weight_parts(self.sites[site].module)  # without putting them together
-        return parts[0].shape[1], sum(part.shape[0] for part in parts)
+        module = self.sites[site].module
+        if isinstance(module, StatedLinear):  # without putting its parts together
+            return module.in_features, module.out_features
+        return module.weight.shape[1], module.weight.shape[0]
 
     def rows(self, name: str) -> tuple[int, int]:
         """First and last row (exclusive) of ``q``, ``k`` or ``v`` among the outputs of the site ``qkv``."""
