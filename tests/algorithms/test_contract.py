@@ -67,8 +67,8 @@ def test_1_start(host, method):
     plain, model = attached(host, method)
     identity = PEFT_METHODS.get(method).identity_at_start
     with torch.no_grad():
-        # E3VA's highway adds up the branches itself, which such a block adds to each other first: it rounds otherwise.
-        if not (method == "E3VA" and "/parallel" in host):
+        # E3VA adds up the branches itself; behind RepAdapter rows of a shared weight run apart. Both round otherwise.
+        if not (method in ("E3VA", "RepAdapter") and "/parallel" in host):
             assert torch.equal(tokens(plain, images(host)), tokens(model, images(host))) == identity
     if identity:  # a product of which one side asks for a gradient is cut otherwise by torch, and rounds otherwise
         torch.testing.assert_close(tokens(model, images(host)), tokens(plain, images(host)), rtol=1e-12, atol=1e-12)
