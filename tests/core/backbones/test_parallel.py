@@ -74,3 +74,19 @@ def test_a_slice_is_not_kept_in_the_form_of_peft(host, tmp_path):
     assert trained(model)
     with pytest.raises(vpeft.UserError, match="is a part of a linear, which peft would adapt as a whole"):
         save_peft(model, tmp_path)
+
+
+def test_gps_chooses_entries_in_each_slice(host):
+    plain = build(host, drop_path_rate=0.0).train()
+    x, y = images(host), torch.arange(8) % 5
+    torch.nn.functional.cross_entropy(plain(x), y).backward()
+    model = build(host, drop_path_rate=0.0)
+    vpeft.attach(model, {"type": "GPS", "entries": 2, "selection": "cross_entropy"})
+    vpeft.learn(model, [(x, y)])
+    block, hidden = plain.blocks[1], plain.blocks[1].in_split[0]
+    slices = {"fc1": block.in_proj.weight.grad[:hidden], "qkv": block.in_proj.weight.grad[hidden:]}
+    if block.out_proj is not None:
+        slices |= {"proj": block.out_proj.weight.grad[:, :-hidden], "fc2": block.out_proj.weight.grad[:, -hidden:]}
+    for site, gradient in slices.items():
+        expected = gradient.abs().argsort(dim=1, descending=True)[:, :2].sort(1).values
+        assert torch.equal(model.state_dict()[f"blocks.1.peft.gps.{site}.index"], expected)
