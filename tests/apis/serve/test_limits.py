@@ -1,12 +1,14 @@
 """What a client may send, and who it must be."""
 
 import io
+import socket
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vpeft.apis.serve.limits import Decoder, Limits, is_known, is_loopback, need_token
+from vpeft.apis.serve.start import serve
 from vpeft.core.datasets.load.image import LoadImage
 from vpeft.errors import UserError
 
@@ -61,3 +63,12 @@ def test_a_token_is_compared_whole():
     assert is_known(None, None)
     for header in (None, "", token, f"Basic {token}", f"Bearer {token}0", "Bearer ", "Bearer \u00fc"):
         assert not is_known(header, token)
+
+
+def test_an_address_that_is_taken_is_refused_before_a_run_is_opened(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=f"--host 127.0.0.1 --port {port} cannot be taken: .*in use"):
+            serve([str(tmp_path)], port=port)
+    with pytest.raises(UserError, match="--port is 1 to 65535"):
+        serve([str(tmp_path)], port=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,15 +41,16 @@ def serve(
         max_megapixels: Of an image.
 
     Raises:
-        UserError: A package lacks, a run cannot be served, or the address is open to others without a token.
+        UserError: A package lacks, a run cannot be served, the address is taken, or open to others without a token.
     """
     need_token(host, token)
-    if min(batch_size, max_megabytes, max_megapixels) <= 0 or wait < 0 or not 0 <= port < 65536:
+    if min(batch_size, max_megabytes, max_megapixels) <= 0 or wait < 0 or not 0 < port < 65536:
         raise UserError(
-            "--batch-size, --max-megabytes and --max-megapixels are above 0, --wait-ms not below, a port is."
+            "--batch-size, --max-megabytes and --max-megapixels are above 0, --wait-ms not below, --port is 1 to 65535."
         )
     if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UserError(f"serving needs {', '.join(lacking)}: pip install -c requirements/constraints.txt -e .[serve]")
+    _need_free(host, port)
     import uvicorn
 
     from vpeft.apis.serve.app import make_app
@@ -63,6 +65,17 @@ def serve(
     say(f"http://{host}:{port}/ for {who}; the interface is described at /docs. Ctrl-C ends it.")
     app = make_app(served, token, limits, host, batch_size, wait)
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, server_header=False)
+
+
+def _need_free(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened at, before the runs are opened."""
+    try:
+        family = socket.getaddrinfo(host, port)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise UserError(
+            f"http://{host}:{port}/ cannot be served at ({error.strerror}): take another --port."
+        ) from error
 
 
 def named_runs(runs: Sequence[str]) -> dict[str, str]:
