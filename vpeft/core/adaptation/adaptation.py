@@ -37,6 +37,7 @@ class Adaptation:
     Attributes:
         host: The host.
         methods: Methods by their keys, in order.
+        params: The parameters of the base, until the methods are placed.
         originals: Values, from before any training, of the existing parameters that the methods train, by key.
         merged: Weights as they were before :meth:`merge`, by key; empty while nothing is merged.
         heads: The head that the backbone holds inside, as the base has it.
@@ -55,7 +56,8 @@ class Adaptation:
             while key in self.methods:
                 key, number = f"{method.key()}_{number}", number + 1
             self.methods[key] = method.settled(host)
-        self.flags = {p.name: p.param.requires_grad for p in host.parameters()}
+        self.params = list(host.parameters())
+        self.flags = {p.name: p.param.requires_grad for p in self.params}
         self.originals: dict[str, Tensor] = {}
         self.merged: dict[str, Tensor] = {}
         self.trained: list[str] = []
@@ -71,7 +73,7 @@ class Adaptation:
         host = self.host
         if self.methods:
             refuse_frozen_stages(host)
-        params = list(host.parameters())
+        params, self.params = self.params, []
         self.identity = Identity(host, params)
         try:
             for key, method in self.methods.items():
@@ -86,7 +88,7 @@ class Adaptation:
         except Exception:  # a method that cannot be attached leaves the model as it was
             host.clear() if host.hooks else host.release()
             raise
-        device, dtype = next(host.backbone.parameters()).device, adapter_dtype(host, self.dtype)
+        device, dtype = next(host.backbone.parameters()).device, adapter_dtype(params, self.dtype)
         for module in self.peft_modules():
             module.to(device=device, dtype=dtype).train(host.backbone.training)
         host.passes.sample = sample(self.peft_modules())
@@ -112,7 +114,7 @@ class Adaptation:
     def trained_parameters(self) -> Iterator[HostParam]:
         """The existing parameters of the base that the methods train."""
         names = set(self.trained)
-        return (p for p in self.host.parameters() if p.name in names)
+        return (p for p in (self.host.parameters() if names else ()) if p.name in names)
 
     def check(self) -> None:
         """Make sure that everything still is what it was when the methods were attached (:mod:`.identity`).

@@ -65,7 +65,7 @@ def attach(
         for name in names:
             host = read_host(hosts[name]) if name in hosts else read_generic(model, name, sample)
             adaptation = Adaptation(host, copy.deepcopy(methods) if len(names) > 1 else methods, dtype)
-            base = {p.name: p.param for p in adaptation.host.parameters()}
+            base = {p.name: p.param for p in adaptation.params}
             remembered = remembered_weights(modules, name, base)
             adaptation.place()
             placed.append(adaptation)
@@ -77,7 +77,7 @@ def attach(
         for adaptation in placed:
             adaptation.detach()
         raise
-    _say_what_stays(model, hosts)
+    _say_what_stays(hosts)
     return placed
 
 
@@ -149,13 +149,12 @@ def _say_where_from(adaptation: Adaptation, weights: RememberedWeights) -> None:
         adaptation.base.loaded(weights.file, None, weights.prefix)
 
 
-def _say_what_stays(model: nn.Module, hosts: dict[str, nn.Module]) -> None:
+def _say_what_stays(hosts: dict[str, nn.Module]) -> None:
     """Say, once, how much of the backbones that were not named stays trainable."""
-    attached = {prefix.removesuffix(".") for prefix in adaptations(model)}
     free = {
         name: sum(p.numel() for p in module.parameters() if p.requires_grad)
         for name, module in hosts.items()
-        if name not in attached
+        if "peft_adaptation" not in vars(module)
     }
     if any(free.values()):
         sizes = ", ".join(f"{name} ({size:,} parameters)" for name, size in free.items() if size)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from torch import nn
 
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
+from vpeft.core.backbones.wrappers import named_modules
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
 _AFFINE = (nn.Linear, nn.modules.conv._ConvNd)
@@ -32,7 +33,7 @@ def is_norm(module: nn.Module) -> bool:
 
 def keepers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Modules that keep running statistics of their inputs, as BatchNorm does, with their names."""
-    for name, module in network.named_modules():
+    for name, module in named_modules(network):
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
             yield name, module
 

@@ -38,16 +38,13 @@ def unwrap(model: nn.Module) -> nn.Module:
 def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module once, by its first name in the plain model; wrappers are left out."""
     seen: set[int] = set()
-
-    def walk(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-        module = unwrap(module)
-        if id(module) in seen:
-            return
-        seen.add(id(module))
-        yield name, module
-        prefix = f"{name}." if name else ""
-        for child, inner in module._modules.items():
-            if inner is not None:
-                yield from walk(inner, prefix + child)
-
-    return walk(model, "")
+    waiting = [("", model)]
+    while waiting:  # no recursion: generators inside generators would cost more than what they walk through
+        name, module = waiting.pop()
+        module = unwrap(module) if module._modules else module
+        if id(module) not in seen:
+            seen.add(id(module))
+            yield name, module
+            prefix = f"{name}." if name else ""
+            inside = [(prefix + child, inner) for child, inner in module._modules.items() if inner is not None]
+            waiting += reversed(inside)

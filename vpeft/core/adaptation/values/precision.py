@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -58,16 +59,13 @@ def named_dtype(dtype: Any) -> torch.dtype | None:
     return _KNOWN[name]
 
 
-def adapter_dtype(host: Host, wanted: torch.dtype | None) -> torch.dtype:
-    """``wanted``, or the base's, but float32 on a half base: small steps would vanish in the rounding of half ones."""
-    base = base_dtype(host)
+def adapter_dtype(params: Iterable[HostParam], wanted: torch.dtype | None) -> torch.dtype:
+    """``wanted``, or the base's, but float32 on a half base: small steps would vanish in the rounding of half ones.
+
+    The base's is that of the first of its parameters that is a floating one.
+    """
+    base = next((p.param.dtype for p in params if p.param.is_floating_point()), torch.float32)
     return wanted or (torch.float32 if base in HALF else base)
-
-
-def base_dtype(host: Host) -> torch.dtype:
-    """Precision of the base's parameters, as of the first that is a floating one."""
-    params = (p.param for p in host.parameters())
-    return next((param.dtype for param in params if param.is_floating_point()), torch.float32)
 
 
 def sample(modules: Iterator[nn.Module]) -> tuple[nn.Module, str] | None:
