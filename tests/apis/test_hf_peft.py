@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.hosts import perturb
+from support.hosts import build, perturb
 from torch import nn
 
 import vpeft
@@ -145,3 +145,10 @@ def test_other_methods_are_not_kept_in_that_form(tmp_path):
     with pytest.raises(UserError, match="unmerge it before saving"):
         save_peft(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_lie_head_by_head_are_refused(tmp_path):
+    model = vpeft.attach(build("timm.Levit"), {"type": "LoRA", "rank": 2})
+    perturb(model)
+    with pytest.raises(UserError, match="head by head: not kept in peft's form"):
+        save_peft(model, tmp_path / "x")

@@ -30,7 +30,7 @@ from vpeft.core.adaptation.undo import undone_on_error
 from vpeft.core.adaptation.wrappers import state_dict
 from vpeft.core.backbones.load import built_by
 from vpeft.core.backbones.sites.site import Site
-from vpeft.core.backbones.sites.stated_linear import weight_parts
+from vpeft.core.backbones.sites.stated_linear import in_order, weight_parts
 from vpeft.errors import UserError
 from vpeft.files import read_json, write_atomically, write_json
 
@@ -124,16 +124,29 @@ def _pairs(adaptation: Adaptation) -> Iterator[tuple[str, tuple[Tensor, Tensor],
     """Name of each updated linear in the network, its A and B, and the scale of their product."""
     names = _linears(adaptation.host.backbone)
     for site, update in _updates(adaptation):
-        first, parts = 0, weight_parts(site.module)
-        if site.module.weight.numel() != sum(part.numel() for part in parts):
-            raise UserError(f"site {site.name!r} is a part of a linear, which peft would adapt as a whole.")
-        for part in parts:
+        first = 0
+        for part in _parts(site):
             pair = update.pair(first, first + len(part))
             first += len(part)
             if pair is not None:
                 if id(part) not in names:
                     raise UserError(f"the weight of site {site.name!r} belongs to no linear that peft could adapt.")
                 yield names[id(part)], pair, update.scale
+
+
+def _parts(site: Site) -> list[nn.Parameter]:
+    """The weights of a site's linears, whose rows are those that methods see.
+
+    Raises:
+        UserError: They are others.
+    """
+    parts = weight_parts(site.module)
+    if site.module.weight.numel() != sum(part.numel() for part in parts):
+        raise UserError(f"site {site.name!r} is a part of a linear, which peft would adapt as a whole.")
+    rows = torch.arange(sum(len(part) for part in parts))
+    if not torch.equal(in_order(site.module, rows), rows):
+        raise UserError(f"site {site.name!r} has queries, keys and values head by head: not kept in peft's form.")
+    return parts
 
 
 def _updates(adaptation: Adaptation) -> Iterator[tuple[Site, LowRank]]:
@@ -278,7 +291,9 @@ def _method_for(
 
 def _covers(block: Any, site: str, third: int | None, names: Mapping[int, str], updates: Mapping[str, Any]) -> bool:
     """Whether a target is a linear of its own that is updated."""
-    parts = weight_parts(block.sites[site].module)
+    if not any(names.get(id(part)) in updates for part in weight_parts(block.sites[site].module)):
+        return False
+    parts = _parts(block.sites[site])
     if third is None:
         return len(parts) == 1 and names.get(id(parts[0])) in updates
     return len(parts) == 3 and names.get(id(parts[third])) in updates
@@ -288,7 +303,7 @@ def _put(adaptation: Adaptation, updates: Mapping[str, tuple[Tensor, Tensor, flo
     names = _linears(adaptation.host.backbone)
     for site, update in _updates(adaptation):
         first = 0
-        for part in weight_parts(site.module):
+        for part in _parts(site):
             rows, first = (first, first + len(part)), first + len(part)
             target = next((t for t, own in update.rows.items() if own == rows), None)
             if target is None:
