@@ -73,9 +73,7 @@ def _need_free(host: str, port: int) -> None:
         family = socket.getaddrinfo(host, port)[0][0]
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        raise UserError(
-            f"http://{host}:{port}/ cannot be served at ({error.strerror}): take another --port."
-        ) from error
+        raise UserError(f"--host {host} --port {port} cannot be taken: {error.strerror}.") from error
 
 
 def named_runs(runs: Sequence[str]) -> dict[str, str]:
