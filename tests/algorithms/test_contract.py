@@ -157,6 +157,7 @@ def test_4_merge(host, method, dtype, tolerance):
 @pairs
 def test_5_detach_and_files(host, method, tmp_path):
     plain, model = attached(host, method, torch.float32)
+    other = copy.deepcopy(plain)  # LeViT keeps something of a pass that cannot be copied
     keys, base_out = list(plain.state_dict()), tokens(plain, images(host, torch.float32))
     perturb(model)
     x = images(host, torch.float32)
@@ -166,7 +167,6 @@ def test_5_detach_and_files(host, method, tmp_path):
     assert torch.equal(tokens(model, x), out)
     vpeft.save_adapter(model, tmp_path / "a.safetensors")
 
-    other = copy.deepcopy(plain)
     torch.manual_seed(99)
     vpeft.load_adapter(other, tmp_path / "a.safetensors")
     assert torch.equal(tokens(other, x), out)

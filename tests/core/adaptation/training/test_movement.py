@@ -151,3 +151,39 @@ def test_one_changed_value_of_a_large_tensor_is_seen(dtype):
             value.copy_(torch.nextafter(value, value + 1) if dtype == torch.float64 else value + 1)
     movement.look([])
     assert not movement.waiting
+
+
+def test_what_acts_on_tokens_that_the_head_does_not_read_is_said():
+    model = vpeft.attach(build(TIMM, dtype=torch.float32), "Mona").train()
+    movement, images = Movement(model), torch.randn(2, 3, 32, 32)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0)
+    said = []
+    for _ in range(PATIENCE + 4):
+        optimiser.zero_grad()
+        model(images).square().mean().backward()
+        optimiser.step()
+        if line := movement.look([optimiser]):
+            said.append(line)
+    (line,) = said
+    last = len(model.blocks) - 1
+    assert line.startswith(f"blocks.{last}.peft.mona.")
+    assert "the head reads the class token alone" in line
+
+
+def test_what_stands_still_below_is_refused_all_the_same():
+    model = vpeft.attach(build(TIMM, dtype=torch.float32), "Mona").train()
+    movement, images = Movement(model), torch.randn(2, 3, 32, 32)
+    for site in model.peft_adaptation.host.blocks[0].sites.values():
+        for entry in site.entries:
+            entry.active = False
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0)
+
+    def steps_on():
+        for _ in range(PATIENCE + 4):
+            optimiser.zero_grad()
+            model(images).square().mean().backward()
+            optimiser.step()
+            movement.look([optimiser])
+
+    with pytest.raises(vpeft.UserError, match=r"^blocks\.0\.peft\.mona\..*the model's output does not depend on it"):
+        steps_on()

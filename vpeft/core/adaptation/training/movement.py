@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.wrappers import named_modules
 from vpeft.errors import UserError
 
@@ -36,6 +37,12 @@ class Movement:
 
     def __init__(self, model: nn.Module) -> None:
         self.inside = tuple(find_adaptations(model))
+        self.unread = {
+            id(param)
+            for one in find_adaptations(model).values()
+            if _reads_prefix_alone(one.host)
+            for param in one.host.blocks[-1].module.parameters()
+        }
         params = {
             f"{name}.{key}" if name else key: param
             for name, module in named_modules(model)
@@ -55,7 +62,7 @@ class Movement:
 
         Returns:
             What is to be said at the end of a run that was too short to tell, or of what stands still outside the
-            adapted backbones; None otherwise.
+            adapted backbones, or acts on tokens that the head does not read; None otherwise.
 
         Raises:
             UserError: Something that was reported as trained stands still.
@@ -76,10 +83,14 @@ class Movement:
             )
         if not self.waiting or not (end or self.steps >= PATIENCE):
             return None
-        still = [name for name in self.waiting if name.startswith(self.inside)]
+        unread = [name for name, (param, _) in self.waiting.items() if id(param) in self.unread]
+        still = [name for name in self.waiting if name.startswith(self.inside) and name not in unread]
+        why = "the model's output does not depend on it, or its learning rate is too small for its precision"
+        if len(unread) == len(self.waiting):
+            why = "it acts on the map's tokens in the last block, and the head reads the class token alone"
         text = (
             f"{_listed(still or list(self.waiting))} was reported as trained and has not moved in {self.steps} steps: "
-            "the model's output does not depend on it, or its learning rate is too small for its precision"
+            f"{why}"
         )
         self.waiting = {}
         if still and self.steps > SURE:
@@ -122,6 +133,11 @@ class Movement:
                     "has the learning rate 0 (paramwise_cfg): freeze it (requires_grad=False) or give it a rate"
                 )
         return found
+
+
+def _reads_prefix_alone(host: Host) -> bool:
+    """Whether only tokens before the map are read: what acts on the map in the last block changes no answer."""
+    return bool(host.blocks) and host.prefix > 0 and not host.pools_map and not host.reads_map
 
 
 def _sums(params: Iterable[Tensor]) -> list[int]:

@@ -68,7 +68,7 @@ class MaskUnitBlock(SiteBlock):
     def site_identity(self, name: str, x: Tensor, n: Tensor) -> Tensor:
         return self.site_expand(x, n) if name == "attn" and self.site_widens else x
 
-    def site_units(self, tokens: int) -> int:
+    def site_unit_count(self, tokens: int) -> int:
         """Mask units of that many tokens of the map: 1 where attention is over the whole map."""
         attn = self.attn
         return tokens // (self.site_stride * attn.window_size) if attn.use_mask_unit_attn else 1
@@ -77,7 +77,7 @@ class MaskUnitBlock(SiteBlock):
         """Attention of a stream, as the block's ``attn`` gives it."""
         flow, attn, heads = self.peft_flow, self.attn, self.site_heads(self)
         batch, first = len(x), flow.prefix
-        units = self.site_units(x.shape[1] - first)
+        units = self.site_unit_count(x.shape[1] - first)
         q, k, v, n = (self._units(part, units) for part in (*attn.qkv(x).chunk(3, dim=-1), x))
         q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
         q, k, v, _ = self.site_core(q, k, v, n)
@@ -118,7 +118,7 @@ class MaskUnitBlock(SiteBlock):
             return None
         numbers = torch.arange(torch.Size(flow.grid).numel()).view(1, -1, 1)
         numbers = unroll(numbers, flow.grid, flow.unrolled)
-        return numbers.view(-1, self.site_units(numbers.shape[1])).T
+        return numbers.view(-1, self.site_unit_count(numbers.shape[1])).T
 
 
 class MaskUnitHost(Host):
