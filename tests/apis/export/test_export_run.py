@@ -179,7 +179,9 @@ def test_other_families_are_exported(kind, to, name, tmp_path):
         run = vpeft.load(tmp_path / name)
         state = run.model.state_dict()
         assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
-        assert tuple(getattr(model, "dataset_meta", {}).get("classes", ())) == run.classes
+        assert run.classes
+        if to != "mmaction":  # its function reads no names
+            assert tuple(model.dataset_meta["classes"]) == run.classes
     else:
         assert "differs by" in lines[1]
 
