@@ -71,7 +71,8 @@ def classifier(tmp_path_factory):
             Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(root / "val" / name / f"{i}.png")
     cfg = load_config(ROOT / "configs/mini/lora_nano_vit.py", "digits", {"log_level": "ERROR"})
     data = {"type": "CustomDataset", "data_root": str(root), "data_prefix": "val", "pipeline": [LOAD]}
-    cfg.test_dataloader.dataset = {**data, "pipeline": [LOAD, {"type": "PackInputs"}]}
+    for part in ("train", "test"):
+        cfg[f"{part}_dataloader"].dataset = {**data, "pipeline": [LOAD, {"type": "PackInputs"}]}
     cfg.model.head.num_classes = 3
     cfg.model.data_preprocessor = {**cfg.pop("data_preprocessor"), "num_classes": 3}
     cfg.data_preprocessor = None

@@ -98,7 +98,8 @@ class AutoLabel:
         return True
 
     def _boxes(self, found: BoxPrediction) -> bool:
-        sure = [i for i, score in enumerate(found.scores) if score >= self.threshold]
+        areas = (found.boxes[:, 2:] - found.boxes[:, :2]).clamp(min=0).prod(1).tolist()
+        sure = [i for i, score in enumerate(found.scores) if score >= self.threshold and areas[i] > 0]
         if not sure:
             return False
         number, (height, width) = len(self._coco["images"]) + 1, found.size

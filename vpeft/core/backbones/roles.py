@@ -18,6 +18,7 @@ _OWN = {
     "rel_pos_t": "rel_pos",
     "logit_scale": "logit_scale",
     "temperature": "logit_scale",
+    **dict.fromkeys(("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"), "attn_lambda"),
 }
 _EPS = ("eps", "variance_epsilon")
 
