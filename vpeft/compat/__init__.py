@@ -4,7 +4,7 @@ Importing this applies those that concern every use of :mod:`vpeft`; it must the
 mmpretrain or timm, and :mod:`vpeft` does so first.
 """
 
-from vpeft.compat.mmaction import mmaction_on_new_mmcv
+from vpeft.compat.mmaction import mmaction_masks_of_programs, mmaction_on_new_mmcv
 from vpeft.compat.mmcv import mmcv_without_ops
 from vpeft.compat.mmdet import mmdet_imports_augmenters_later
 from vpeft.compat.mmengine import (
@@ -25,6 +25,7 @@ mmengine_imports_transformers_later()
 mmengine_silent_debug()  # before anything imports mmpretrain
 mmcv_without_ops()
 mmaction_on_new_mmcv()
+mmaction_masks_of_programs()
 mmdet_imports_augmenters_later()
 mmengine_non_reentrant_checkpointing()
 mmpretrain_non_reentrant_checkpointing()
