@@ -26,11 +26,11 @@ REDUCED += ("transformers.PvtV2Model", "timm.HieraDet", "transformers.Sam2HieraD
 REDUCED += ("timm.Hiera", "transformers.HieraModel")
 REDUCED += ("timm.Xcit", "mmdet.PyramidVisionTransformer", "mmdet.PyramidVisionTransformer/v2")
 REDUCED += ("mmaction.MViT", "mmpretrain.MViT")
-REDUCED += ("timm.MultiScaleVit",)
+REDUCED += ("timm.MultiScaleVit", "timm.Levit", "timm.Levit/convolutions")
 #: What the softmax gives is mixed among the heads before it weighs values, or heads stand inside the channels.
 MIXED = ("timm.Cait", "timm.Nest", "timm.VisionTransformer/parallel-differential")
 #: All blocks of theirs mix tokens without queries and keys, or some do.
-WITHOUT = ("timm.FocalNet", "timm.VOLO")
+WITHOUT = ("timm.FocalNet", "timm.VOLO", "timm.MaxxVit/parallel")
 WHOLE = [host for host in TINY if host not in REDUCED + MIXED + WITHOUT and "Conv" not in host]
 #: Their scores are scaled products, in windows with a table of relative positions: re-stated here score by score.
 NAIVE = ["mmpretrain.VisionTransformer", "timm.VisionTransformer", "mmseg.VisionTransformer"]

@@ -129,7 +129,7 @@ class Classifier(nn.Module):
         while not isinstance(out, torch.Tensor):
             out = next(iter(out.values())) if isinstance(out, Mapping) else out[-1]
         out = out.flatten(1)
-        return out @ torch.randn(out.shape[1], 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        return out @ torch.randn(out.shape[1], 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("method", [None, "VPTDeep"])
@@ -141,9 +141,10 @@ def test_gradcam_is_its_formula(host, method):
         unless_refused(lambda: vpeft.attach(model, {"type": method, "prompt_length": 2}), "take none")
     model.eval()
     images = inputs(host, dtype=torch.float64)
-    cam = gradcam(model, images, target=1, block=-1)
+    # Where everything speaks against a class, its map is zero.
+    cams = ((target, gradcam(model, images, target=target, block=-1)) for target in range(8))
+    target, cam = next((target, cam) for target, cam in cams if cam.max() > 0)
     assert (cam >= 0).all()
-    assert cam.max() > 0
     assert hasattr(model.backbone, "peft_adaptation") == bool(method)
 
     # The same from the whole graph, image by image and channel by channel.
@@ -153,7 +154,7 @@ def test_gradcam_is_its_formula(host, method):
     leaf = images.clone().requires_grad_()
     scores = model(leaf)
     hook.remove()
-    (gradient,) = torch.autograd.grad(scores[:, 1].sum(), kept[0])
+    (gradient,) = torch.autograd.grad(scores[:, target].sum(), kept[0])
     own, (layout, _) = TINY[host].prefix, last.kind.site_layouts(last.module)
     streams = [t.transpose(0, 1) if last.kind.tokens_first else t for t in (kept[0].detach(), gradient)]
     for image in range(len(cam)):

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from support.design import chosen_pairs
-from support.hosts import build, inputs, perturb, tokens
+from support.hosts import build, head_names, inputs, perturb, tokens
 from torch import nn
 
 import vpeft
@@ -61,6 +61,10 @@ def interpolated(host, method):
     if refusal is not None:
         assert any(reason in refusal and method in names for reason, names in REASONS.items()), refusal
         pytest.skip(f"refused: {refusal}")
+    heads, own = head_names(model), plain.state_dict()
+    for key, value in model.state_dict().items():  # the task's head is no part of the path
+        if heads and key.startswith(heads):
+            own[key].copy_(value)
     asks = {key: param.requires_grad for key, param in model.named_parameters()}
     for key, param in plain.named_parameters():
         param.requires_grad_(asks[key])  # torch's products round differently where a weight asks for a gradient
