@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from support.hosts import TINY, build, loss, perturb, tokens
+from support.hosts import TINY, build, head_names, loss, perturb, tokens
 from support.refusals import attached, merged
 
 import vpeft
@@ -35,6 +35,8 @@ def test_several_adapters_on_one_base_in_turn(host, images, tmp_path):
         if name == "VPTDeep" and not all(block.takes_tokens for block in find_host(model).blocks):
             continue
         vpeft.attach(model, cfg)
+        for key, param in model.named_parameters():
+            param.requires_grad_(param.requires_grad and not key.startswith(head_names(model)))  # it is not stored
         perturb(model)
         own[name] = tokens(model, images)
         vpeft.save_adapter(model, tmp_path / f"{name}.safetensors", head=False)
