@@ -81,6 +81,7 @@ def attach(
     """
     methods = build_methods(cfg)
     if name is not None and adaptations(model):
+        _same_backbone(model, backbone)
         adapters_of(model).add(model, name, methods, named_dtype(dtype))
         return model
     attach_methods(model, methods, backbone, dtype, sample)
@@ -192,9 +193,13 @@ def load_adapter(
             after any other error.
     """
     if Path(path).is_dir():
-        return load_peft(model, path, backbone)
+        load_peft(model, path, backbone, sample)
+        if name is not None:
+            Adapters(model, name)
+        return model
     tensors, metadata = read_adapter(path)
     if name is not None and adaptations(model):
+        _same_backbone(model, backbone)
         _load_further(model, tensors, metadata, str(path), name)
         return model
     with undone_on_error(model):
@@ -215,6 +220,13 @@ def load_adapter(
         if name is not None:
             Adapters(model, name)
     return model
+
+
+def _same_backbone(model: nn.Module, backbone: str | Sequence[str] | None) -> None:
+    """Refuse a further adapter for another backbone than the one that has adapters."""
+    own = adapters_of(model).prefix.removesuffix(".")
+    if backbone is not None and backbone not in (own, [own]):
+        raise UserError(f"backbone={backbone!r}: further adapters are for {own or 'the model itself'}, which has some.")
 
 
 def _load_further(

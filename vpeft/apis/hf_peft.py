@@ -162,7 +162,9 @@ def _linears(network: nn.Module) -> dict[int, str]:
     return {id(m.weight): name for name, m in network.named_modules() if isinstance(m, nn.Linear)}
 
 
-def load_peft(model: nn.Module, folder: str | os.PathLike[str], backbone: str | None = None) -> nn.Module:
+def load_peft(
+    model: nn.Module, folder: str | os.PathLike[str], backbone: str | None = None, sample: Any = None
+) -> nn.Module:
     """Attach and load an adapter that ``peft`` has written, in place.
 
     peft notes no fingerprint: whether the base is the one that it was trained on is not known here.
@@ -171,6 +173,7 @@ def load_peft(model: nn.Module, folder: str | os.PathLike[str], backbone: str | 
         model: The plain model with the base's weights.
         folder: With ``adapter_config.json`` and ``adapter_model.safetensors``.
         backbone: As in :func:`vpeft.attach`.
+        sample: As in :func:`vpeft.attach`.
 
     Raises:
         UserError: It is no LoRA, a variant of it such as DoRA (rsLoRA is read), not the same in every block, or does
@@ -182,8 +185,8 @@ def load_peft(model: nn.Module, folder: str | os.PathLike[str], backbone: str | 
         raise UserError(f"{folder}: the model has a method attached already: detach it first.")
     updates = _stored_updates(config, tensors, folder)
     with undone_on_error(model):
-        method = _method_for(model, backbone, updates, config, folder)
-        attach_methods(model, [method], backbone)
+        method = _method_for(model, backbone, updates, config, folder, sample)
+        attach_methods(model, [method], backbone, sample=sample)
         adaptation = find_adaptation(model)
         placed = {name: pair for name, pair, _ in _pairs(adaptation)}
         if placed.keys() != updates.keys():
@@ -260,6 +263,7 @@ def _method_for(
     updates: Mapping[str, tuple[Tensor, Tensor, float]],
     config: Mapping[str, Any],
     folder: Path,
+    sample: Any,
 ) -> LoRA:
     """The LoRA whose targets are the linears that the folder updates."""
     ranks, scales = {len(down) for down, _, _ in updates.values()}, {scale for _, _, scale in updates.values()}
@@ -270,7 +274,7 @@ def _method_for(
     rank, scale = ranks.pop(), scales.pop()
     options = {"rank": rank, "alpha": scale * rank, "drop": config.get("lora_dropout", 0.0)}
     probe = LoRA(**{**options, "rank": 1})
-    attach_methods(model, [probe], backbone)  # to read the network's sites
+    attach_methods(model, [probe], backbone, sample=sample)  # to read the network's sites
     try:
         host = find_adaptation(model).host
         names = _linears(host.backbone)

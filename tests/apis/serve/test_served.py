@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from mmengine import Config
 
 import vpeft
 from vpeft.apis.serve.batches import Batches, Busy
 from vpeft.apis.serve.served import Asked, Served
 from vpeft.apis.serve.start import named_runs
+from vpeft.core.models.build import build_model
+from vpeft.core.trained.record import run_record
 from vpeft.errors import UserError
 
 
@@ -62,6 +65,17 @@ def test_what_is_not_served_together(runs, tmp_path):
     other.write_bytes((runs["digits"] / "adapter.safetensors").read_bytes()[:-8])
     with pytest.raises(UserError, match=r"x\.safetensors"):
         Served({"digits": runs["digits"], "x": other}, device="cpu")
+
+
+def test_another_head_is_not_answered_by_the_first_ones(runs, tmp_path):
+    several = {"type": "MultiLabelLinearClsHead", "num_classes": 8, "in_channels": 64, "thr": 0.5}
+    cfg = Config.fromfile(next(runs["photos"].glob("*.py")))
+    cfg.model.head = {**several, "loss": {"type": "CrossEntropyLoss", "use_sigmoid": True}}
+    model = build_model(cfg)
+    model.init_weights()
+    vpeft.save_adapter(model, tmp_path / "adapter.safetensors", run=run_record(cfg))
+    with pytest.raises(UserError, match=r"has another head than .*digits.*serve it by itself"):
+        Served({"digits": runs["digits"], "several": tmp_path / "adapter.safetensors"}, device="cpu")
 
 
 def test_names_of_runs(runs, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Served:
     Attributes:
         runs: What was opened, by name; the model is one for all.
         counts: Classes of each run's head, by name.
+        thresholds: The least score of a class by each run's head, by name; None where an image has one label.
         mixes: Whether a batch of several adapters is one pass; False once that was refused, and each has its own then.
 
     Raises:
@@ -65,11 +67,13 @@ class Served:
     def __init__(self, runs: Mapping[str, str | Path], weights: str | None = None, device: str | None = None) -> None:
         self.runs: dict[str, Predictor] = {}
         self.counts: dict[str, int] = {}
+        self.thresholds: dict[str, float | None] = {}
         for name, source in runs.items():
             run = load(source, weights, device)
             if run.family not in FAMILIES:
                 raise UserError(f"{source} is a run of {run.family}: what is served answers for single images.")
             self.counts[name] = max(head_counts(run.model).values(), default=len(run.classes))
+            self.thresholds[name] = run.label_threshold
             self.runs[name] = self._joined(name, run) if self.runs else run
             if len(self.runs) == 1 and len(runs) > 1:
                 self._name_first(name, run)
@@ -96,6 +100,12 @@ class Served:
                 )
         if run.file.suffix != ".safetensors" or not adaptations(run.model):
             raise UserError(f"{run.file} is no adapter file: give the run's folder, or its adapter.safetensors.")
+        ours, theirs = (_around(one.cfg.model.to_dict()) for one in (run, first))
+        if other := sorted(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)):
+            raise UserError(
+                f"{run.file} has another {other[0]} than {first.file}, and the first's would answer for both: serve it "
+                "by itself, on another port."
+            )
         try:
             life.load_adapter(first.model, run.file, name=name)
         except UserError as error:
@@ -125,10 +135,7 @@ class Served:
             return self._pass(asked)
         order = sorted(range(len(asked)), key=lambda i: asked[i].adapter)  # rows of one adapter then stand together
         found: dict[int, Prediction] = {}
-        names = [asked[i].adapter for i in order]
-        groups = (
-            [order] if self.mixes else [[i for i in order if asked[i].adapter == one] for one in dict.fromkeys(names)]
-        )
+        groups = [order] if self.mixes else [[*group] for _, group in groupby(order, lambda i: asked[i].adapter)]
         for group in groups:
             mine = [asked[i] for i in group]
             try:
@@ -152,9 +159,9 @@ class Served:
 
     def _said(self, asked: Asked, sample: Any) -> Prediction:
         run = self.runs[asked.adapter]
-        several = run.label_threshold is not None
-        least = run.label_threshold if several else BOXES
-        threshold = least if asked.threshold is None else asked.threshold
+        least = self.thresholds[asked.adapter]  # of its own head, not of the first run's
+        several = least is not None
+        threshold = asked.threshold if asked.threshold is not None else least if several else BOXES
         found = prediction(asked.name, sample, run.classes, asked.top, threshold, several)
         if found is None:
             raise UserError(f"{run.file}: its model predicts neither classes nor boxes nor label maps.")
@@ -164,3 +171,15 @@ class Served:
             parts = {key: [getattr(found, key)[i] for i in own] for key in ("labels", "classes", "scores")}
             found = replace(found, all_scores=found.all_scores[:count], **parts)
         return found
+
+
+#: What may differ between models that are served as one: what an adapter brings itself, and what only trains.
+_OWN = ("num_classes", "init_cfg", "method", "train_cfg", "topk")
+
+
+def _around(model: Any) -> Any:
+    """A model's settings without what is each run's own."""
+    if isinstance(model, Mapping):
+        kept = {key: value for key, value in model.items() if key not in _OWN and not key.startswith("loss")}
+        return {key: _around(value) for key, value in kept.items()}
+    return [_around(one) for one in model] if isinstance(model, (list, tuple)) else model

@@ -10,6 +10,7 @@ from support.hosts import build, inputs, perturb, tokens
 from torch import nn
 
 import vpeft
+from vpeft.apis.hf_peft import save_peft
 from vpeft.core.adaptation.find import find_adaptation
 
 VIT = "timm.VisionTransformer"
@@ -233,3 +234,17 @@ def test_another_backbone_in_its_place_is_not_taken_for_the_old_one(plain):
     model[0] = vpeft.attach(copy.deepcopy(plain), "LoRA", name="b")
     assert vpeft.adapter_names(model) == ["b"]
     refused(lambda: vpeft.use(model, "a"), "no adapter 'a'")
+
+
+def test_a_further_adapter_for_another_backbone_is_refused(plain):
+    model = nn.Sequential(vpeft.attach(copy.deepcopy(plain), "LoRA", name="a"), copy.deepcopy(plain))
+    refused(lambda: vpeft.attach(model, "LoRA", backbone="1", name="b"), "backbone='1': further adapters are for 0")
+    vpeft.attach(model, "LoRA", backbone="0", name="b")
+    assert vpeft.adapter_names(model) == ["a", "b"]
+
+
+def test_a_folder_of_peft_gets_its_name(plain, tmp_path):
+    model = vpeft.attach(copy.deepcopy(plain), "LoRA")
+    save_peft(perturb(model), tmp_path / "folder")
+    named = vpeft.load_adapter(copy.deepcopy(plain), tmp_path / "folder", name="pets")
+    assert vpeft.adapter_names(named) == ["pets"]

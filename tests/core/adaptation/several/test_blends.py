@@ -96,8 +96,9 @@ def test_each_sample_has_its_head_and_scores_beyond_its_classes_are_minus_infini
 
 
 def test_what_a_mixed_model_refuses(tmp_path):
-    x, model = inputs(VIT, 2, dtype=torch.float64), named(build(VIT), a="LoRA", b="BitFit", c="LST")
+    x, model = inputs(VIT, 2, dtype=torch.float64), named(build(VIT), a="LoRA", b="BitFit", c="HST")
     refused(lambda: vpeft.use(model, ["a", "b"]), "'b' trains patch_embed.proj.bias", "cannot be mixed")
+    refused(lambda: vpeft.use(model, ["a", "c"]), "'c' trains blocks.0.norm1.weight", "cannot be mixed")
     refused(lambda: vpeft.use(model, []), "no adapter is named")
     vpeft.use(model, ["a", None])
     refused(lambda: model(x[:1]), "the batch has 1 samples", "for 2")

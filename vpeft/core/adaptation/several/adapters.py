@@ -22,6 +22,7 @@ from vpeft.registry import nearest
 
 #: The name of the adapter that was there before any was named.
 FIRST = "default"
+_ALONE = "the base answers without an adapter"
 
 
 class Adapters:
@@ -57,7 +58,7 @@ class Adapters:
         self.base = Adaptation(self.host, [])
         self.base.flags = first.flags
         self.base.base.start(first.base.source)
-        self.base.blend = "the base answers without an adapter"
+        self.base.blend = _ALONE
         for adaptation in (first, self.base):
             adaptation.several = self
 
@@ -70,7 +71,7 @@ class Adapters:
         """Attach methods as a further adapter, which answers from now on, with a head that starts as the base's own.
 
         Raises:
-            UserError: The name is taken, or a method cannot be attached; everything is as it was then.
+            UserError: The name is taken, or a method cannot be attached; the adapter that answered does again.
         """
         if name in self.shelves:
             raise UserError(f"an adapter {name!r} is there already: vpeft.drop_adapter(model, {name!r}), or another.")
@@ -79,7 +80,6 @@ class Adapters:
         first = next(iter(self.shelves.values())).adaptation
         adaptation = Adaptation(self.host, methods, dtype)
         adaptation.flags, adaptation.several = first.flags, self
-        shelf = None
         try:
             adaptation.place()
             for known in ("source", "file", "by", "prefix"):
@@ -210,11 +210,11 @@ class Adapters:
         self.stack.close()
         if self.active is not None:
             self.shelves[self.active].take_off(self.own)
-        self.base.blend = "the base answers without an adapter"
+        self.base.blend = _ALONE
         self._answer(None)
 
     def _is_blended(self) -> bool:
-        return self.active is None and bool(self.stack._exit_callbacks)
+        return self.active is None and self.base.blend != _ALONE
 
     def _check_unmerged(self) -> None:
         if self.active is not None and self.shelves[self.active].adaptation.merged:
@@ -231,8 +231,9 @@ def adapters_of(model: nn.Module, name: str = FIRST) -> Adapters:
     known = _KNOWN[model]() if model in _KNOWN else None
     if known is not None and known.is_at(model):  # looking through all modules would cost more than the switch
         return known
-    found = next(iter(find_adaptations(model).values()))
+    prefix, found = next(iter(find_adaptations(model).items()))
     several = found.several or Adapters(model, name)
+    several.prefix = prefix  # the backbone may stand in another model since
     _KNOWN[model] = ref(several)
     return several
 
