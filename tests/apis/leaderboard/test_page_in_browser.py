@@ -4,10 +4,10 @@ Screenshots go to the folder that ``LEADERBOARD_SHOTS`` names, if any.
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
+from support.browser import MARKS, chromium
 from support.results import result, store
 
 from vpeft.apis.leaderboard.write import write_leaderboard
@@ -15,16 +15,7 @@ from vpeft.apis.results.files import read_results
 from vpeft.apis.results.plots import front
 from vpeft.apis.results.statistics import lines
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="no chromium here: apt-get install chromium (.ci/run does where it can)"
-    ),
-]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
+pytestmark = MARKS
 
 TASKS = ("digits", "textures", "sprite_count")
 #: Mean of each task in percent, parameters, step in milliseconds.
@@ -81,17 +72,8 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    with sync_api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")),
-            executable_path=CHROMIUM,
-            headless=True,
-            args=FLAGS,
-            timeout=300_000,
-        )
-        context.set_default_timeout(120_000)  # busy machines
+    with chromium(tmp_path_factory.mktemp("profile")) as context:
         yield context
-        context.close()
 
 
 @pytest.fixture

@@ -5,25 +5,16 @@ Screenshots go to the folder that ``SERVE_SHOTS`` names, if any.
 
 import io
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.browser import MARKS, chromium
 
 from vpeft.apis.serve.app import make_app
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="no chromium here: apt-get install chromium (.ci/run does where it can)"
-    ),
-]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
+pytestmark = MARKS
 TOKEN = "0123456789abcdef"
 EVIL = "<img src=x onerror=alert(1)>.png"
 
@@ -38,17 +29,8 @@ def picture(seed):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    with sync_api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(tmp_path_factory.mktemp("profile")),
-            executable_path=CHROMIUM,
-            headless=True,
-            args=FLAGS,
-            timeout=300_000,
-        )
-        context.set_default_timeout(120_000)  # busy machines
+    with chromium(tmp_path_factory.mktemp("profile")) as context:
         yield context
-        context.close()
 
 
 @pytest.fixture

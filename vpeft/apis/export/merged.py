@@ -73,7 +73,8 @@ def random_images(model: nn.Module, cfg: Config, count: int = 2) -> Tensor:
     """
     backbone = cfg.model.backbone
     host = find_adaptation(model).host
-    patch = host.modules.get("patch_embed", host.embedding)
+    convolutions = (m for m in host.embedding.modules() if isinstance(m, nn.modules.conv._ConvNd))
+    patch = next(convolutions, host.modules.get("patch_embed"))  # of several the first sees the image
     clips = len(patch.kernel_size) == 3
     size = cfg.get("image_size") or backbone.get("img_size", 64 if clips else 224)
     size = (size, size) if isinstance(size, int) else tuple(size)

@@ -107,3 +107,35 @@ def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None or mask.dtype != torch.bool:
         return scores if mask is None else scores + mask
     return scores + torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
+
+
+def attended_difference(
+    attn: nn.Module,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scores: Callable[[Tensor, Tensor], Tensor],
+    mask: Tensor | None,
+    own: int,
+) -> Tensor:
+    """What heads that are the difference of two attentions give, normed, ``(B, heads, N, width)``.
+
+    Args:
+        attn: What holds timm's settings and weights of it (``lambda_init``, ``sub_norm``, ...).
+        q: Queries ``(B, heads, N, width)``, both halves of a head side by side; likewise the keys ``k``.
+        k: Keys.
+        v: Values.
+        scores: Scores of both halves, ``(B, 2 heads, queries, keys)``.
+        mask: As of :func:`mask_for`, and ``own`` too.
+        own: Tokens of the host before the map.
+    """
+    share, drop = attn._compute_lambda().type_as(q), attn.attn_drop_p if attn.training else 0.0
+    if attn.fused_attn:
+        seen = mask_for(mask, q.shape[2], k.shape[2], own)
+        halves = zip(q.chunk(2, dim=-1), k.chunk(2, dim=-1), strict=True)
+        first, second = (F.scaled_dot_product_attention(*half, v, attn_mask=seen, dropout_p=drop) for half in halves)
+        y = first - share * second
+    else:
+        first, second = attn.attn_drop(scores(q, k).softmax(dim=-1)).unflatten(1, (-1, 2)).unbind(2)
+        y = (first - share * second) @ v
+    return attn.sub_norm(y) * (1 - attn.lambda_init)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vpeft.core.backbones.block import full_name, require_plain
 from vpeft.core.backbones.block_forward import SiteBlock
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.hosts.timm.attention import mask_for, masked
+from vpeft.core.backbones.hosts.timm.attention import attended_difference, mask_for, masked
 from vpeft.core.backbones.hosts.timm.mlp import MLPS, mlp_modules, run_mlp
 from vpeft.core.backbones.hosts.timm.resizing import TimmBackbone
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
@@ -79,18 +79,7 @@ class TimmViTBlock(SiteBlock):
         v = v.reshape(batch, tokens, attn.num_heads, -1).transpose(1, 2)
         scores = functools.partial(self.site_scores, mask=mask)
         q, k, v, _ = self.site_core(q, k, v, x, scores)
-        share, drop = attn._compute_lambda().type_as(q), attn.attn_drop_p if attn.training else 0.0
-        if attn.fused_attn:
-            seen = mask_for(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix)
-            halves = zip(q.chunk(2, dim=-1), k.chunk(2, dim=-1), strict=True)
-            first, second = (
-                F.scaled_dot_product_attention(*half, v, attn_mask=seen, dropout_p=drop) for half in halves
-            )
-            y = first - share * second
-        else:
-            first, second = attn.attn_drop(scores(q, k).softmax(dim=-1)).unflatten(1, (-1, 2)).unbind(2)
-            y = (first - share * second) @ v
-        y = attn.sub_norm(y) * (1 - attn.lambda_init)
+        y = attended_difference(attn, q, k, v, scores, mask, self.peft_flow.own_prefix)
         return attn.proj_drop(attn.proj(attn.norm(y.transpose(1, 2).reshape(batch, tokens, dim))))
 
     def site_scores(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block_forward import Operation, SiteBlock
-from vpeft.core.backbones.hosts.timm.attention import mask_for, masked
+from vpeft.core.backbones.hosts.timm.attention import attended_difference, mask_for, masked
 from vpeft.core.backbones.hosts.timm.vit import joined, refuse_causal
 from vpeft.core.backbones.sites.stated_linear import SlicedLinear, StatedLinear
 from vpeft.registry import BLOCKS
@@ -197,18 +197,8 @@ class TimmDiffParallelScalingBlock(TimmParallelScalingBlock):
         v = v.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         scores = functools.partial(self.site_scores, mask=mask)
         q, k, v, _ = self.site_core(q, k, v, n, scores)
-        share, drop = self._compute_lambda().type_as(q), self.attn_drop_p if self.training else 0.0
-        if self.fused_attn:
-            seen = mask_for(mask, q.shape[2], k.shape[2], self.peft_flow.own_prefix)
-            halves = zip(q.chunk(2, dim=-1), k.chunk(2, dim=-1), strict=True)
-            first, second = (
-                F.scaled_dot_product_attention(*half, v, attn_mask=seen, dropout_p=drop) for half in halves
-            )
-            y = first - share * second
-        else:
-            first, second = self.attn_drop(scores(q, k).softmax(dim=-1)).unflatten(1, (-1, 2)).unbind(2)
-            y = (first - share * second) @ v
-        return (self.sub_norm(y) * (1 - self.lambda_init)).transpose(1, 2).flatten(2)
+        y = attended_difference(self, q, k, v, scores, mask, self.peft_flow.own_prefix)
+        return y.transpose(1, 2).flatten(2)
 
     def site_scores(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
         q, k = (part.unflatten(-1, (2, -1)).transpose(2, 3).flatten(1, 2) for part in (q, k))  # two of every head
