@@ -215,9 +215,11 @@ def _enclose_module(
         start = kept.pop() if kept else x
         with _switched_off(group):
             start = before(start)
-            plain = site.module.forward(start)
-            plain = after(start, plain.movedim(1, -1) if site.channels_first else plain)
-        return compare(plain, after(x, y))
+            plain = after(start, site.alone(start))
+        tuned = after(x, y)
+        # A map, or its tokens in a row: a pointwise module gives either on.
+        alike = site.pointwise and plain.numel() == tuned.numel()
+        return compare(plain.reshape(tuned.shape) if alike else plain, tuned)
 
     _patch(stack, site, "before", watched)
     _patch(stack, site, "after", compared)

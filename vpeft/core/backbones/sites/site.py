@@ -129,6 +129,15 @@ class Site:
             operation = partial(self._around, entry, operation)
         return self.after(x, operation(x))
 
+    def alone(self, x: Tensor) -> Tensor:
+        """The module's own output with the channels last, as its hooks give it on, with nothing placed around it."""
+        if self.pointwise:
+            return channels_last(self.module.forward(channels_first(x if x.dim() > 3 else x.unsqueeze(2)))).reshape(
+                x.shape
+            )
+        y = self.module.forward(x)
+        return channels_last(y) if self.channels_first else y
+
     def dropped(self, x: Tensor, y: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
         """A branch's output ``y`` of the input ``x`` through DropPath, with the ``beside`` and ``late`` modules."""
         if self.each and self.placed("beside", "late"):
