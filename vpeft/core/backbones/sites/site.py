@@ -132,9 +132,8 @@ class Site:
     def alone(self, x: Tensor) -> Tensor:
         """The module's own output with the channels last, as its hooks give it on, with nothing placed around it."""
         if self.pointwise:
-            return channels_last(self.module.forward(channels_first(x if x.dim() > 3 else x.unsqueeze(2)))).reshape(
-                x.shape
-            )
+            tokens = x if x.dim() > 3 else x.unsqueeze(2)
+            return channels_last(self.module.forward(channels_first(tokens))).reshape(x.shape)
         y = self.module.forward(x)
         return channels_last(y) if self.channels_first else y
 
