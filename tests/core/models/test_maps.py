@@ -167,7 +167,7 @@ def test_maps_of_the_stages_of_hidden_states():
         ({**TINY_VIT, "out": "maps"}, r"out='maps' of vpeft\.Backbone: did you mean 'map'\?"),
         ({**TINY_VIT, "out": "cls", "out_indices": (1,)}, r"stands beside out='cls'"),
         ({**TINY_VIT, "init_cfg": {"type": "Pretrained", "checkpoint": "a.pth"}}, "name the file by weights=FILE"),
-        ({"of": "hf/hiera", "weights": False}, "take the same network of timm"),
+        ({"of": "hf/swin2sr", "weights": False}, "take the same network of timm"),
         (
             {"of": "torchvision/resnet18", "weights": False},
             "reads ConvNeXt, SwinTransformer, VisionTransformer, and not R",

@@ -23,11 +23,20 @@ def hosts_in(model: nn.Module) -> dict[str, nn.Module]:
     Where there is none, the one that is found by its blocks (:func:`found_in`).
 
     Raises:
-        UserError: As :func:`found_in`.
+        UserError: As :func:`found_in`, or it is a class that its library runs wrongly (:attr:`Host.refused`).
     """
     targets = _targets()
     known = {name: module for name, module in named_modules(model) if full_name(type(module)) in targets}
+    if not known:
+        _refuse_wrong(model)
     return known or found_in(model)
+
+
+def _refuse_wrong(model: nn.Module) -> None:
+    reasons = {cls: why for host in HOSTS.module_dict.values() for cls, why in host.refused.items()}
+    for name, module in named_modules(model):
+        if why := reasons.get(full_name(type(module))):
+            raise UserError(f"{name or 'the model'} is a {type(module).__name__}, and {why}.")
 
 
 def find_host(model: nn.Module) -> Host:

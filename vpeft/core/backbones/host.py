@@ -51,6 +51,7 @@ class Host:
 
     Attributes:
         targets: Full names of the backbone classes that it reads.
+        refused: Why its library's own forward of a class with the same blocks is wrong, by the class's full name.
         backbone_mixin: What is added to the backbone itself.
         first_frozen: The smallest ``frozen_stages`` at which such a backbone freezes anything.
         carries_tokens: Tokens off the map can pass from one stage to the next (:meth:`downsample_tokens`).
@@ -76,6 +77,7 @@ class Host:
     """
 
     targets: ClassVar[tuple[str, ...]]
+    refused: ClassVar[dict[str, str]] = {}
     backbone_mixin: ClassVar[type[SiteBackbone]] = SiteBackbone
     first_frozen: ClassVar[int] = 0
     carries_tokens: ClassVar[bool] = True

@@ -31,7 +31,7 @@ class Backbone(BaseModule):
 
     Images may have any size: they are padded with zeros, right and below, to whole patches (of a network with stages,
     to a multiple of its largest stride), and the library resizes its position tables. A network that its library ties
-    to one size (BEiT, Hiera, SAM, ViTs of torchvision and open_clip) takes images of that size alone; ``img_size``
+    to one size (BEiT, timm's Hiera, SAM, ViTs of torchvision and open_clip) takes images of that size alone; ``img_size``
     (outside timm ``image_size``) among the options sets it.
 
     Args:
@@ -158,7 +158,7 @@ class Backbone(BaseModule):
                     f"{self.reader.size_option}=({height}, {width}) in vpeft.Backbone, or resize the images."
                 )
             return images
-        stride = max(level.stride for level in self.reader.levels)
+        stride = self.reader.multiple or max(level.stride for level in self.reader.levels)
         below, right = -height % stride, -width % stride
         return F.pad(images, (0, right, 0, below)) if below or right else images
 

@@ -86,6 +86,24 @@ def test_a_subclass_is_read_by_its_operations():
     assert vpeft.attach(model, "LoRA") is model
 
 
+@pytest.mark.parametrize("method", ["LoRA", "Mona"])
+def test_the_backbone_class_whose_tokens_are_not_sorted(method):
+    """Its library forgets to: the message says what gives the maps."""
+    from transformers import HieraBackbone, HieraModel
+
+    config = build("transformers.HieraModel").config
+    torch.manual_seed(0)
+    model, right = HieraBackbone(config), HieraModel(config)
+    right.load_state_dict(model.state_dict(), strict=False)
+    x = inputs("transformers.HieraModel")
+    wrong = model.encoder(model.embeddings(x)[0], output_hidden_states=True).reshaped_hidden_states
+    assert not torch.allclose(wrong[1], right(x, output_hidden_states=True).reshaped_hidden_states[1], atol=0.1)
+    whole = torch.nn.Sequential(model)
+    with pytest.raises(vpeft.UserError, match=r"^0 is a HieraBackbone, and it hands its blocks .* of='hf/hiera'\.$"):
+        vpeft.attach(whole, method)
+    assert type(model) is HieraBackbone
+
+
 def test_checkpointing_of_whole_stages():
     """Not in the re-entrant form: the frozen embedding asks for no gradient, and none would come back."""
     from transformers import HieraForImageClassification

@@ -37,7 +37,7 @@ class Transformers(Library):
     converter = "table of the authors' names"
     #: Output norms and the norm of a mean, which start as no norm, and what masks in pretraining.
     kept = r"(.+\.)?(hidden_states_norms\..+|pooler\.layernorm\..+|mask_token)"
-    optional = rf"{Library.optional}|hidden_states_norms\..+"
+    optional = rf"{Library.optional}|(hidden_states_norms|neck)\..+"
 
     def build(self, name: str, pretrained: bool, **options: Any) -> nn.Module:
         if "/" not in name:  # a type of models, as "dinov2"

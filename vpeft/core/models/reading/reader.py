@@ -48,9 +48,10 @@ class Reader:
     Attributes:
         network: The network.
         levels: Its blocks, or its stages where it has several resolutions.
-        size: Height and width of the only images that it takes; None where it takes any multiple of the largest stride.
+        size: Height and width of the only images that it takes; None where it takes any multiples of ``multiple``.
         size_option: The library's option that sets it.
         normed: Whether the library gives the last map behind a norm.
+        multiple: Of how many pixels height and width must be multiples; None means the largest stride.
     """
 
     network: nn.Module
@@ -58,6 +59,7 @@ class Reader:
     size: tuple[int, int] | None = None
     size_option: ClassVar[str] = "image_size"
     normed: bool = True
+    multiple: int | None = None
 
     @classmethod
     def options(cls, kind: type[nn.Module]) -> dict[str, Any]:
@@ -79,7 +81,7 @@ class Reader:
         """Run the network.
 
         Args:
-            images: ``(B, 3, H, W)``, both multiples of the largest stride.
+            images: ``(B, 3, H, W)``, both of ``multiple``.
             levels: Which levels to read, ascending.
         """
         raise NotImplementedError(f"{type(self).__name__} states no read()")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import DonutSwinModel, SamHQVisionModel, SamVisionModel, SwinModel, Swinv2Model
+from transformers import DonutSwinModel, HieraModel, SamHQVisionModel, SamVisionModel, SwinModel, Swinv2Model
+from transformers.models.hiera.modeling_hiera import unroll
 
+from vpeft.core.backbones.sites.flow import roll
 from vpeft.core.models.reading.reader import Level, Reader, Reading, split_tokens
 from vpeft.errors import UserError, one_line
 
+#: SAM 2, from transformers 4.56 on.
+_SAM2 = [getattr(transformers, f"Sam2{name}Model", None) for name in ("HieraDet", "Vision")]
 _STEM = 4  # pixels a place of ConvNeXt's first stage, where the config does not say
 
 
@@ -85,6 +91,11 @@ class TransformersReader(Reader):
         return pooled.flatten(1)
 
 
+def _entering(network: nn.Module, images: Tensor) -> Tensor:
+    """Images as a pass may begin with them that does not call the network itself, which may be adapted."""
+    return network.site_images(images) if hasattr(network, "site_images") else images
+
+
 class HFSwinReader(Reader):
     """Swin and Swin V2, whose encoder gives the maps of the stages ahead of the merging."""
 
@@ -99,7 +110,7 @@ class HFSwinReader(Reader):
 
     def read(self, images: Tensor, levels: Sequence[int]) -> Reading:
         network = self.network
-        states, extents = network.embeddings(images, interpolate_pos_encoding=True)
+        states, extents = network.embeddings(_entering(network, images), interpolate_pos_encoding=True)
         asked = {"output_hidden_states": True, "output_hidden_states_before_downsampling": True, "return_dict": True}
         if "always_partition" in inspect.signature(network.encoder.forward).parameters:
             asked["always_partition"] = True  # as SwinBackbone: windows keep their size on maps that are smaller
@@ -131,8 +142,77 @@ class HFSamReader(Reader):
         raise UserError(f"{type(self.network).__name__} pools nothing: take out='mean'.")
 
 
+class HFHieraReader(Reader):
+    """Hiera, run stage by stage: with the hidden states asked for, the library takes images of its config's size alone.
+
+    A table of positions that is square is resized as the library does, and any image of whole cells can be read.
+    """
+
+    normed = False
+
+    def __init__(self, network: HieraModel) -> None:
+        super().__init__(network)
+        config = network.config
+        stride, steps = config.patch_stride[0], [step[0] for step in network.unroll_schedule]
+        widths = [int(config.embed_dim * config.embed_dim_multiplier**stage) for stage in range(len(config.depths))]
+        self.pools = [0, *(min(stage, config.num_query_pool) for stage in range(1, len(widths)))]
+        self.levels = [
+            Level(width, stride * math.prod(steps[:pools]), width)
+            for width, pools in zip(widths, self.pools, strict=True)
+        ]
+        self.own = tuple(config.image_size[-2:])
+        self.size = None if self.own[0] == self.own[1] else self.own
+        self.multiple = stride * math.prod(steps)
+
+    def drop_pooling(self) -> None:
+        self.network.pooler = None
+
+    def read(self, images: Tensor, levels: Sequence[int]) -> Reading:
+        network, size = self.network, images.shape[2:]
+        stride, steps = network.config.patch_stride, network.unroll_schedule
+        x = network.embeddings(_entering(network, images), interpolate_pos_encoding=tuple(size) != self.own)[0]
+        x, maps = unroll(x, tuple(size), stride, steps), []
+        for stage, level, pools in zip(network.encoder.stages, self.levels, self.pools, strict=True):
+            x = stage(x, None)[0]
+            extents = tuple(one // level.stride for one in size)
+            maps.append(roll(x, extents, tuple(map(tuple, steps[pools:]))).transpose(1, 2).unflatten(2, extents))
+        return Reading([maps[i] for i in levels], x.new_zeros(len(x), 0, x.shape[2]), maps[-1])
+
+    def pooled(self, images: Tensor) -> Tensor:
+        if self.network.pooler is None:
+            raise UserError("HieraModel pools nothing without add_pooling_layer=True: take out='mean'.")
+        return self.network(images, interpolate_pos_encoding=tuple(images.shape[2:]) != self.own).pooler_output
+
+
+class HFSam2Reader(Reader):
+    """SAM 2's encoder gives the maps of its stages; the feature pyramid that ``Sam2VisionModel`` puts behind goes."""
+
+    normed = False
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        if hasattr(network, "neck"):
+            network.neck = nn.Identity()
+        self.encoder = getattr(network, "backbone", network)
+        config = self.encoder.config
+        widths, pools = config.embed_dim_per_stage, config.num_query_pool_stages
+        stride, step = config.patch_stride[0], config.query_stride[0]
+        self.levels = [Level(w, stride * step ** min(stage, pools), w) for stage, w in enumerate(widths)]
+        # Its table of positions is laid in whole windows.
+        self.multiple = math.lcm(self.levels[-1].stride, stride * config.window_size_per_stage[0])
+
+    def read(self, images: Tensor, levels: Sequence[int]) -> Reading:
+        maps = [x.permute(0, 3, 1, 2) for x in self.encoder(images).intermediate_hidden_states]
+        return Reading([maps[i] for i in levels], maps[-1].new_zeros(len(images), 0, maps[-1].shape[1]), maps[-1])
+
+    def pooled(self, images: Tensor) -> Tensor:
+        raise UserError(f"{type(self.network).__name__} pools nothing: take out='mean'.")
+
+
 READERS = {
     nn.Module: TransformersReader,
+    HieraModel: HFHieraReader,
+    **dict.fromkeys(filter(None, _SAM2), HFSam2Reader),
     **dict.fromkeys((SwinModel, Swinv2Model, DonutSwinModel), HFSwinReader),
     **dict.fromkeys((SamVisionModel, SamHQVisionModel), HFSamReader),
 }

@@ -18,9 +18,13 @@ class Checkpointed(SiteBackbone):
     """
 
     def forward(self, pixel_values: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        if pixel_values is not None and not pixel_values.requires_grad and self.reentrant():
-            pixel_values = pixel_values.detach().requires_grad_()
-        return super().forward(pixel_values, *args, **kwargs)
+        return super().forward(self.site_images(pixel_values), *args, **kwargs)
+
+    def site_images(self, images: Tensor | None) -> Tensor | None:
+        """Images with which a pass may begin, also one that runs the backbone part by part."""
+        if images is not None and not images.requires_grad and self.reentrant():
+            return images.detach().requires_grad_()
+        return images
 
     def reentrant(self) -> bool:
         """Whether something in it is checkpointed re-entrantly in a pass that begins now."""
@@ -33,10 +37,10 @@ class Checkpointed(SiteBackbone):
 class CheckpointedStages(Checkpointed):
     """Stages whose outputs are nested, of which the re-entrant form loses the gradients."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def site_images(self, images: Tensor | None) -> Tensor | None:
         if self.reentrant():
             raise UserError(
                 f"re-entrant checkpointing of the stages of {self.plain_class.__name__} loses gradients: "
                 "gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})."
             )
-        return super().forward(*args, **kwargs)
+        return images

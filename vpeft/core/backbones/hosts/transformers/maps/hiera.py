@@ -82,6 +82,11 @@ class HFHiera(MaskUnitHost):
     """``HieraModel``; the norm of its pooler reads pooled features. In MAE's mode some units are hidden."""
 
     targets = ("transformers.models.hiera.modeling_hiera.HieraModel",)
+    refused = {
+        "transformers.models.hiera.modeling_hiera.HieraBackbone": "it hands its blocks the map row by row, though they "
+        "read tokens sorted by mask units (HieraModel sorts them), so that its maps are wrong with any published "
+        "weights: take HieraModel, whose reshaped_hidden_states are the maps, or vpeft.Backbone with of='hf/hiera'"
+    }
     backbone_mixin = CheckpointedStages
 
     def describe(self) -> None:
