@@ -31,8 +31,8 @@ class Backbone(BaseModule):
 
     Images may have any size: they are padded with zeros, right and below, to whole patches (of a network with stages,
     to a multiple of its largest stride), and the library resizes its position tables. A network that its library ties
-    to one size (BEiT, timm's Hiera, SAM, ViTs of torchvision and open_clip) takes images of that size alone; ``img_size``
-    (outside timm ``image_size``) among the options sets it.
+    to one size (BEiT, Hiera of timm, SAM, ViTs of torchvision and open_clip) takes images of that size alone:
+    ``img_size`` (outside timm ``image_size``) among the options sets it.
 
     Args:
         of: The network, by library and name, as ``timm/vit_base_patch14_dinov2``.
