@@ -162,7 +162,7 @@ def test_everything_is_written(tmp_path):
     ]
     text = files[1].read_text()
     assert "| LoRA | 2,000 | 91.0 | 80.0 | 52.0 | 60.0 | **70.8** ± 1.1 | 75.7 |" in text
-    assert "2 of 2 rows have fewer than three seeds" in text
+    assert "2 of 2 rows have two seeds: their spread says little" in text
     with pytest.raises(UserError, match="did you mean 'video_k400'"):
         write_leaderboard(small(tmp_path), None, ["video_k40"])
 

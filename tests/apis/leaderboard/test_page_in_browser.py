@@ -103,6 +103,16 @@ def test_it_loads_with_its_figures(seen, site):
     assert "all others are behind it" in seen.page.locator(".card").first.inner_text()
     assert "early stopping" in seen.page.locator("#out").inner_text()
     assert "SSF" not in seen.names()
+    # Cards of different rows; Linear and Full are baselines, which are no methods here.
+    cards = [" | ".join(card.inner_text().split("\n")) for card in seen.page.locator(".card").all()]
+    assert [card.split(" | ")[1] for card in cards] == ["LoRA", "AdaptFormer", "LST", EVIL]
+    assert cards[1] == "Cheapest within 1 point | AdaptFormer | 20.0 k parameters | 80.7 %, 0.3 points behind the best"
+    assert cards[2] == "Fastest | LST | 15.0 ms a step | 71.7 %, 9.3 points behind the best"
+    assert cards[3].startswith("Smallest | ")
+    assert "77 parameters" in cards[3]
+    about = seen.page.inner_text("#board-about")
+    assert about == "Top-1 accuracy in percent, mean over seeds \u00b7 3 tasks \u00b7 data: embedded"
+    assert seen.page.inner_text("[data-sort='task:sprite_count']") == "Sprite count"
     notes = seen.page.locator("#guide").inner_text()
     assert "10,000,000" in notes
     seen.shoot("light")
@@ -157,6 +167,7 @@ def test_a_cell_opens_its_runs(seen, site):
     seen.page.locator("tr[data-name=LoRA] [data-col='task:digits'] button").click()
     panel = seen.page.locator("#panel")
     assert panel.locator("h2").inner_text() == "LoRA: digits"
+    assert panel.evaluate("p => p.scrollWidth <= p.clientWidth")  # nothing stands out at the side
     rows = panel.locator("#runs tbody tr")
     assert [rows.nth(i).locator("td").nth(1).inner_text() for i in range(3)] == ["91.00", "92.00", "93.00"]
     assert "0123456" in panel.inner_text()
@@ -211,6 +222,12 @@ def test_on_a_phone(seen):
     scroller.evaluate("s => { s.scrollLeft = 300; }")
     assert name.bounding_box()["x"] == before  # the first column stays
     seen.shoot("phone")
+    # No line ends inside a part of a name.
+    whole = """bs => bs.flatMap(b => [...b.childNodes]).filter(n => n.length).every(n => {
+        const range = document.createRange(); range.selectNode(n); return range.getClientRects().length === 1; })"""
+    assert seen.page.locator("tr:not([data-name*=img]) .row b").evaluate_all(whole)
+    seen.page.locator("tr[data-name=LoRA] [data-col='task:digits'] button").click()
+    assert seen.page.locator("#panel").evaluate("p => p.scrollWidth <= p.clientWidth")
 
 
 def test_the_smallest_page(browser, tmp_path):
@@ -224,6 +241,11 @@ def test_the_smallest_page(browser, tmp_path):
     assert not page.locator("#tabs").is_visible()
     assert page.locator("[data-col=mean]").inner_text() == "50.0"
     assert page.locator("#plots figure").count() == 1
+    assert page.locator("h2:visible").all_inner_texts()[-1] == "How to read this"
+    assert page.locator("section:visible").count() == 4  # none about tables or left-out files: there are none
+    assert page.locator(".tag:visible").count() == 0
+    assert page.locator(".card").count() == 1
+    assert "Best, smallest" in page.locator(".card").inner_text()
     page.locator("tr[data-name=Linear] .row").click()
     assert "50.0 % digits" in " ".join(page.locator("#panel").inner_text().split())
     page.locator("#panel td button").click()
@@ -233,7 +255,13 @@ def test_the_smallest_page(browser, tmp_path):
 
 
 def test_boards_are_tabs(seen):
+    assert seen.page.locator("[role=tab]").all_inner_texts() == [
+        "Image classification, mini-benchmark",
+        "Image classification, Swin-L ADE20K",
+    ]
+    assert seen.page.inner_text("#board-title") == "Image classification: mini-benchmark"
     seen.page.locator("[role=tab]").nth(1).click()
+    assert seen.page.inner_text("#board-title") == "Image classification: Swin-L ADE20K"
     assert seen.names() == ["Mona"]
     assert seen.page.locator("[role=tab]").nth(1).get_attribute("aria-selected") == "true"
     assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -259,8 +287,37 @@ def test_one_seed_tells_nothing(browser, tmp_path):
     page = browser.new_page()
     page.goto(write_leaderboard(read_results(tmp_path), None, [])[0].as_uri())
     assert "one seed does not tell it from the others" in page.locator(".card").first.inner_text()
+    cell = page.locator("tr[data-name=Linear] [data-col=behind]")
+    assert cell.inner_text().split("\n") == ["\u221240.0", "one seed in common, no interval"]
     store(tmp_path, result("LoRA", "digits", 1, 0.9), result("Mona", "digits", 0, 0.4))
     page.goto(write_leaderboard(read_results(tmp_path), None, [])[0].as_uri())
     # 40.0 points on both seeds behind LoRA is Linear; Mona has a seed alone.
-    assert "the others are behind it (95\u00a0%); 1 with one seed" in page.locator(".card").first.inner_text()
+    assert (
+        "the others are behind it (95\u00a0%); 1 with one seed, no interval" in page.locator(".card").first.inner_text()
+    )
+    page.close()
+
+
+def test_times_of_a_busy_machine_are_marked(browser, tmp_path):
+    cost = result("LoRA", "digits", 0, 0.9)["cost"]
+    store(
+        tmp_path,
+        result("LoRA", "digits", 0, 0.9, cost={**cost, "load": 0.9}),
+        result("LoRA", "digits", 1, 0.9, cost={**cost, "load": 1.6}),
+        result("SSF", "digits", 0, 0.8, cost={**cost, "load": 1.25}),
+        result("Mona", "digits", 0, 0.7),  # did not note it
+    )
+    files = write_leaderboard(read_results(tmp_path), None, [])
+    page = browser.new_page()
+    page.goto(files[0].as_uri())
+    times = {
+        name: page.locator(f"tr[data-name={name}] [data-col=step_seconds]").inner_text()
+        for name in ("LoRA", "SSF", "Mona")
+    }
+    assert times == {"LoRA": "100 ms\u00a0\u2021", "SSF": "100 ms", "Mona": "100 ms"}
+    assert "1 of 3 rows were trained on a busy machine (\u2021)" in page.inner_text("#notes")
+    assert "\u2021 on a busy machine" in page.inner_text("#legend")
+    page.locator("tr[data-name=LoRA] .row").click()
+    assert "1.60 times what its processors do at once \u2021 busy" in page.inner_text("#panel")
+    assert "| 100.0 \u2021 |" in files[1].read_text()
     page.close()

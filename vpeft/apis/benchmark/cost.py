@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,13 @@ def step_seconds(runner: Runner) -> float | None:
     times = runner.message_hub.log_scalars.get("train/time")
     values = [] if times is None else list(times.data[0])[1:]
     return statistics.median(values) if values else None
+
+
+def machine_load() -> float | None:
+    """Processes that ran or waited for a processor over the last minute, per processor of the machine; above 1 some
+    waited. None where the system does not say.
+    """
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else None
 
 
 def peak_memory(cfg: Config, model: nn.Module) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class RunJob:
         start = time.perf_counter()
         runner = train(cfg)
         seconds = time.perf_counter() - start
-        step = cost.step_seconds(runner)
+        step, load = cost.step_seconds(runner), cost.machine_load()
         runner._resume = False  # what is tested is the model that was trained, not a checkpoint looked for once more
         metrics = runner.test()
         model = unwrap(runner.model)
@@ -128,6 +128,7 @@ class RunJob:
             "threads": self.threads,
             "train_seconds": seconds,
             "step_seconds": step,
+            "load": load,
             "adapter_bytes": result["checkpoint_bytes"],
             **cost.peak_memory(cfg, model),
             **cost.inference(cfg, model),

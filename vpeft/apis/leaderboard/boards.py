@@ -30,6 +30,8 @@ MEMORY = {
 }
 #: Costs of a row, each a median over its runs.
 COSTS = ("step_seconds", "peak_memory_bytes", "adapter_bytes", "inference_ratio", "merged_ratio")
+#: Load per processor above which a time is marked: a quarter more than the machine can do at once.
+BUSY = 1.25
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class BoardRow:
         groups: Mean of each group of which it has all tasks.
         parameters: Trained parameters without the head, averaged over its tasks.
         cost: :data:`COSTS`.
+        busy: Whether a run of it was trained while its machine was busy (:data:`BUSY`).
         behind: The distance to the best row; None for the best one, and where a task is missing.
     """
 
@@ -111,6 +114,7 @@ class BoardRow:
     groups: dict[str, float]
     parameters: float
     cost: dict[str, float | None]
+    busy: bool = False
     behind: Behind | None = None
 
     def mean(self, task: str) -> tuple[float, float | None]:
@@ -191,9 +195,15 @@ def _entry(
         one = next(found for found in lines(own, list(by_task)) if found.row == row)
     of_group = {g: [t for t, name in groups.items() if name == g] for g in GROUPS}
     means = {g: one.group_means[g] for g, tasks in of_group.items() if tasks and {*tasks} <= {*by_task}}
-    first = results.runs[next(iter(next(iter(by_task.values())).runs.values()))]
+    own_runs = [results.runs[path] for cell in by_task.values() for path in cell.runs.values()]
+    first, busy = own_runs[0], any(is_busy(r) for r in own_runs)
     about = about_methods([m["type"] for m in first["methods"]], one.cost["merged_ratio"] is not None)
-    return BoardRow(row, row_name(row, table), *about, by_task, line, means, one.parameters, one.cost)
+    return BoardRow(row, row_name(row, table), *about, by_task, line, means, one.parameters, one.cost, busy)
+
+
+def is_busy(result: Mapping[str, Any]) -> bool:
+    """Whether a run was trained while more work waited than its machine can do; False where it is not known."""
+    return (result["cost"].get("load") or 0) > BUSY
 
 
 def about_methods(names: Sequence[str], was_merged: bool) -> tuple[str, str, str]:

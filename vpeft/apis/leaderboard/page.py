@@ -17,7 +17,8 @@ from string import Template
 from typing import Any
 
 from vpeft.apis.leaderboard.against import Against
-from vpeft.apis.leaderboard.boards import COSTS, MEMORY, Board, BoardRow, left_out
+from vpeft.apis.leaderboard.boards import BUSY, COSTS, MEMORY, Board, BoardRow, left_out
+from vpeft.apis.leaderboard.names import metric_name, plain, short_titles, title
 from vpeft.apis.results.files import Results, shared_settings
 from vpeft.core.adaptation.report import PPT_CONSTANT
 from vpeft.core.contract.method import CATEGORIES
@@ -51,7 +52,7 @@ def page_data(
         to_root: From the page to the results' folder, for its links; None for a page without them.
     """
     runs, configs, versions = _Numbered(), _Numbered(), _Numbered()
-    shown = [_board(board, runs, configs, versions) for board in boards]
+    shown = [_board(*pair, runs, configs, versions) for pair in zip(boards, short_titles(boards), strict=True)]
     packed = gzip.compress(json.dumps(list(configs.known)).encode(), 9, mtime=0)
     out = left_out(results, boards, everything)
     return {
@@ -65,6 +66,7 @@ def page_data(
         "everything": everything,
         "root": to_root,
         "constant": PPT_CONSTANT,
+        "busy": BUSY,
         "memory": MEMORY,
         "categories": CATEGORIES,
     }
@@ -84,17 +86,29 @@ class _Numbered:
         return self.known.setdefault(text, len(self.known))
 
 
-def _board(board: Board, runs: _Numbered, configs: _Numbered, versions: _Numbered) -> dict[str, Any]:
+def _board(board: Board, short: str, runs: _Numbered, configs: _Numbered, versions: _Numbered) -> dict[str, Any]:
     common = shared_settings(entry.row for entry in board.entries)
     return {
         "id": board.key.slug(),
-        "title": board.key.title(),
-        "tasks": [{"name": task, "group": board.groups[task]} for task in board.tasks],
+        "title": title(board),
+        "short": short,
+        "data": board.key.data_variant,
+        "tasks": [{"name": t, "label": _label(board, t), "group": board.groups[t]} for t in board.tasks],
         "groups": board.group_names,
-        "metrics": sorted({r["main_metric"]["name"] for r in board.results.runs.values()}),
+        "metrics": _metrics(board),
         "notes": [*([f"All rows with {', '.join(common)}."] if common else []), *notes(board)],
         "entries": [_entry(board, entry, runs, configs, versions) for entry in board.entries],
     }
+
+
+def _metrics(board: Board) -> list[str]:
+    return sorted({metric_name(r["main_metric"]["name"]) for r in board.results.runs.values()})
+
+
+def _label(board: Board, task: str) -> str:
+    """A column's head: the task of a suite; a board of one task of no suite is that task, so its metric."""
+    suite = next(iter(board.results.runs.values()))["suite"]
+    return plain(task) if suite else ", ".join(_metrics(board))
 
 
 def _entry(board: Board, entry: BoardRow, runs: _Numbered, configs: _Numbered, versions: _Numbered) -> dict[str, Any]:
@@ -126,6 +140,7 @@ def _entry(board: Board, entry: BoardRow, runs: _Numbered, configs: _Numbered, v
         "ppt": line and line.ppt,
         "parameters": entry.parameters,
         "cost": {name: entry.cost[name] for name in COSTS},
+        "busy": entry.busy,
         "seeds": entry.seeds,
         "trials": _trials(board, entry),
         "behind": behind and {"difference": behind.difference, "interval": behind.interval, "tells": behind.tells},
@@ -147,6 +162,7 @@ def _run(r: Mapping[str, Any], file: Path, config: int, versions: _Numbered) -> 
         "versions": versions(", ".join(f"{k} {v}" for k, v in r["versions"].items() if v)),
         "device": cost.get("device"),
         "threads": cost.get("threads"),
+        "load": cost.get("load"),
         "host": r["host"],
         "data_variant": r["data_variant"],
         "tuning": r["tuning"],
@@ -180,9 +196,16 @@ def notes(board: Board) -> list[str]:
     unlike("Tuning budgets in trials", budgets, "an honest comparison gives every method the same.")
     metrics = [r["main_metric"]["name"] for r in runs]
     unlike("Metrics", metrics, "an average over them has no unit.")
-    few = [entry.name for entry in board.entries if entry.seeds < 3]
-    if few:
-        found.append(f"{len(few)} of {len(board.entries)} rows have fewer than three seeds: their spread says little.")
+    one, two = (sum(entry.seeds == number for entry in board.entries) for number in (1, 2))
+    rows = len(board.entries)
+    if one:
+        found.append(f"{one} of {rows} rows have one seed: no spread, no interval, and no order among neighbours.")
+    if two:
+        found.append(f"{two} of {rows} rows have two seeds: their spread says little.")
+    if busy := sum(entry.busy for entry in board.entries):
+        found.append(
+            f"{busy} of {rows} rows were trained on a busy machine (\u2021): their step times may be too long."
+        )
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from vpeft.apis.leaderboard.against import PARAMETERS, PPT, Against, Difference
 from vpeft.apis.leaderboard.boards import COSTS, Board, left_out
+from vpeft.apis.leaderboard.names import title as board_title
 from vpeft.apis.leaderboard.page import notes
 from vpeft.apis.results.files import Results
 from vpeft.apis.results.shown import csv_text, markdown_code, markdown_text, table_line
@@ -27,7 +28,13 @@ def as_markdown(
     text += ["the standard deviation over seeds of a seed's mean over tasks. " + FORMULA]
     for board in boards:
         runs = Results(results.root, board.results.runs)
-        text += ["", f"## Ours: {markdown_text(board.key.title())}", "", markdown(runs, everything).rstrip(), ""]
+        text += [
+            "",
+            f"## {markdown_text(f'{board_title(board)} ({board.key.data_variant})')}",
+            "",
+            markdown(runs, everything).rstrip(),
+            "",
+        ]
         text += [f"- {markdown_text(note)}" for note in notes(board)]
         text += ["", "Cost of ours, medians over runs; inference relative to the frozen host alone:", "", _costs(board)]
     for a in compared:
@@ -54,7 +61,14 @@ def _costs(board: Board) -> str:
     rows = []
     for e in board.entries:
         step, peak, size, ratio, merged = (e.cost[name] for name in COSTS)
-        shown = [_number(step, 1e3, 1), _number(peak, 1e-6, 1), _number(size, 1e-3, 1), _number(ratio), _number(merged)]
+        busy = " \u2021" if e.busy else ""
+        shown = [
+            _number(step, 1e3, 1) + busy,
+            _number(peak, 1e-6, 1),
+            _number(size, 1e-3, 1),
+            _number(ratio),
+            _number(merged),
+        ]
         rows.append([e.name, e.category, f"{e.parameters:,.0f}", *shown, e.memory, e.merges])
     return _table(head, rows)
 

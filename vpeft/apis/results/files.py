@@ -91,6 +91,7 @@ _SHOWN = {
         merged_ratio=_or_null(_NUMBER),
         device=_or_null(_TEXT),
         threads=_or_null(_COUNT),
+        load=_or_null({"type": "number", "minimum": 0}),
         memory_is=_or_null(_TEXT),
     ),
     "methods": {"type": "array", "items": _object({"type": _TEXT})},

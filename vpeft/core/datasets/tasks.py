@@ -40,6 +40,8 @@ class Splits:
 
 #: Lists by suite, and tasks by suite and name, as the files of the data sets register them.
 SPLITS: dict[str, Splits] = {}
+#: Names of the suites as people write them.
+TITLES: dict[str, str] = {}
 SUITES: dict[str, dict[str, Task]] = {}
 #: All of them by name.
 TASKS: dict[str, Task] = {}
@@ -77,7 +79,9 @@ class Task:
         return {splits.tune: tune, splits.val: val, **whole, splits.test: self.test_size}
 
 
-def register_suite(suite: str, splits: Splits, rows: Mapping[str | None, Sequence[tuple[Any, ...]]]) -> None:
+def register_suite(
+    suite: str, splits: Splits, rows: Mapping[str | None, Sequence[tuple[Any, ...]]], title: str | None = None
+) -> None:
     """Make a suite known; the file of its data set does it.
 
     Args:
@@ -85,8 +89,10 @@ def register_suite(suite: str, splits: Splits, rows: Mapping[str | None, Sequenc
         splits: Its lists.
         rows: Its tasks by group (None in suites without groups): what :class:`Task` has, from ``name`` on without
             ``suite`` and ``group``.
+        title: Its name as people write it; ``suite`` unless given.
     """
     SPLITS[suite] = splits
+    TITLES[suite] = title or suite
     SUITES[suite] = {row[0]: Task(row[0], suite, group, *row[1:]) for group, tasks in rows.items() for row in tasks}
     TASKS.update(SUITES[suite])
 

@@ -25,6 +25,16 @@ MAIN_METRICS = {
     "pascal_voc/mAP": 1.0,
     "mIoU": 100.0,
 }
+#: In words: what is done, and what is measured.
+METRIC_WORDS = {
+    "accuracy/top1": ("Image classification", "top-1 accuracy"),
+    "multi-label/mAP": ("Several labels", "mAP over labels"),
+    "acc/top1": ("Video classification", "top-1 accuracy"),
+    "coco/segm_mAP": ("Instance segmentation", "mask mAP"),
+    "coco/bbox_mAP": ("Object detection", "box mAP"),
+    "pascal_voc/mAP": ("Object detection", "box mAP"),
+    "mIoU": ("Semantic segmentation", "mean IoU"),
+}
 
 
 def main_metric(metrics: Mapping[str, Any], name: str | None = None) -> dict[str, Any] | None:

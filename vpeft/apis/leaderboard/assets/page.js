@@ -42,9 +42,11 @@ function si(value, unit = "") {
   const x = value / size, whole = unit === "" && size === 1 && Number.isInteger(value);
   return ((whole ? x : x.toFixed(Math.abs(x) >= 99.95 ? 0 : Math.abs(x) >= 9.995 ? 1 : 2)) + " " + prefix + unit).trim();
 }
-const over = n => n === 1 ? board.tasks[0].name : `mean of ${n} tasks`;
+const over = n => n === 1 ? board.tasks[0].label : `mean of ${n} tasks`;
 const plural = (n, one, many = one + "s") => n + " " + (n === 1 ? one : many);
-const breakable = name => name.split(/(?<=_)/).flatMap((part, i) => i ? [el("wbr"), part] : [part]);
+// Where a long name may go on in the next line: behind _ and /, and before a capitalised word.
+const breakable = name => name.split(/(?<=[_/])|(?<=[a-z]{2})(?=[A-Z][a-z]{2})/).flatMap((part, i) => i ? [el("wbr"), part] : [part]);
+const capital = text => text.slice(0, 1).toUpperCase() + text.slice(1);
 
 // Okabe and Ito's colours, told apart by the colour-blind; the shape says it again.
 const LOOKS = {
@@ -85,6 +87,8 @@ function chooseBoard(id) {
     tab.tabIndex = tab.dataset.id === board.id ? 0 : -1;
   }
   $("board-title").textContent = board.title;
+  $("board-about").textContent = [capital(board.metrics.join(", ")) + " in percent, mean over seeds",
+    board.tasks.length > 1 ? `${board.tasks.length} tasks` : board.tasks[0].name, `data: ${board.data}`].join(" \u00b7 ");
   $("notes").replaceChildren(
     ...(DATA.everything ? [el("p", {}, "Runs off the protocol are shown too, marked \u2020.")] : []),
     ...board.notes.map(note => el("p", {}, note)),
@@ -97,7 +101,7 @@ function drawTabs() {
   $("tabs").append(...DATA.boards.map(b => el("button", {
     type: "button", role: "tab", "data-id": b.id, "aria-controls": "board",
     on: {click: () => { history.replaceState(null, "", "#" + b.id); chooseBoard(b.id); }},
-  }, b.title)));
+  }, b.short)));
   $("tabs").addEventListener("keydown", event => {
     const step = {ArrowRight: 1, ArrowLeft: -1}[event.key], tabs = [...$("tabs").children];
     if (!step) return;
@@ -110,11 +114,9 @@ function drawTabs() {
 
 function drawLead() {
   const all = DATA.runs, last = all.map(r => r.written).sort().at(-1);
-  const commits = [...new Set(all.map(r => r.git).filter(Boolean))];
-  $("lead").append(
-    `Ours: ${plural(all.length, "run")} on ${plural(DATA.boards.length, "board")}, the last of ${last.slice(0, 10)}` +
-    (commits.length ? `, ${plural(commits.length, "commit")} (${commits.slice(0, 3).map(c => c.slice(0, 7)).join(", ")}${commits.length > 3 ? ", \u2026" : ""}).` : "."),
-    " Published figures stand only where they are called so.");
+  const methods = new Set(DATA.boards.flatMap(b => b.entries.map(e => e.method)));
+  $("lead").append(`${plural(all.length, "run")} of ${plural(methods.size, "method")} on ${plural(DATA.boards.length, "board")}, the last of ${last.slice(0, 10)}.` +
+    (DATA.against.length ? " Published figures stand only where they are called so." : ""));
 }
 
 function drawOut() {
@@ -124,26 +126,31 @@ function drawOut() {
     el("summary", {}, reason, " ", el("small", {}, plural(files.length, "run"))),
     el("ul", {}, files.map(file => el("li", {}, link(file))))));
   if (DATA.broken.length) lists.push(el("details", {open: true}, el("summary", {}, "Broken files"), el("ul", {}, DATA.broken.map(text => el("li", {}, text)))));
-  $("out").replaceChildren(...(lists.length ? lists : [el("p", {class: "muted"}, "Nothing: every file of the folder is on a board.")]));
+  $("out-section").hidden = !lists.length;
+  $("out").replaceChildren(...lists);
 }
-const link = file => DATA.root === null ? el("code", {}, file) : el("a", {href: (DATA.root + "/" + file).split("/").map(encodeURIComponent).join("/")}, el("code", {}, file));
+const link = file => DATA.root === null ? el("code", {}, breakable(file)) : el("a", {href: (DATA.root + "/" + file).split("/").map(encodeURIComponent).join("/")}, el("code", {}, breakable(file)));
 
 function drawGuide() {
+  const commits = [...new Set(DATA.runs.map(r => r.git).filter(Boolean))].map(c => c.slice(0, 7)), published = DATA.against.length;
   const items = [
-    ["Ours, published", "Everything marked \u201cours\u201d is derived from the result files of this folder, one file a run. \u201cPublished\u201d figures are those printed in the named papers; they are never mixed into our tables, ranks or plots."],
+    commits.length ? ["Commits", `The runs are of ${commits.length > 8 ? `${commits.length} commits, among them ` : ""}${commits.slice(0, 8).join(", ")}; a cell\u2019s panel names that of each run.`] : null,
+    published ? ["Ours, published", "Everything marked \u201cours\u201d is derived from the result files of this folder, one file a run. \u201cPublished\u201d figures are those printed in the named papers; they are never mixed into our tables, ranks or plots."] : null,
     ["A cell", "Mean over seeds of the task\u2019s main metric in percent; after \u00b1 the standard deviation over seeds (n \u2212 1), where there are two or more. It opens the runs that it is made of. The best of a column is bold and underlined."],
     ["Mean of tasks", "Plain mean over the board\u2019s tasks of the means over seeds. Its \u00b1 is the standard deviation over seeds of a seed\u2019s mean over tasks."],
-    ["Mean of groups", "Mean of the group means (natural, specialized, structured). It differs from the mean of tasks, and papers mix the two."],
-    ["Behind the best", "Difference to the row of the highest mean in points, on the same tasks and seeds, with its 95 % interval for other seeds (paired, Student\u2019s t, not corrected for the number of rows). \u2248 where the interval holds 0 or there are too few seeds: the two cannot be told apart."],
+    DATA.boards.some(b => b.groups.length > 1) ? ["Mean of groups", "Mean of the group means (natural, specialized, structured). It differs from the mean of tasks, and papers mix the two."] : null,
+    ["Behind the best", "Difference to the row of the highest mean in points, on the same tasks and seeds, with its 95 % interval for other seeds (paired, Student\u2019s t, not corrected for the number of rows). Where the interval holds 0 the two cannot be told apart. One seed gives no interval: the difference may be chance."],
     ["PPT", `PPT = M \u00b7 exp(\u2212log10(P / C + 1)) with C = ${DATA.constant.toLocaleString("en")}, M the mean of tasks in [0, 1] and P the trained parameters without the head (survey arXiv 2402.02242).`],
     ["Parameters", "Trained parameters of the backbone and of what the method adds, without the head; averaged over tasks where they differ."],
-    ["Step time, peak memory", "Median over runs. Memory is what the accelerator\u2019s allocator held at most, or on a CPU the bytes that autograd keeps of one batch; a row\u2019s panel names the device."],
+    ["Step time, peak memory", "Median over runs. Memory is what the accelerator\u2019s allocator held at most, or on a CPU the bytes that autograd keeps of one batch; a row\u2019s panel names the device. " +
+      `\u2021: a run was trained while the machine had more than ${DATA.busy} times the work that its processors do at once, so that its time may be too long; ` +
+      (DATA.runs.some(r => known(r.load)) ? "runs that did not note it are not marked." : "none of these runs noted it, so none is marked.")],
     ["Adapter", "Bytes of the file that a run leaves to be shipped."],
     ["Inference", "Time of a prediction relative to the frozen host without the method: as trained, and after merging where it can be merged."],
     ["Memory class", Object.entries(DATA.memory).map(([name, text]) => `${name}: ${text}`).join("; ") + "."],
     ["Trials", "Trials of the search behind the settings; \u2013 where they are the config\u2019s own."],
     ["Protocol", "Tuned on train800 against val200, trained again on all 1,000 images, tested once at the last epoch. Runs that were done otherwise are left out and listed with the reason."],
-    ["Beyond noise", "A difference to a published figure that is larger than the 95 % prediction interval of one more run by our seeds, and than the known re-run noise of the task (VTAB-1k: 0.55 points; 5 on KITTI, dSprites, smallNORB and Retinopathy; 0.7 on an average), plus rounding. With one seed only the latter can be used."],
-  ];
+    published ? ["Beyond noise", "A difference to a published figure that is larger than the 95 % prediction interval of one more run by our seeds, and than the known re-run noise of the task (VTAB-1k: 0.55 points; 5 on KITTI, dSprites, smallNORB and Retinopathy; 0.7 on an average), plus rounding. With one seed only the latter can be used."] : null,
+  ].filter(Boolean);
   $("guide").append(el("dl", {}, items.flatMap(([term, text]) => [el("dt", {}, term), el("dd", {}, text)])));
 }

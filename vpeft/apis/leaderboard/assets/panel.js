@@ -14,9 +14,9 @@ const figure = (value, std) => el("p", {class: "big"}, value, " ", el("small", {
 
 function showCell(e, task) {
   const cell = e.cells[task], runs = cell.runs.map(i => DATA.runs[i]), faults = [...new Set(runs.flatMap(r => r.faults))];
-  openPanel(`${e.name}: ${task}`,
+  openPanel(`${e.name}: ${board.tasks.find(t => t.name === task).label}`,
     el("span", {class: "tag ours"}, "ours"), figure(percent(cell.mean) + " %", [spread(cell.std), plural(runs.length, "seed")].filter(Boolean).join(", ")),
-    faults.length ? el("p", {class: "banner"}, "\u2020 Off the protocol: " + faults.join("; ")) : null, runTable(runs), shared(runs), configOf(runs[0]),
+    faults.length ? el("p", {class: "banner"}, "\u2020 Off the protocol: " + faults.join("; ")) : null, runTable(runs), el("h3", {}, "How it was run"), shared(runs), configOf(runs[0]),
     el("p", {}, el("button", {type: "button", class: "plain", on: {click: () => showRow(e)}}, `All of ${e.name}`)));
 }
 
@@ -29,27 +29,27 @@ function showRow(e) {
     facts([
       ["Category", e.category], ["Backbone", e.backbone], ["Variant", e.variant],
       ["Mean of groups", known(e.mean_of_groups) && percent(e.mean_of_groups) + " %"],
-      ["Behind the best", b && behindText(e).filter(Boolean).join(" points, 95 % interval ")],
+      ["Behind the best", b && behindText(e).join(b.interval ? " points, 95 % interval " : " points; ")],
       ["PPT", known(e.ppt) && e.ppt.toFixed(4)], ["Parameters without head", Math.round(e.parameters).toLocaleString("en")],
-      ["Step time", known(c.step_seconds) && si(c.step_seconds, "s")], ["Peak memory", known(c.peak_memory_bytes) && si(c.peak_memory_bytes, "B")],
+      ["Step time", known(c.step_seconds) && si(c.step_seconds, "s") + (e.busy ? " \u2021, on a busy machine: may be too long" : "")], ["Peak memory", known(c.peak_memory_bytes) && si(c.peak_memory_bytes, "B")],
       ["Adapter file", known(c.adapter_bytes) && si(c.adapter_bytes, "B")],
       ["Inference", known(c.inference_ratio) && `\u00d7${c.inference_ratio.toFixed(2)} as trained, ` + (known(c.merged_ratio) ? `\u00d7${c.merged_ratio.toFixed(2)} merged` : "not merged")],
       ["Memory class", e.memory + (DATA.memory[e.memory] ? `: ${DATA.memory[e.memory]}` : "")], ["Merges", e.merges],
       ["Trials of its search", e.trials ?? "none, the config\u2019s own settings"],
     ].filter(([, v]) => v)),
-    el("h3", {}, "Its cells"),
+    el("h3", {}, board.tasks.length > 1 ? "Its tasks" : "Its task"),
     el("table", {class: "list"}, el("tbody", {}, board.tasks.filter(t => e.cells[t.name]).map(t => el("tr", {},
-      el("td", {}, el("button", {type: "button", class: "plain", on: {click: () => showCell(e, t.name)}}, t.name)),
-      el("td", {class: "num"}, percent(e.cells[t.name].mean) + " " + (spread(e.cells[t.name].std) ?? "")),
-      el("td", {}, plural(e.cells[t.name].runs.length, "run")))))),
-    shared(all));
+      el("td", {}, el("button", {type: "button", class: "go", on: {click: () => showCell(e, t.name)}}, t.label)),
+      el("td", {class: "num"}, percent(e.cells[t.name].mean) + " %"), el("td", {class: "num"}, spread(e.cells[t.name].std) ?? ""),
+      el("td", {}, plural(e.cells[t.name].runs.length, "seed")))))),
+    el("h3", {}, "How it was run"), shared(all));
 }
 
 function runTable(runs) {
   return el("table", {class: "list", id: "runs"},
     el("thead", {}, el("tr", {}, ["Seed", "Value", "Written", "Commit", "File"].map(name => el("th", {scope: "col"}, name)))),
     el("tbody", {}, runs.map(r => el("tr", {}, el("td", {}, String(r.seed)), el("td", {class: "num"}, (100 * r.value).toFixed(2)),
-      el("td", {}, r.written.slice(0, 16).replace("T", " ")), el("td", {}, r.git ? el("code", {title: r.git}, r.git.slice(0, 7)) : "\u2013"), el("td", {}, link(r.file))))));
+      el("td", {}, r.written.slice(0, 16).replace("T", " ")), el("td", {}, r.git ? el("code", {title: r.git}, r.git.slice(0, 7)) : "\u2013"), el("td", {class: "file"}, link(r.file))))));
 }
 
 // What the runs were made with; several values where they differ.
@@ -58,6 +58,7 @@ function shared(runs) {
   return facts([
     ["Metric", values(r => r.metric)], ["Config", values(r => r.config_file)], ["Host", values(r => r.host)], ["Data", values(r => r.data_variant)],
     ["Device", values(r => r.device && `${r.device}, ${plural(r.threads ?? 0, "thread")}`)],
+    ["Load", values(r => known(r.load) ? `${r.load.toFixed(2)} times what its processors do at once${r.load > DATA.busy ? " \u2021 busy" : ""}` : null)],
     ["Tuning", values(r => r.tuning && JSON.stringify(r.tuning))], ["Versions", values(r => DATA.versions[r.versions])],
   ]);
 }
@@ -76,7 +77,11 @@ function configOf(run) {
 }
 
 function drawAgainst() {
-  $("against").replaceChildren(...(DATA.against.length ? DATA.against.map((a, i) => comparison(a, i === DATA.against.findIndex(x => x.found.length))) : [el("p", {class: "muted"}, "No published table was asked for.")]));
+  const compared = DATA.against.filter(a => a.found.length), idle = DATA.against.filter(a => !a.found.length);
+  document.documentElement.toggleAttribute("data-published", DATA.against.length > 0);
+  $("against-section").hidden = !DATA.against.length;
+  $("against").replaceChildren(...compared.map((a, i) => comparison(a, i === 0)), ...(idle.length ? [el("details", {},
+    el("summary", {}, `${plural(idle.length, compared.length ? "other table" : "table")} with nothing to compare`), idle.map(a => comparison(a, false)))] : []));
 }
 
 function comparison(a, open) {

@@ -22,10 +22,16 @@ function drawPlots(rows) {
   $("plots").replaceChildren(...(plots.length ? plots : [el("p", {class: "muted"}, "No shown row has every task and a cost.")]));
 }
 
+// What a plot gets: three beside one another (as page.css has it) or the whole width.
+function figureWidth() {
+  const whole = $("plots").clientWidth || 480;
+  return whole >= 960 ? (whole - 28) / 3 : Math.min(whole, 640);
+}
+
 function plot(rows, id, title, cost, text) {
   const all = rows.filter(e => known(score(e)) && known(cost(e))).sort((a, b) => cost(a) - cost(b) || score(b) - score(a));
   if (!all.length) return null;
-  const best = front(all, cost), width = Math.max(280, Math.min(($("plots").clientWidth || 480) - 30, 520)), height = 330;
+  const best = front(all, cost), width = Math.max(280, figureWidth() - 30), height = 330;
   const box = {left: 44, right: width - 16, top: 16, bottom: height - 40};
   const x = scaleX(all.map(cost), box), [y, ticks] = scaleY(all, box);
   const node = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "application", tabindex: 0, "data-plot": id,
@@ -54,7 +60,7 @@ function plot(rows, id, title, cost, text) {
     marks.forEach((m, other) => m.classList.toggle("at", other === e));
     chosen = all.indexOf(e);
     const own = score(e) === e.mean && known(e.std) ? " " + spread(e.std) : "";
-    tip(px, py, el("b", {}, e.name), `${percent(score(e))} %${own}`, el("br"), `${text(cost(e))}, ${e.category}`, best.includes(e) ? [el("br"), "on the front"] : null);
+    tip(px, py, el("b", {}, e.name), `${percent(score(e))} %${own}`, el("br"), `${text(cost(e))}${id === "step_seconds" ? busy(e) : ""}, ${e.category}`, best.includes(e) ? [el("br"), "on the front"] : null);
   }
   const leave = () => { $("tip").hidden = true; marks.forEach(m => m.classList.remove("at")); };
   node.addEventListener("pointerleave", leave);

@@ -3,13 +3,13 @@ const state = {};
 
 // Columns: id, label, section, value of an entry, text, which way is good (1 high, -1 low, 0 neither), heat.
 function columns() {
-  const single = board.tasks.length === 1, some = of => board.entries.some(e => known(of(e)));
+  const single = board.tasks.length === 1, some = of => board.entries.some(e => known(of(e))), averages = single ? "Result" : "Averages";
   const list = [{
-    id: "mean", label: single ? board.tasks[0].name : `Mean of ${board.tasks.length} tasks`, section: "Averages", good: 1, heat: true,
+    id: "mean", label: single ? capital(board.tasks[0].label) : `Mean of ${board.tasks.length}\u00a0tasks`, section: averages, good: 1, heat: true,
     value: e => e.mean, text: e => [percent(e.mean), spread(e.std)],
   }];
   if (board.entries.length > 1) list.push({
-    id: "behind", label: "Behind the best", section: "Averages", good: 1,
+    id: "behind", label: "Behind the best", section: averages, good: 1,
     value: e => e.behind ? e.behind.difference : known(e.mean) ? 0 : null, text: behindText,
   });
   if (!single && board.groups.length > 1 && some(e => e.mean_of_groups)) list.push({
@@ -25,12 +25,12 @@ function columns() {
     {id: "parameters", label: "Parameters", section: "Trade-off", good: -1, value: e => e.parameters, text: e => [si(e.parameters)], title: e => Math.round(e.parameters).toLocaleString("en")},
   );
   if (!single) for (const task of board.tasks) list.push({
-    id: "task:" + task.name, label: task.name, section: task.group ? `Tasks: ${task.group}` : "Tasks", task: task.name, group: task.group, good: 1, heat: true,
+    id: "task:" + task.name, label: capital(task.label), section: task.group ? `Tasks: ${task.group}` : "Tasks", task: task.name, group: task.group, good: 1, heat: true,
     value: e => e.cells[task.name]?.mean, text: e => [percent(e.cells[task.name].mean) + mark(e, task.name), spread(e.cells[task.name].std)],
   });
-  const cost = (id, label, text) => ({id, label, section: "Cost", good: -1, value: e => e.cost[id], text: e => [text(e.cost[id])]});
+  const cost = (id, label, text) => ({id, label, section: "Cost", good: -1, value: e => e.cost[id], text: e => [text(e.cost[id], e)]});
   list.push(
-    cost("step_seconds", "Step time", v => si(v, "s")), cost("peak_memory_bytes", "Peak memory", v => si(v, "B")),
+    cost("step_seconds", "Step time", (v, e) => si(v, "s") + busy(e)), cost("peak_memory_bytes", "Peak memory", v => si(v, "B")),
     cost("adapter_bytes", "Adapter", v => si(v, "B")), cost("inference_ratio", "Inference, adapted", v => "\u00d7" + v.toFixed(2)),
     cost("merged_ratio", "Inference, merged", v => "\u00d7" + v.toFixed(2)),
     {id: "memory", label: "Memory class", section: "About", good: -1, value: e => Object.keys(DATA.memory).indexOf(e.memory), text: e => [e.memory], title: e => DATA.memory[e.memory]},
@@ -42,10 +42,13 @@ function columns() {
 }
 const spread = std => known(std) ? "\u00b1 " + percent(std) : null;
 const mark = (e, task) => e.cells[task].runs.some(i => DATA.runs[i].faults.length) ? "\u2020" : "";
+// A step time of a busy machine.
+const busy = e => e.busy ? "\u00a0\u2021" : "";
 function behindText(e) {
   if (!e.behind) return ["best"];
   const {difference, interval, tells} = e.behind, points = v => signed(100 * v, 1);
-  return [(tells ? "" : "\u2248 ") + points(difference), interval ? `${points(interval[0])} to ${points(interval[1])}` : "one seed"];
+  if (!interval) return [points(difference), `one seed${e.seeds > 1 ? " in common" : ""}, no interval`];
+  return [points(difference), `${points(interval[0])} to ${points(interval[1])}${tells ? "" : ", holds 0"}`];
 }
 const toggled = section => section.startsWith("Tasks") ? "Tasks" : section;
 // What rows are ranked by: the mean, or that of the chosen group.
@@ -62,7 +65,7 @@ function drawFilters() {
   const pick = (id, label, values) => values.length < 2 ? null : el("label", {}, label,
     el("select", {id: "f-" + id, on: {change: event => { state[id] = event.target.value; if (id === "group") sortByScore(); drawTable(); }}},
       el("option", {value: ""}, "all"), values.map(v => el("option", {value: v}, v))));
-  const sections = [...new Set(columns().map(c => toggled(c.section)))].filter(s => s !== "Averages");
+  const sections = [...new Set(columns().map(c => toggled(c.section)))].filter(s => s !== columns()[0].section);
   $("filters").replaceChildren(...[
     el("label", {class: "wide"}, "Name", el("input", {id: "f-text", type: "search", placeholder: "such as lora", autocomplete: "off", on: {input: event => { state.text = event.target.value; drawTable(); }}})),
     pick("category", "Category", options(e => e.category)), pick("backbone", "Backbone", options(e => e.backbone)),
@@ -106,8 +109,8 @@ function drawTable() {
   const lacking = rows.filter(e => !known(e.mean)).length;
   $("shown").textContent = `${rows.length} of ${plural(board.entries.length, "row")}` + (lacking ? `; ${plural(lacking, "row lacks tasks and has", "rows lack tasks and have")} no average` : "");
   $("legend").replaceChildren(
-    el("span", {}, "low", el("span", {class: "ramp"}), "best of the column (far outliers below: plain)"), el("span", {}, `metric: ${board.metrics.join(", ")}, in percent`),
-    el("span", {}, "arrow keys go from cell to cell"), DATA.everything ? el("span", {}, "\u2020 off the protocol") : "");
+    el("span", {}, "Colour: lowest", el("span", {class: "ramp"}), "best shown value of a column; far outliers below are plain"), el("span", {class: "keys"}, "Arrow keys go from cell to cell"),
+    ...(DATA.everything ? [el("span", {}, "\u2020 off the protocol")] : []), ...(rows.some(e => e.busy) ? [el("span", {}, "\u2021 on a busy machine, may be too long")] : []));
   rove();
   drawGlance(rows);
   drawPlots(rows);
@@ -135,7 +138,7 @@ function tableRow(e, shown, rank) {
   const about = [e.category, new Set(board.entries.map(x => x.backbone)).size > 1 ? e.backbone : null, e.variant || null].filter(Boolean).join(" \u00b7 ");
   return el("tr", {"data-name": e.name},
     el("th", {scope: "row", class: "name"}, el("button", {type: "button", class: "row", on: {click: () => showRow(e)}},
-      el("i", {}, rank ?? ""), el("b", {}, e.method), el("small", {}, dot(e.category), about))),
+      el("i", {}, rank ?? ""), el("b", {}, breakable(e.method)), el("small", {}, dot(e.category), about))),
     shown.map(c => tableCell(e, c)));
 }
 
@@ -176,24 +179,34 @@ function rove() {
   };
 }
 
+// Four cards, of different rows where that can be: best, cheapest near it, fastest, smallest.
 function drawGlance(rows) {
   const whole = rows.filter(e => known(score(e))), best = whole.reduce((a, b) => score(b) > score(a) ? b : a, whole[0]);
   if (!best) return $("glance").replaceChildren(el("p", {class: "muted"}, "No shown row has every task."));
-  const near = whole.filter(e => score(best) - score(e) <= 0.01), of = state.group ? ` of ${state.group}` : "";
-  const least = cost => near.filter(e => known(cost(e))).reduce((a, b) => !a || cost(b) < cost(a) ? b : a, null);
-  const card = (title, e, figure, more) => e && el("button", {type: "button", class: "card", on: {click: () => showRow(e)}},
-    el("span", {}, title), el("b", {}, e.name), el("em", {}, figure), el("span", {}, more));
+  const least = (of, cost) => of.filter(e => known(cost(e))).reduce((a, b) => !a || cost(b) < cost(a) || cost(b) === cost(a) && score(b) > score(a) ? b : a, null);
   const overall = board.entries.find(e => known(e.mean) && !e.behind), behind = board.entries.map(e => e.behind).filter(Boolean);
   const open = behind.filter(b => !b.interval).length, alike = behind.filter(b => b.interval && !b.tells).length;
   const told = () => overall.seeds < 2 ? "one seed does not tell it from the others"
-    : (alike ? `${plural(alike, "other")} cannot be told from it` : `${open ? "the" : "all"} others are behind it`) + " (95\u00a0%)" + (open ? `; ${open} with one seed` : "");
+    : (alike ? `${plural(alike, "other")} cannot be told from it` : `${open ? "the" : "all"} others are behind it`) + " (95\u00a0%)" + (open ? `; ${open} with one seed, no interval` : "");
   const sure = best === overall && !state.group && board.entries.length > 1 ? told() : `of ${plural(whole.length, "shown row")}`;
-  const ppt = whole.filter(e => known(e.ppt)).reduce((a, b) => !a || b.ppt > a.ppt ? b : a, null), within = `highest ${percent(score(best))} %`;
-  const cheap = (title, cost, text) => { const e = least(cost); return e && card(`${title} within 1 point`, e, text(cost(e)), `at ${percent(score(e))} % (${within})`); };
-  $("glance").replaceChildren(...[
-    card(board.tasks.length > 1 ? `Highest mean${of}` : `Best on ${board.tasks[0].name}`, best, percent(score(best)) + " %" + (!state.group && known(best.std) ? " " + spread(best.std) : ""), sure),
-    ppt && card("Best PPT", ppt, ppt.ppt.toFixed(3), `${percent(ppt.mean)} %, ${si(ppt.parameters)} parameters`),
-    cheap("Fewest parameters", e => e.parameters, v => si(v)), cheap("Fastest step", e => e.cost.step_seconds, v => si(v, "s")),
-    cheap("Least memory", e => e.cost.peak_memory_bytes, v => si(v, "B")),
-  ].filter(Boolean));
+  const count = e => e.parameters, within = (points, e) => score(best) - score(e) <= points / 100, given = e => e === best ? `${percent(score(e))} %` : `${percent(score(e))} %, ${(100 * (score(best) - score(e))).toFixed(1)} points behind the best`;
+  const cards = [["Best", best, percent(score(best)) + " %" + (!state.group && known(best.std) ? " " + spread(best.std) : ""), [state.group ? `mean of ${state.group}` : over(board.tasks.length), sure]]];
+  // The nearest at which another row than the best one is the cheapest.
+  const cheapest = points => least(whole.filter(e => within(points, e)), count), points = [1, 2, 5, 10].find(p => cheapest(p) !== best);
+  if (whole.length > 1 && cheapest(1) === best) cards[0][0] = "Best, cheapest within 1 point";
+  if (points) cards.push([`Cheapest within ${plural(points, "point")}`, cheapest(points), si(count(cheapest(points))) + " parameters", [given(cheapest(points))]]);
+  else if (whole.length > 1) cards[0][3].push("nothing within 10 points is cheaper");
+  // Baselines are the fastest and smallest by definition.
+  const methods = whole.some(e => e.category !== "baseline") ? whole.filter(e => e.category !== "baseline") : whole;
+  const fast = least(methods, e => e.cost.step_seconds), small = least(methods, count);
+  if (fast) cards.push(["Fastest", fast, si(fast.cost.step_seconds, "s") + busy(fast) + " a step", [given(fast)]]);
+  if (small) cards.push(["Smallest", small, si(small.parameters) + " parameters", [given(small)]]);
+  const merged = [];
+  for (const [title, e, figure, more] of cards) {
+    const same = merged.find(card => card.e === e);
+    if (!same) merged.push({titles: [title], e, figures: [figure], more});
+    else { same.titles.push(title.toLowerCase()); if (!same.figures.includes(figure)) same.figures.push(figure); }
+  }
+  $("glance").replaceChildren(...merged.map(({titles, e, figures, more}) => el("button", {type: "button", class: "card", on: {click: () => showRow(e)}},
+    el("span", {}, titles.join(", ")), el("b", {}, breakable(e.name)), el("em", {}, figures.join(", ")), el("span", {}, more.join("; ")))));
 }

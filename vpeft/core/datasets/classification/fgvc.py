@@ -26,6 +26,7 @@ register_suite(
             ("stanford_cars", 196, 8_041, True, ("Stanford-cars", "cars"), (7_329, 815)),
         ]
     },
+    title="FGVC",
 )
 
 #: Where images lie below a task's folder, seen from the paths in its lists.

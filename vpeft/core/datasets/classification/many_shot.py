@@ -19,6 +19,7 @@ register_suite(
             ("clevr_dist_full", 6, 15_000, True, ("clevr_dist",), (63_000, 7_000)),
         ]
     },
+    title="many-shot",
 )
 
 

@@ -36,6 +36,7 @@ register_suite(
             ("smallnorb_ele", 9, 12_150, True, ("smallnorb_elevation",)),
         ],
     },
+    title="VTAB-1k",
 )
 
 

@@ -27,6 +27,7 @@ register_suite(
             ("sprite_distance", 6, 804),
         ],
     },
+    title="mini-benchmark",
 )
 
 #: What makes a task: ``f(split, size, rng) -> images (N, 32, 32, 3) RGB uint8, labels (N,)``.
