@@ -24,7 +24,7 @@ def metric_name(metric: str) -> str:
     return METRIC_WORDS[metric][1] if metric in METRIC_WORDS else metric
 
 
-def plain(name: str) -> str:
+def plain_task(name: str) -> str:
     """A task's name with blanks: ``sprite_count`` is ``sprite count``."""
     return name.replace("_", " ")
 

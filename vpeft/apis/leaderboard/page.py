@@ -18,7 +18,7 @@ from typing import Any
 
 from vpeft.apis.leaderboard.against import Against
 from vpeft.apis.leaderboard.boards import BUSY, COSTS, MEMORY, Board, BoardRow, left_out
-from vpeft.apis.leaderboard.names import metric_name, plain, short_titles, title
+from vpeft.apis.leaderboard.names import metric_name, plain_task, short_titles, title
 from vpeft.apis.results.files import Results, shared_settings
 from vpeft.core.adaptation.report import PPT_CONSTANT
 from vpeft.core.contract.method import CATEGORIES
@@ -108,7 +108,7 @@ def _metrics(board: Board) -> list[str]:
 def _label(board: Board, task: str) -> str:
     """A column's head: the task of a suite; a board of one task of no suite is that task, so its metric."""
     suite = next(iter(board.results.runs.values()))["suite"]
-    return plain(task) if suite else ", ".join(_metrics(board))
+    return plain_task(task) if suite else ", ".join(_metrics(board))
 
 
 def _entry(board: Board, entry: BoardRow, runs: _Numbered, configs: _Numbered, versions: _Numbered) -> dict[str, Any]:
