@@ -209,9 +209,12 @@ class LoRA(Method):
             self.need_width("rank", host, [min(_rows_and_columns(site)) for site in chosen])
         elif not self.operations(host):
             some = "; ".join(f"{name} ({why})" for name, why in list(host.left_out.items())[:2])
+            above = (
+                f"rank={self.rank} is above the widths of all linears and convolutions that can be adapted: lower it."
+            )
+            none = "no linear and no convolution of this network can be adapted."
             raise UserError(
-                f"LoRA: rank={self.rank} is above the widths of all linears and convolutions that can be adapted: "
-                "lower it."
+                f"LoRA: {above if host.operations('linear', 'conv') else none}"
                 f"{f' Left out: {some}, {len(host.left_out)} in all.' if some else ''}"
             )
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import torch
 from mmengine.logging import print_log
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
@@ -20,13 +21,22 @@ from vpeft.core.backbones.block import HostParam, full_name
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.probing.inputs import Call, call_with, guesses
 from vpeft.core.backbones.probing.watch import KINDS, NORM, Seen, watch
+from vpeft.core.backbones.shared.checkpointed import Checkpointed
 from vpeft.core.backbones.sites.site import Site
-from vpeft.core.backbones.wrappers import unwrap
+from vpeft.core.backbones.wrappers import named_modules, unwrap
 from vpeft.errors import UserError
 
 NAME = "generic"
 #: Names under which networks hold their task's head, where they do not state it.
 HEADS = ("fc", "classifier", "head", "heads")
+
+
+class GenericBackbone(Checkpointed):
+    """A network that was seen to checkpoint re-entrantly, or does so on demand."""
+
+    def reentrant(self) -> bool:
+        seen = self.peft_adaptation.host.probed.reentrant and self.training and torch.is_grad_enabled()
+        return seen or super().reentrant()
 
 
 class GenericHost(Host):
@@ -41,6 +51,7 @@ class GenericHost(Host):
     """
 
     targets: ClassVar[tuple[str, ...]] = ()
+    backbone_mixin = GenericBackbone
 
     def __init__(self, backbone: nn.Module, seen: Seen) -> None:
         self.probed = seen
@@ -57,7 +68,8 @@ class GenericHost(Host):
 
     def describe(self) -> None:
         self.left_out = {name: why for name, why in self.probed.reasons.items() if name not in self._inside}
-        named = {name: self.backbone.get_submodule(name) for name in self.kinds}
+        modules = dict(named_modules(self.backbone))
+        named = {name: modules[name] for name in self.kinds}
         if not named:
             raise UserError(
                 f"no linear, convolution or norm of {type(self.backbone).__name__} can be adapted: {self._some()}."
@@ -85,9 +97,10 @@ class GenericHost(Host):
         super().place(site, placement, module, placement, block)
 
     def parameters(self) -> Iterator[HostParam]:
-        """As :meth:`Host.parameters`; one that has several places is given once, in the role ``shared``."""
+        """As :meth:`Host.parameters`; one that several modules hold is given once, in the role ``shared``."""
         every = list(super().parameters())
-        places = Counter(id(p.param) for p in every)
+        held = (param for module in self.backbone.modules() for param in module._parameters.values())
+        places = Counter(id(param) for param in held if param is not None)
         seen: set[int] = set()
         for p in every:
             if id(p.param) not in seen:
@@ -149,6 +162,12 @@ def read_generic(model: nn.Module, name: str = "", sample: Any = None) -> Generi
     network = unwrap(model.get_submodule(name))
     if any(isinstance(param, UninitializedParameter) for param in network.parameters()):
         raise UserError(f"{type(network).__name__} has lazy layers without sizes: run it once before attaching.")
+    for part, module in named_modules(network):
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UserError(
+                f"{part or 'the network'} is a TorchScript module, into which nothing can be placed: attach to the "
+                "model that it was made of."
+            )
     tried, seen = _probe(model, network, sample)
     host = GenericHost(network, seen)
     host.say(tried)

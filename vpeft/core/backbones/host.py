@@ -107,7 +107,7 @@ class Host:
         self.describe()
         self._read_outside()
         self.outputs = self.outputs or [len(self.blocks) - 1]
-        self.embedding = self.embedding or self.modules["patch_embed"]
+        self.embedding = self.modules["patch_embed"] if self.embedding is None else self.embedding
         self.passes.last = len(self.blocks) - 1
         self.passes.base = (self.modules.get("patch_embed", self.embedding), "weight")
         self._make_sites()

@@ -11,9 +11,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.probing.at_rest import at_rest
 from vpeft.core.backbones.probing.inputs import guesses
 from vpeft.core.backbones.probing.traceless import traceless
-from vpeft.core.backbones.probing.watch import at_rest
 from vpeft.errors import UserError
 
 #: So many shapes of images are tried.

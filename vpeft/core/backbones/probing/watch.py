@@ -1,7 +1,8 @@
-"""What a network is seen to call in one pass.
+"""What a network is seen to call in a pass.
 
-The pass runs in eval mode and, where the network lets it, without computing (on fake tensors). Every operation that
-takes a parameter is watched, and what comes out is traced back through autograd's graph.
+A pass runs in eval mode and, where the network lets it, without computing (on fake tensors); another one in train mode
+shows what is bypassed there alone. Every operation that takes a parameter is watched, and what comes out is traced back
+through autograd's graph.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from vpeft.core.backbones.probing.at_rest import at_rest
+from vpeft.core.backbones.probing.memory import Memory
 from vpeft.core.backbones.probing.traceless import traceless
 from vpeft.core.backbones.wrappers import named_modules
 
@@ -34,6 +37,8 @@ _OPERATIONS: dict[Callable[..., Any], tuple[str, int]] = {
     F.group_norm: (NORM, 2),
     F.batch_norm: (NORM, 3),
 }
+#: So many passes in train mode are tried before a module counts as never called there.
+PASSES = 3
 _NO_KERNEL = "torch.backends.mha.set_fastpath_enabled(False)"
 #: Modules that may be sites, or are named where they are none.
 TYPES = (nn.Linear, nn.modules.conv._ConvNd, nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
@@ -74,6 +79,8 @@ class Seen:
         channels_first: Modules of ``kinds`` whose outputs are maps ``(B, C, ...)``.
         unused: Names of parameters on which the output does not depend.
         order: Names of all modules in the order of their first calls.
+        reentrant: Something is checkpointed re-entrantly, so that no gradient is computed where what enters it asks for
+            none.
     """
 
     kinds: dict[str, str] = field(default_factory=dict)
@@ -81,6 +88,7 @@ class Seen:
     channels_first: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)
     order: list[str] = field(default_factory=list)
+    reentrant: bool = False
 
 
 class Watch(TorchFunctionMode):
@@ -95,6 +103,8 @@ class Watch(TorchFunctionMode):
             for key, param in module._parameters.items():
                 if param is not None:
                     self.owners.setdefault(id(param), []).append((name, key))
+        self.memory = Memory(tensor for module in self.names for tensor in module._parameters.values())
+        self.reentrant = False
         self.stack: list[Call] = []
         self.order: dict[str, None] = {}
         self.reasons: dict[str, str] = {}
@@ -110,6 +120,9 @@ class Watch(TorchFunctionMode):
     def _note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         call, given = self.stack[-1], list(tensors((args, kwargs), depth=2))
         owned = [tensor for tensor in given if id(tensor) in self.owners]
+        for tensor in given:
+            for owner, key in [] if id(tensor) in self.owners else self._held(tensor):
+                self.reasons.setdefault(owner, f"the memory of its {key} is used by {_name(func)} in {_where(call)}")
         if not owned:
             return
         kind, at = _OPERATIONS.get(func, ("", 0))
@@ -121,7 +134,12 @@ class Watch(TorchFunctionMode):
                 return
         for tensor in owned:
             for owner, key in self.owners[id(tensor)]:
-                self.reasons.setdefault(owner, f"its {key} is used by {_name(func)} in {call.name or 'the network'}")
+                self.reasons.setdefault(owner, f"its {key} is used by {_name(func)} in {_where(call)}")
+
+    def _held(self, tensor: Tensor) -> Iterator[tuple[str, str]]:
+        """Owners of the parameters in whose memory a tensor lies that is none of them."""
+        for param in self.memory.overlapping(tensor):
+            yield from self.owners[id(param)]
 
     def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A module is called."""
@@ -189,25 +207,54 @@ def watch(model: nn.Module, network: nn.Module, call: Callable[[], Any]) -> Seen
     Raises:
         Exception: Whatever the network raises.
     """
-    watched = Watch(network)
+    watched, fake = Watch(network), not _on_meta(network)
     with at_rest(model):
         try:
-            outputs = _run(watched, call, fake=not _on_meta(network))
+            outputs = _run(watched, call, fake)
         except Exception:
-            watched = Watch(network)
-            outputs = _run(watched, call, fake=False)
+            watched, fake = Watch(network), False
+            outputs = _run(watched, call, fake)
         reached = {id(leaf) for leaf in leaves(outputs)}
-    return _seen(watched, reached)
+    seen = _seen(watched, reached)
+    _look_at_training(seen, model, network, call, fake)
+    return seen
+
+
+def _look_at_training(seen: Seen, model: nn.Module, network: nn.Module, call: Callable[[], Any], fake: bool) -> None:
+    """Take out of what was seen in eval mode what does not act in train mode, where a pass runs there.
+
+    What is left out by chance, as layers are that are dropped whole, is in one of some passes.
+    """
+    idle: dict[str, str] = dict.fromkeys(seen.kinds, "")
+    asleep: set[str] = set()
+    for number in range(PASSES):
+        watched = Watch(network)
+        with at_rest(model, training=True, seed=number):
+            try:
+                outputs = _run(watched, call, fake)
+            except Exception:
+                return
+            trained = _seen(watched, {id(leaf) for leaf in leaves(outputs)})
+        seen.reentrant |= watched.reentrant
+        asleep = trained.unused & asleep if number else trained.unused
+        seen.reasons |= {name: f"in train mode, {why}" for name, why in watched.reasons.items() if name in seen.kinds}
+        idle = {name: trained.reasons[name] for name in idle if name in trained.reasons}
+        if not idle and not asleep - seen.unused:
+            break
+    seen.reasons |= {name: f"in train mode, {why}" for name, why in idle.items() if name not in seen.reasons}
+    seen.unused |= asleep
+    for name in seen.reasons.keys() & seen.kinds.keys():
+        del seen.kinds[name]
 
 
 def _run(watched: Watch, call: Callable[[], Any], fake: bool) -> list[Tensor]:
     with ExitStack() as stack:
+        stack.enter_context(traceless(watched.network))
         if fake:
             stack.enter_context(mock.patch.object(logging.getLogger(FakeTensorMode.__module__), "disabled", True))
-            stack.enter_context(traceless(watched.network))
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(mock.patch.object(torch.utils.checkpoint, "CheckpointFunction", _NotCheckpointed))
+        stack.enter_context(mock.patch.object(torch.utils.checkpoint, "CheckpointFunction", _NotCheckpointed(watched)))
         stack.enter_context(watched.watching())
         given = call()
     return list(tensors(given if watched.output is None else watched.output))
@@ -216,32 +263,16 @@ def _run(watched: Watch, call: Callable[[], Any], fake: bool) -> list[Tensor]:
 class _NotCheckpointed:
     """In the place of re-entrant checkpointing, which hides from autograd's graph what it runs."""
 
-    @staticmethod
-    def apply(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+    def __init__(self, watched: Watch) -> None:
+        self.watched = watched
+
+    def apply(self, function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        self.watched.reentrant = True
         return function(*args)
 
 
-@contextmanager
-def at_rest(model: nn.Module) -> Iterator[None]:
-    """Eval mode, every parameter asks for a gradient, chance from a state of its own."""
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(param, param.requires_grad) for param in model.parameters() if param.is_floating_point()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        for param, _ in flags:
-            param.requires_grad_(True)
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for param, flag in flags:
-            param.requires_grad_(flag)
-
-
 def _seen(watched: Watch, reached: set[int]) -> Seen:
-    seen = Seen(order=list(watched.order))
+    seen = Seen(order=list(watched.order), reentrant=watched.reentrant)
     # In eval mode torch runs such a layer whole, but not where a module in it has a hook.
     layers = (name for m, name in watched.names.items() if isinstance(m, nn.TransformerEncoderLayer))
     fused = tuple(f"{name}." if name else "" for name in layers) if torch.backends.mha.get_fastpath_enabled() else ()
@@ -256,6 +287,8 @@ def _seen(watched: Watch, reached: set[int]) -> Seen:
             reason = f"torch runs its nn.TransformerEncoderLayer as one kernel unless {_NO_KERNEL}"
         if not reason and any(len(watched.owners[id(param)]) > 1 for param in params.values()):
             reason = "it shares a parameter with another module"
+        elif not reason and any(watched.memory.overlapping(param) for param in params.values()):
+            reason = "it shares the memory of a parameter with another one"
         elif not reason and name not in watched.found:
             reason = "it is never called"
         elif not reason and id(params["weight"]) not in reached:
@@ -298,6 +331,10 @@ def tensors(value: Any, depth: int = 8) -> Iterator[Tensor]:
 
 def _argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], at: int, name: str) -> Any:
     return args[at] if len(args) > at else kwargs.get(name)
+
+
+def _where(call: Call) -> str:
+    return call.name or "the network"
 
 
 def _name(func: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block import read_block
-from vpeft.core.backbones.hosts.transformers.maps.checkpointed import CheckpointedStages
+from vpeft.core.backbones.shared.checkpointed import CheckpointedStages
 from vpeft.core.backbones.windows.units import MaskUnitBlock, MaskUnitHost
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS

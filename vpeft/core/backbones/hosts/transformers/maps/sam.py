@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.hosts.transformers.maps.checkpointed import Checkpointed
+from vpeft.core.backbones.shared.checkpointed import Checkpointed
 from vpeft.core.backbones.windows.shifted import pad_bias
 from vpeft.core.backbones.windows.unshifted import CalledAttention, MapWindowBlock, frozen_neck
 from vpeft.registry import BLOCKS, HOSTS

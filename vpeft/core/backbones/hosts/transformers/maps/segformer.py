@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vpeft.core.backbones.hosts.transformers.maps.checkpointed import CheckpointedStages
+from vpeft.core.backbones.shared.checkpointed import CheckpointedStages
 from vpeft.core.backbones.shared.pyramid import PyramidBlock, PyramidHost
 from vpeft.core.backbones.sites.stated_linear import StackedLinear
 from vpeft.registry import BLOCKS, HOSTS

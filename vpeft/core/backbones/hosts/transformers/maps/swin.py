@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.hosts.transformers.maps.checkpointed import Checkpointed, CheckpointedStages
+from vpeft.core.backbones.shared.checkpointed import Checkpointed, CheckpointedStages
 from vpeft.core.backbones.sites.stated_linear import StackedLinear
 from vpeft.core.backbones.windows.shifted import WindowBlock, shift_mask, table_bias
 from vpeft.errors import UserError

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.hosts.transformers.maps.checkpointed import Checkpointed
+from vpeft.core.backbones.shared.checkpointed import Checkpointed
 from vpeft.core.backbones.windows.unshifted import MapWindowBlock, rows_and_columns
 from vpeft.errors import UserError
 from vpeft.registry import BLOCKS, HOSTS

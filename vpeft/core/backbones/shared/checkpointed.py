@@ -1,4 +1,4 @@
-"""Backbones of transformers that checkpoint their layers or stages themselves (``gradient_checkpointing_enable``)."""
+"""Backbones that checkpoint their layers or stages themselves, as those of transformers do on demand."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ class Checkpointed(SiteBackbone):
     The re-entrant form computes no gradient at all behind what asks for none, as behind a frozen embedding.
     """
 
-    def forward(self, pixel_values: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        return super().forward(self.site_images(pixel_values), *args, **kwargs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        given = {key: self.site_images(value) for key, value in kwargs.items()}
+        return super().forward(*map(self.site_images, args), **given)
 
-    def site_images(self, images: Tensor | None) -> Tensor | None:
-        """Images with which a pass may begin, also one that runs the backbone part by part."""
-        if images is not None and not images.requires_grad and self.reentrant():
+    def site_images(self, images: Any) -> Any:
+        """Images with which a pass may begin, also one that runs the backbone part by part; or another argument."""
+        if isinstance(images, Tensor) and images.is_floating_point() and not images.requires_grad and self.reentrant():
             return images.detach().requires_grad_()
         return images
 
@@ -30,15 +31,16 @@ class Checkpointed(SiteBackbone):
         """Whether something in it is checkpointed re-entrantly in a pass that begins now."""
         own = (m for m in self.modules() if getattr(m, "gradient_checkpointing", False) and m.training)
         return torch.is_grad_enabled() and any(
-            getattr(m._gradient_checkpointing_func, "keywords", {}).get("use_reentrant", True) for m in own
+            getattr(getattr(m, "_gradient_checkpointing_func", None), "keywords", {}).get("use_reentrant", True)
+            for m in own
         )
 
 
 class CheckpointedStages(Checkpointed):
     """Stages whose outputs are nested, of which the re-entrant form loses the gradients."""
 
-    def site_images(self, images: Tensor | None) -> Tensor | None:
-        if self.reentrant():
+    def site_images(self, images: Any) -> Any:
+        if isinstance(images, Tensor) and self.reentrant():
             raise UserError(
                 f"re-entrant checkpointing of the stages of {self.plain_class.__name__} loses gradients: "
                 "gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})."

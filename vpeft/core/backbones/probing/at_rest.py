@@ -1,0 +1,52 @@
+"""A model while it is only looked at."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from vpeft.core.backbones.roles import keepers
+
+
+@contextmanager
+def at_rest(model: nn.Module, training: bool = False, seed: int | None = None) -> Iterator[None]:
+    """Every parameter asks for a gradient, chance is from a state of its own, and all is as before afterwards.
+
+    Args:
+        model: The model.
+        training: In train mode, but for what keeps statistics of its inputs; else in eval mode.
+        seed: Of the chance within; None leaves its state.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(param, param.requires_grad) for param in model.parameters() if param.is_floating_point()]
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
+    states = random.getstate(), np.random.get_state()
+    try:
+        for module, _ in modes:
+            module.training = training
+        for _, module in keepers(model):
+            module.training = False
+        for param, _ in flags:
+            param.requires_grad_(True)
+        with torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.manual_seed(seed)
+                random.seed(seed)
+                np.random.seed(seed)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        for module, mode in modes:
+            module.training = mode
+        for param, flag in flags:
+            param.requires_grad_(flag)
+        with torch.no_grad():
+            for buffer, version, before in buffers:
+                if buffer._version != version:
+                    buffer.copy_(before)
