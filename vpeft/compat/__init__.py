@@ -6,7 +6,7 @@ mmpretrain or timm, and :mod:`vpeft` does so first.
 
 from vpeft.compat.mmaction import mmaction_masks_of_programs, mmaction_on_new_mmcv
 from vpeft.compat.mmcv import mmcv_without_ops
-from vpeft.compat.mmdet import mmdet_imports_augmenters_later
+from vpeft.compat.mmdet import mmdet_imports_augmenters_later, mmdet_without_notes
 from vpeft.compat.mmengine import (
     mmengine_atomic_write,
     mmengine_configs_of_packages,
@@ -18,6 +18,7 @@ from vpeft.compat.mmengine import (
     mmengine_silent_debug,
 )
 from vpeft.compat.mmpretrain import mmpretrain_non_reentrant_checkpointing
+from vpeft.compat.pycocotools import pycocotools_prints_to_log
 from vpeft.compat.torchvision import torchvision_without_ops
 
 torchvision_without_ops()
@@ -27,6 +28,8 @@ mmcv_without_ops()
 mmaction_on_new_mmcv()
 mmaction_masks_of_programs()
 mmdet_imports_augmenters_later()
+mmdet_without_notes()
+pycocotools_prints_to_log()
 mmengine_non_reentrant_checkpointing()
 mmpretrain_non_reentrant_checkpointing()
 mmengine_safe_load()

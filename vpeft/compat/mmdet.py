@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import sys
 import types
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -61,3 +62,10 @@ def _standing_for(later: Sequence[str], module: types.ModuleType) -> Iterator[No
         for name, found in kept.items():
             if found is None:
                 del sys.modules[name]
+
+
+def mmdet_without_notes() -> None:
+    """onedl-mmdetection 3.5.1: importing it warns of a faster evaluator that is not asked for, and every prediction of
+    masks of a copy in its own code."""
+    warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
+    warnings.filterwarnings("ignore", message="To copy construct from a tensor", module=r"mmdet\.models\.roi_heads")

@@ -141,7 +141,7 @@ def test_metrics_of_other_scales():
     assert screen._figure({"accuracy/top1": 50.0}, None) == ("top1 50.00 %", 0.5)
     assert screen._figure({"own": 0.25, "n": 3}, None) == ("own 0.25", None)
     assert screen._figure({"own": 0.25}, "own") == ("own 0.25", None)
-    assert screen._figure({}, None) == ("no metric", None)
+    assert screen._figure({}, None) == ("nothing is found yet", None)
 
 
 def test_a_model_without_a_method():

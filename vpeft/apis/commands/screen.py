@@ -38,6 +38,13 @@ INTERVAL, FIRST = 30.0, 3.0
 CONSOLE = Console(stderr=True, highlight=False)
 #: The lines that are drawn now.
 _LIVING: list[Progress] = []
+#: What libraries say to those who write with them, or what the screen says itself.
+TO_OTHERS = (
+    "will be deprecated",
+    "The prefix is not set in metric class",
+    "The testing results of the whole dataset is empty",
+    "Since `metrics` is an empty dict",
+)
 #: What the base's source means.
 BASES = {"given": "as the model came", "random": "random weights, as the config says", "never": "random weights"}
 
@@ -92,7 +99,7 @@ def _move_to_screen(logger: MMLogger) -> None:
     files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
     handler = _ScreenHandler(logging.WARNING if is_main_process() else logging.ERROR)
     handler.addFilter(FilterDuplicateWarning(logger.name))
-    handler.addFilter(lambda record: "will be deprecated" not in record.getMessage())  # what libraries say to others
+    handler.addFilter(lambda record: not any(text in record.getMessage() for text in TO_OTHERS))
     logger.handlers = [*files, handler]
 
 
@@ -266,4 +273,5 @@ def _figure(metrics: Mapping[str, Any], name: str | None) -> tuple[str, float | 
     found = main_metric(metrics, name) if name is None or (name in metrics and name in MAIN_METRICS) else None
     if found is not None and found["value"] is not None:
         return f"{found['name'].split('/')[-1]} {100 * found['value']:.2f} %", found["value"]
-    return next((f"{key} {value:.4g}" for key, value in metrics.items() if isinstance(value, float)), "no metric"), None
+    others = (f"{key} {value:.4g}" for key, value in metrics.items() if isinstance(value, float))
+    return next(others, "no figure" if metrics else "nothing is found yet"), None

@@ -50,7 +50,8 @@ def drawn_prediction(found: Prediction, image: np.ndarray) -> Image.Image:
     if isinstance(found, BoxPrediction):
         colours = [colour_of(n) for n in found.labels]
         if found.masks is not None and len(found.masks):
-            picture = draw_segmentation_masks(picture, _larger(found.masks, factor), alpha=0.5, colors=colours)
+            masks = _larger(found.masks, factor).flip(0)  # the best lies above the others, of boxes too
+            picture = draw_segmentation_masks(picture, masks, alpha=0.5, colors=colours[::-1])
         if len(found.boxes):
             picture = _boxes(picture, found, factor, colours)
         counts = {n: found.labels.count(n) for n in dict.fromkeys(found.labels)}
@@ -69,6 +70,7 @@ def _boxes(picture: torch.Tensor, found: BoxPrediction, factor: int, colours: Se
     boxes[:, 0::2] = boxes[:, 0::2].clamp(0, width - 1)
     boxes[:, 1::2] = boxes[:, 1::2].clamp(0, height - 1)
     texts = [f"{printable(c)} {100 * s:.0f}" for c, s in zip(found.classes, found.scores, strict=True)]
+    boxes, texts, colours = boxes.flip(0), texts[::-1], colours[::-1]
     thick = max(2, round(min(height, width) / 250))
     text = {"font": _font_file(), "font_size": TEXT, "label_colors": "white", "label_background_colors": list(colours)}
     return draw_bounding_boxes(picture, boxes, texts, colors=list(colours), width=thick, fill_labels=True, **text)

@@ -15,6 +15,7 @@ from vpeft.apis.results.files import write_result
 from vpeft.apis.run.test import test
 from vpeft.apis.run.train import train
 from vpeft.core.families.metrics import main_metric
+from vpeft.core.families.per_class import class_lines
 from vpeft.core.trained.folder import ADAPTER, BEST_ADAPTER, RESULT
 from vpeft.files import write_json
 
@@ -112,6 +113,7 @@ def own_summary(result: Mapping[str, Any], work_dir: str) -> str:
         lines.append("the evaluator gave no figure: the model finds nothing yet; train longer")
     if (chosen := result["validation"]) is not None and result["eval_split"] == "test":
         lines.append(f"{chosen['name']} {100 * chosen['value']:.2f} % on the validation part, at its best")
+    lines += class_lines(result.get("per_class"))
     lines.append(
         f"trained in the backbone: {result['parameters']['trainable_without_head']:,} parameters, head "
         f"{result['parameters']['head']:,}"

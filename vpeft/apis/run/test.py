@@ -14,6 +14,7 @@ from vpeft.core.adaptation.find import attached_methods
 from vpeft.core.adaptation.storing.adapter_file import put_adapter, read_adapter
 from vpeft.core.adaptation.storing.fit import check_methods, check_task, stated_classes
 from vpeft.core.adaptation.wrappers import unwrap
+from vpeft.core.hooks.class_figures import ClassFiguresHook
 from vpeft.core.trained.folder import ADAPTER
 from vpeft.core.trained.result import data_variant, run_result
 from vpeft.errors import UserError
@@ -48,8 +49,10 @@ def test(cfg: Config, checkpoint: str, results: str | None = None) -> dict[str, 
         check_methods(attached_methods(model), metadata["methods"], checkpoint)
         check_task(metadata, checkpoint, cfg.get("task"), stated_classes(runner.test_dataloader.dataset))
         put_adapter(model, tensors, metadata, checkpoint)
+    figures = ClassFiguresHook()
+    runner.register_hook(figures)
     metrics = runner.test()
-    result = run_result(cfg, model, metrics, checkpoint)
+    result = run_result(cfg, model, metrics, checkpoint, figures.found())
     if runner.rank == 0:
         result, kept_out = write_by_hand(cfg, result, Path(runner.work_dir), Path(results) if results else None)
         if kept_out is not None:

@@ -276,7 +276,6 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def registered_names(registry: Registry) -> Iterator[str]:
     """Everything that a registry and those of the packages below it hold."""
     registry.import_from_location()
-    names, children = list(registry.module_dict), list(registry.children.values())  # both grow as packages are imported
-    yield from names
-    for child in children:
+    for child in list(registry.children.values()):  # before its own: packages import others, which fill it
         yield from registered_names(child)
+    yield from list(registry.module_dict)

@@ -17,12 +17,19 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.report import parameter_report, ppt
 from vpeft.core.families.metrics import FAMILY_PACKAGES, main_metric
+from vpeft.core.families.per_class import class_lines
 from vpeft.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "onedl-mmengine", "onedl-mmcv", "onedl-mmpretrain", "timm", "vpeft")
 
 
-def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpoint: str) -> dict[str, Any]:
+def run_result(
+    cfg: Config,
+    model: nn.Module,
+    metrics: dict[str, float],
+    checkpoint: str,
+    per_class: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What a run has shown, and all that is needed to run it again.
 
     Args:
@@ -30,6 +37,7 @@ def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpo
         model: The tested model.
         metrics: What the evaluator gave, such as ``accuracy/top1``.
         checkpoint: The tested file.
+        per_class: The figure of every class, where there is one (:mod:`vpeft.core.families.per_class`).
     """
     report = parameter_report(model).as_dict()
     metric = main_metric(metrics, cfg.get("main_metric"))
@@ -48,6 +56,7 @@ def run_result(cfg: Config, model: nn.Module, metrics: dict[str, float], checkpo
         "epochs": cfg.get("train_cfg", {}).get("max_epochs"),
         "metrics": {name: metric_json(value) for name, value in metrics.items()},
         "main_metric": metric,
+        **({} if per_class is None else {"per_class": dict(per_class)}),
         "ppt": None
         if metric is None or metric["value"] is None
         else ppt(metric["value"], report["trainable_without_head"]),
@@ -120,6 +129,9 @@ def result_summary(result: dict[str, Any], work_dir: str) -> str:
     if metric is not None:
         value = "no finite number" if metric["value"] is None else f"{100 * metric['value']:.2f} %"
         lines.append(f"  {metric['name']:<27} {value}")
+    else:
+        lines.append("  the evaluator gave no figure: the model finds nothing")
+    lines += [f"  {line}" for line in class_lines(result.get("per_class"))]
     lines.append(f"  trainable without head      {result['parameters']['trainable_without_head']:,}")
     if result["ppt"] is not None:
         lines.append(f"  PPT                         {result['ppt']:.3f}")
