@@ -89,7 +89,15 @@ def test_packages_may_register_more_while_names_are_looked_up():
     child.import_from_location = lambda: Registry("vpeft test of records", parent=root, scope="vpeft_other")
     root.register_module(name="One", module=dict)
     child.register_module(name="Two", module=dict)
-    assert list(registered_names(root)) == ["One", "Two"]
+    assert sorted(registered_names(root)) == ["One", "Two"]
+
+
+def test_what_a_packages_import_registers_above_it_is_known():
+    """mmdet's models import mmcv, whose norms are parts of mmengine's own registry."""
+    root = Registry("vpeft test of records", scope="vpeft_above")
+    child = Registry("vpeft test of records", parent=root, scope="vpeft_below")
+    child.import_from_location = lambda: root.register_module(name="GN", module=dict, force=True)
+    assert "GN" in registered_names(root)
 
 
 def test_a_networks_options_name_no_code():

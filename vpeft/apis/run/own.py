@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine import Config
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
@@ -17,7 +18,7 @@ from vpeft.apis.run.train import train
 from vpeft.core.families.metrics import main_metric
 from vpeft.core.families.per_class import class_lines
 from vpeft.core.trained.folder import ADAPTER, BEST_ADAPTER, RESULT
-from vpeft.files import write_json
+from vpeft.files import read_json, write_json
 
 #: Learning rates of a search: the method's own, then half a decade below and above it, and so on.
 STEP = 10**0.5
@@ -38,15 +39,34 @@ def train_own(cfg: Config) -> dict[str, Any]:
     folder = Path(runner.work_dir)
     best = folder / BEST_ADAPTER
     file = best if best.is_file() else folder / ADAPTER
-    result = test(_held(cfg), str(file))
+    result = test(held_config(cfg), str(file))
     result |= {"validation": _validation(runner, cfg), "tested": "best" if file == best else "last"}
     if runner.rank == 0:
-        write = write_result if "checksum" in result or "status" in result else write_json
-        write(folder / RESULT, {key: value for key, value in result.items() if key not in ("checksum", "written")})
+        _write(folder / RESULT, result)
     return result
 
 
-def _held(cfg: Config) -> Config:
+def test_own(cfg: Config, checkpoint: str, results: str | None = None) -> dict[str, Any]:  # noqa: PT028  (no test)
+    """Test what was trained on a user's own data again; arguments and result as of :func:`~vpeft.apis.run.test.test`.
+
+    What the training has noted of its choice of the tested file stays in ``result.json``.
+    """
+    file = Path(cfg.work_dir) / RESULT
+    before = read_json(file, "result", broken="delete it") if file.is_file() else {}
+    result = test(held_config(cfg), checkpoint, results)
+    if Path(str(before.get("checkpoint"))).name == Path(checkpoint).name:
+        result |= {key: before[key] for key in ("validation", "tested") if key in before}
+    if is_main_process():
+        _write(file, result)
+    return result
+
+
+def _write(file: Path, result: Mapping[str, Any]) -> None:
+    write = write_result if "checksum" in result or "status" in result else write_json
+    write(file, {key: value for key, value in result.items() if key not in ("checksum", "written")})
+
+
+def held_config(cfg: Config) -> Config:
     """The config of the last test: the test part, or the validation part where there is none."""
     held = Config(cfg._cfg_dict.to_dict(), cfg_text=cfg.text, filename=cfg.filename)
     give_origin(held, origin_of(cfg))
@@ -111,7 +131,7 @@ def own_summary(result: Mapping[str, Any], work_dir: str) -> str:
         lines.append(f"{held['name']} {value} on the {names[result['eval_split']]}")
     else:
         lines.append("the evaluator gave no figure: the model finds nothing yet; train longer")
-    if (chosen := result["validation"]) is not None and result["eval_split"] == "test":
+    if (chosen := result.get("validation")) is not None and result["eval_split"] == "test":
         lines.append(f"{chosen['name']} {100 * chosen['value']:.2f} % on the validation part, at its best")
     lines += class_lines(result.get("per_class"))
     lines.append(
