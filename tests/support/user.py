@@ -10,7 +10,10 @@ import urllib.error
 import urllib.request
 import uuid
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+
+from vpeft.apis.commands.app import word_files
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "OMP_NUM_THREADS": "1"}
@@ -23,6 +26,13 @@ def vpeft(folder, *words, status=0):
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout, done.stderr
+
+
+def here(*words):
+    """A word in this process, called in the present folder: its exit status."""
+    files = word_files()
+    file = files[words[0]]
+    return import_module(f"vpeft.apis.commands.words.{file.parent.name}.{file.stem}").main([*map(str, words[1:])])
 
 
 def free_port():

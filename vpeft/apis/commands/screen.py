@@ -252,8 +252,9 @@ def base_lines(model: torch.nn.Module) -> list[str]:
 
 def data_lines(runner: Runner) -> list[str]:
     """How many samples there are of what, and how many classes."""
-    loops = {"training": runner._train_loop, "validation": runner._val_loop, "test": runner._test_loop}
-    sets = {name: loop.dataloader.dataset for name, loop in loops.items() if isinstance(loop, BaseLoop)}
+    last = "validation" if runner.cfg.get("eval_split") == "val" else "test"
+    loops = (("training", runner._train_loop), ("validation", runner._val_loop), (last, runner._test_loop))
+    sets = {name: loop.dataloader.dataset for name, loop in loops if isinstance(loop, BaseLoop)}
     if not sets:
         return []
     counts = [f"{len(data):,} of {name}" for name, data in sets.items() if hasattr(data, "__len__")]

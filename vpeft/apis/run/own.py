@@ -20,6 +20,8 @@ from vpeft.core.families.per_class import class_lines
 from vpeft.core.trained.folder import ADAPTER, BEST_ADAPTER, RESULT
 from vpeft.files import read_json, write_json
 
+#: What is said of the part that a figure is of.
+PARTS = {"test": "test part, looked at once", "val": "validation part, by which the moment was chosen too"}
 #: Learning rates of a search: the method's own, then half a decade below and above it, and so on.
 STEP = 10**0.5
 
@@ -44,6 +46,11 @@ def train_own(cfg: Config) -> dict[str, Any]:
     if runner.rank == 0:
         _write(folder / RESULT, result)
     return result
+
+
+def is_of_own_data(cfg: Config) -> bool:
+    """Whether a run's config is of a user's own data, and not of a suite or a recipe."""
+    return cfg.get("eval_split") in PARTS and not cfg.get("suite") and not cfg.get("methods_table")
 
 
 def test_own(cfg: Config, checkpoint: str, results: str | None = None) -> dict[str, Any]:  # noqa: PT028  (no test)
@@ -125,10 +132,9 @@ def tune_own(cfg: Config, work_dir: str, trials: int, seed: int) -> dict[str, An
 def own_summary(result: Mapping[str, Any], work_dir: str) -> str:
     """A result in a few lines, which say which part each figure is of."""
     lines = []
-    names = {"test": "test part, looked at once", "val": "validation part, by which the moment was chosen too"}
     if (held := result["main_metric"]) is not None:
         value = "no finite number" if held["value"] is None else f"{100 * held['value']:.2f} %"
-        lines.append(f"{held['name']} {value} on the {names[result['eval_split']]}")
+        lines.append(f"{held['name']} {value} on the {PARTS[result['eval_split']]}")
     else:
         lines.append("the evaluator gave no figure: the model finds nothing yet; train longer")
     if (chosen := result.get("validation")) is not None and result["eval_split"] == "test":

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from vpeft.apis.commands.screen import run_screen
     from vpeft.apis.config.load import default_work_dir, load_config
-    from vpeft.apis.run.own import own_summary, test_own
+    from vpeft.apis.run.own import is_of_own_data, own_summary, test_own
     from vpeft.apis.run.prepare import prepare
     from vpeft.apis.run.test import test
     from vpeft.apis.run.tta import with_tta
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             cfg, work_dir = with_tta(cfg), os.path.join(work_dir, "tta")  # beside the run's own config and result
         if args.dump_logits:
             cfg.custom_hooks = [*cfg.get("custom_hooks", []), {"type": "vpeft.LogitsHook"}]
-        is_own = not cfg.get("test_dataloader") and bool(cfg.get("val_dataloader"))
+        is_own = is_of_own_data(cfg)
         tested = (test_own if is_own else test)(
             prepare(cfg, work_dir, args.launcher, args.seed), checkpoint, args.results
         )
