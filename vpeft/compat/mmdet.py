@@ -66,6 +66,7 @@ def _standing_for(later: Sequence[str], module: types.ModuleType) -> Iterator[No
 
 def mmdet_without_notes() -> None:
     """onedl-mmdetection 3.5.1: importing it warns of a faster evaluator that is not asked for, and every prediction of
-    masks of a copy in its own code."""
+    masks of a copy in its own code.
+    """
     warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
     warnings.filterwarnings("ignore", message="To copy construct from a tensor", module=r"mmdet\.models\.roi_heads")

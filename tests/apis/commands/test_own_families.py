@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def trained(capsys, data, *options):
     shown = [line for line in err.splitlines() if line.startswith("data ")]
     assert re.fullmatch(r"data +\d+ of training, (\d+ of validation), (\d classes)", shown[0])
     assert shown[1].split(" of ")[1:] == shown[0].split(" of ")[2:]
-    return look, out, json.loads(open("run/result.json").read())
+    return look, out, json.loads(Path("run/result.json").read_text())
 
 
 def predicted(capsys, *images, threshold=0.0):
@@ -41,7 +42,7 @@ def predicted(capsys, *images, threshold=0.0):
     options = ("--json", "found.json", "--draw", "drawn", "--auto-label", "labelled", "--threshold", threshold)
     assert here("predict", "run", *images, *options) == 0
     capsys.readouterr()
-    return {one["file"]: one for one in json.loads(open("found.json").read())["predictions"]}
+    return {one["file"]: one for one in json.loads(Path("found.json").read_text())["predictions"]}
 
 
 def exported(capsys, to, out):
@@ -55,9 +56,9 @@ def exported(capsys, to, out):
 
 def again(capsys):
     """The lines of ``vpeft test RUN``, whose figures are those of the training's end."""
-    before = json.loads(open("run/result.json").read())
+    before = json.loads(Path("run/result.json").read_text())
     assert not here("test", "run")
-    after = json.loads(open("run/result.json").read())
+    after = json.loads(Path("run/result.json").read_text())
     for key in ("main_metric", "per_class", "eval_split", "validation", "tested"):
         assert after[key] == before[key]
     return capsys.readouterr().out.splitlines()

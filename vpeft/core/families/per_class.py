@@ -43,7 +43,8 @@ class ClassFigures:
 
     def found(self) -> dict[str, Any] | None:
         """``name`` of the figure and ``values`` in [0, 1] by class, None for one that does not occur in the data; None
-        where the data name no classes, or no metric was read."""
+        where the data name no classes, or no metric was read.
+        """
         return self._found
 
 
