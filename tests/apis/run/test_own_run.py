@@ -122,10 +122,19 @@ def test_boxes_are_found(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_learning_rate_is_searched_on_validation(tmp_path):
+def test_the_learning_rate_is_searched_on_validation(tmp_path, capsys):
     pytest.importorskip("optuna")
     data = own.class_folder(tmp_path / "data", each=4)
+    capsys.readouterr()
     work, _ = run(tmp_path, data, "--epochs", 1, "--tune", 2)
+    out, err = capsys.readouterr()
+    assert out.startswith("folder of images by class")  # the look at the data stands before the search
+    assert (
+        "\nsearched   own.py, own: 2 trials, 1 at a time; all combinations\n           lr: 0.005, 0.00158\n"
+        in f"\n{err}"
+    )
+    assert len(re.findall(r"^\[\d/2\] tuning/own/own/trial000\d  lr 0.00\d+  [\d.]+ %", err, re.MULTILINE)) == 2
+    assert re.search(r"^best       trial \d: lr 0.00\d+  [\d.]+ % on the validation images$", err, re.MULTILINE)
     trials = sorted((work / "tune").rglob("trial*.json"))
     assert [json.loads(file.read_text())["state"] for file in trials] == ["complete"] * 2
     best = json.loads(next((work / "tune").rglob("best.json")).read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine import Config
 from mmengine.dist import is_main_process
@@ -18,7 +18,11 @@ from vpeft.apis.run.train import train
 from vpeft.core.families.metrics import main_metric
 from vpeft.core.families.per_class import class_lines
 from vpeft.core.trained.folder import ADAPTER, BEST_ADAPTER, RESULT
-from vpeft.files import read_json, write_json
+from vpeft.errors import UserError
+from vpeft.files import read_json, write_atomically, write_json
+
+if TYPE_CHECKING:
+    from vpeft.apis.tune.study import Study
 
 #: What is said of the part that a figure is of.
 PARTS = {"test": "test part, looked at once", "val": "validation part, by which the moment was chosen too"}
@@ -101,31 +105,46 @@ def learning_rates(lr: float, trials: int) -> list[float]:
     return [float(f"{lr * STEP**step:.3g}") for step in steps]
 
 
-def tune_own(cfg: Config, work_dir: str, trials: int, seed: int) -> dict[str, Any]:
-    """Search the learning rate on the validation part, and put the best one into the config.
+def own_study(cfg: Config, work_dir: str, trials: int, seed: int) -> Study:
+    """A search of the learning rate on the validation part.
 
     Args:
-        cfg: The config, changed in place.
+        cfg: The config.
         work_dir: The run's folder; the search stands below it.
         trials: How many rates.
         seed: Of every training.
+
+    Raises:
+        UserError: There is no trial.
+    """
+    from vpeft.apis.tune.study import Study
+
+    if trials < 1:
+        raise UserError(f"--tune {trials}: it must be at least 1.")
+    file = Path(work_dir) / "tune" / "own.py"
+    write_atomically(file, cfg.pretty_text.encode())
+    rates = learning_rates(cfg.optim_wrapper.optimizer.lr, trials)
+    return Study.of(str(file), None, None, str(Path(work_dir) / "tune"), seed=seed, space={"lr": rates}, grid=True)
+
+
+def tune_own(cfg: Config, study: Study) -> dict[str, Any]:
+    """Work a search off, and put the best rate into the config.
+
+    Args:
+        cfg: The config, changed in place.
+        study: Of :func:`own_study`.
 
     Returns:
         What the search found: ``options`` and ``tuning``.
     """
     from vpeft.apis.jobs.engines.build import build_engine
-    from vpeft.apis.tune.study import Study, tune
-    from vpeft.files import write_atomically
+    from vpeft.apis.tune.study import tune
 
-    file = Path(work_dir) / "tune" / "own.py"
-    write_atomically(file, cfg.pretty_text.encode())
-    rates = learning_rates(cfg.optim_wrapper.optimizer.lr, trials)
-    study = Study.of(str(file), None, None, str(Path(work_dir) / "tune"), seed=seed, space={"lr": rates}, grid=True)
     with build_engine("local", workers=1) as engine:
         (best,) = tune([study], engine)
     cfg.merge_from_dict(best["options"])
     cfg.tuned = best["tuning"]
-    origin_of(cfg).record(f"--tune {trials}", cfg, best["options"])
+    origin_of(cfg).record(f"--tune {study.trials}", cfg, best["options"])
     return best
 
 

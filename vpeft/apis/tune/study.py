@@ -7,7 +7,6 @@ also where the search was killed in between. The first trial is the config as it
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from vpeft.apis.config.load import load_config
 from vpeft.apis.config.setting import setting_hash
 from vpeft.apis.jobs.engines.engine import Engine
 from vpeft.apis.jobs.scheduler import run_jobs
+from vpeft.apis.tune.shown import plots, trial_words
 from vpeft.apis.tune.storage import readable
 from vpeft.apis.tune.trial import TrialJob, open_trial, pruner, trial_splits
 from vpeft.core.adaptation.peft_backbone import find_peft
@@ -150,7 +150,11 @@ class Study:
 
     def options(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Settings by dotted key of a trial with these values."""
-        return {**self.fixed, **{dotted(name, self.place): value for name, value in values.items()}}
+        return {**self.fixed, **{self.key(name): value for name, value in values.items()}}
+
+    def key(self, name: str) -> str:
+        """The config's key of what is searched by this name."""
+        return dotted(name, self.place)
 
     def description(self) -> dict[str, Any]:
         """What decides its trials, for JSON."""
@@ -325,7 +329,16 @@ def tune(
     jobs = [job for search in searches.values() for job in search.next()]
     total = sum(study.trials for study in studies)
     before = sum(trial.state.is_finished() for s in searches.values() for trial in s.optuna.trials)
-    run_jobs(jobs, engine, retries, lambda job: searches[job.folder].next(job), total, before, quiet=quiet)
+    run_jobs(
+        jobs,
+        engine,
+        retries,
+        lambda job: searches[job.folder].next(job),
+        total,
+        before,
+        quiet=quiet,
+        figure=lambda job: trial_words(searches[job.folder].study, job),
+    )
     return [write_best(search.study, search.optuna) for search in searches.values()]
 
 
@@ -368,27 +381,3 @@ def write_best(study: Study, found: optuna.Study) -> dict[str, Any]:
     write_atomically(study.folder / "best.py", text.encode())
     plots(found, study.folder)
     return {"options": options, "tuning": tuning}
-
-
-def plots(found: optuna.Study, folder: Path) -> None:
-    """Draw ``history.png`` (all trials) and ``importance.png`` (what the value depends on, from four trials on)."""
-    import warnings
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from optuna.visualization import matplotlib as draw
-
-    complete = [t for t in found.trials if t.state == TrialState.COMPLETE]
-    drawn = {"history": draw.plot_optimization_history}
-    if len(complete) >= 4 and len({t.value for t in complete}) > 1:
-        drawn["importance"] = draw.plot_param_importances
-    for name, plot in drawn.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            figure = plot(found).figure
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
-        write_atomically(folder / f"{name}.png", buffer.getvalue())
-        pyplot.close(figure)

@@ -173,6 +173,8 @@ class TrialHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Report."""
         metric = main_metric(metrics or {}, runner.cfg.get("main_metric"))
+        if not metrics:  # of a detector that finds nothing
+            metric = {"name": runner.cfg.get("main_metric"), "value": 0.0}
         if metric is None:
             raise UserError(f"none of the metrics {sorted(metrics or {})} is known: set main_metric.")
         if metric["value"] is None:

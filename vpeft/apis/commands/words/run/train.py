@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments, named_config
 from vpeft.apis.commands.ending import say
 from vpeft.apis.commands.own_data import add_own_arguments, own_options, refuse_own, share_options
+
+if TYPE_CHECKING:
+    from mmengine import Config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,20 +54,31 @@ def _train_own(args: argparse.Namespace) -> None:
     from vpeft.apis.commands.screen import run_screen
     from vpeft.apis.config.own.from_data import model_line, run_on_data
     from vpeft.apis.data.own import own_screen
-    from vpeft.apis.run.own import own_summary, train_own, tune_own
+    from vpeft.apis.run.own import own_summary, train_own
     from vpeft.apis.run.prepare import prepare
 
     run = run_on_data(
         args.config, own_options(args), args.family, work_dir=args.work_dir, quiet=False, **share_options(args)
     )
-    if args.tune:
-        tune_own(run.cfg, run.work_dir, args.tune, args.seed or 0)
+    if not args.show_config:
+        Console().print(own_screen(run.seen), soft_wrap=True)
+        say(model_line(run))
+    if args.tune is not None:
+        _tune_own(run.cfg, run.work_dir, args)
     if args.show_config:
         say(run.cfg.pretty_text)
         return
-    Console().print(own_screen(run.seen), soft_wrap=True)
-    say(model_line(run))
     prepare(run.cfg, run.work_dir, args.launcher, args.seed, args.resume, args.amp)
     with run_screen(args.verbose):
         result = train_own(run.cfg)
     say(own_summary(result, run.work_dir))
+
+
+def _tune_own(cfg: Config, work_dir: str, args: argparse.Namespace) -> None:
+    from vpeft.apis.commands.screen import show_lines
+    from vpeft.apis.run.own import own_study, tune_own
+    from vpeft.apis.tune.shown import found_lines, search_lines
+
+    study = own_study(cfg, work_dir, args.tune, args.seed or 0)
+    show_lines(*search_lines(study, 1))
+    show_lines(*found_lines(study, tune_own(cfg, study)))

@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--address", help="of a Ray cluster")
     parser.add_argument("--engine-options", nargs="+", action=OptionsAction, default={}, help="others of the engine")
     args = parser.parse_args(argv)
+    from vpeft.apis.commands.screen import show_lines
     from vpeft.apis.config.load import load_config
+    from vpeft.apis.tune.shown import found_lines, search_lines
     from vpeft.apis.tune.study import Study, tune  # it needs an extra, and where that is missing says which
 
     config = named_config(args)
@@ -49,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = {"workers": args.workers, "address": args.address, **args.engine_options}
     with build_engine(args.engine, **options) as engine:
+        show_lines(*search_lines(study, engine.slots))
         (best,) = tune([study], engine)
+    show_lines(*found_lines(study, best))
     say(json.dumps(best, indent=2))
     say(f"a config that trains alone: {study.folder / 'best.py'}")
