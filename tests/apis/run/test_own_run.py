@@ -1,6 +1,7 @@
 """Runs on a user's own data, from the command to the result."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -128,7 +129,9 @@ def test_the_learning_rate_is_searched_on_validation(tmp_path, capsys):
     capsys.readouterr()
     work, _ = run(tmp_path, data, "--epochs", 1, "--tune", 2)
     out, err = capsys.readouterr()
-    assert out.startswith("folder of images by class")  # the look at the data stands before the search
+    assert out.startswith(
+        "folders of classes: classification, 12 images"
+    )  # the look at the data stands before the search
     assert (
         "\nsearched   own.py, own: 2 trials, 1 at a time; all combinations\n           lr: 0.005, 0.00158\n"
         in f"\n{err}"

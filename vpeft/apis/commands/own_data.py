@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from vpeft.errors import UserError
 
 if TYPE_CHECKING:
+    from mmengine import Config
+
     from vpeft.apis.config.own import OwnOptions
 
 FAMILIES = ("classification", "detection", "instances", "segmentation", "video")
@@ -109,3 +111,14 @@ def look_word(argv: Sequence[str], description: str) -> None:
     Console().print(own_screen(seen), soft_wrap=True)
     if args.sheet:
         say(own_sheet(seen, args.sheet))
+
+
+def search_rate(cfg: Config, work_dir: str, trials: int, seed: int) -> None:
+    """Search the learning rate on the validation part, show it, and put the best into the config (``--tune N``)."""
+    from vpeft.apis.commands.screen import show_lines
+    from vpeft.apis.run.own import own_study, tune_own
+    from vpeft.apis.tune.shown import found_lines, search_lines
+
+    study = own_study(cfg, work_dir, trials, seed)
+    show_lines(*search_lines(study, 1))
+    show_lines(*found_lines(study, tune_own(cfg, study)))

@@ -24,7 +24,7 @@ from vpeft.apis.config.load import load_config
 from vpeft.apis.config.setting import setting_hash
 from vpeft.apis.jobs.engines.engine import Engine
 from vpeft.apis.jobs.scheduler import run_jobs
-from vpeft.apis.tune.shown import plots, trial_words
+from vpeft.apis.tune.outcome import plots, trial_words
 from vpeft.apis.tune.storage import readable
 from vpeft.apis.tune.trial import TrialJob, open_trial, pruner, trial_splits
 from vpeft.core.adaptation.peft_backbone import find_peft
@@ -150,11 +150,11 @@ class Study:
 
     def options(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Settings by dotted key of a trial with these values."""
-        return {**self.fixed, **{self.key(name): value for name, value in values.items()}}
+        return {**self.fixed, **{dotted(name, self.place): value for name, value in values.items()}}
 
-    def key(self, name: str) -> str:
-        """The config's key of what is searched by this name."""
-        return dotted(name, self.place)
+    def keys(self) -> dict[str, str]:
+        """The config's key of each name that is searched."""
+        return {name: dotted(name, self.place) for name in self.space}
 
     def description(self) -> dict[str, Any]:
         """What decides its trials, for JSON."""
@@ -337,7 +337,7 @@ def tune(
         total,
         before,
         quiet=quiet,
-        figure=lambda job: trial_words(searches[job.folder].study, job),
+        figure=lambda job: trial_words(searches[job.folder].study.keys(), job.outcome()),
     )
     return [write_best(search.study, search.optuna) for search in searches.values()]
 

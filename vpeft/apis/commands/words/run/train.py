@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments, named_config
 from vpeft.apis.commands.ending import say
-from vpeft.apis.commands.own_data import add_own_arguments, own_options, refuse_own, share_options
-
-if TYPE_CHECKING:
-    from mmengine import Config
+from vpeft.apis.commands.own_data import add_own_arguments, own_options, refuse_own, search_rate, share_options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -64,7 +60,7 @@ def _train_own(args: argparse.Namespace) -> None:
         Console().print(own_screen(run.seen), soft_wrap=True)
         say(model_line(run))
     if args.tune is not None:
-        _tune_own(run.cfg, run.work_dir, args)
+        search_rate(run.cfg, run.work_dir, args.tune, args.seed or 0)
     if args.show_config:
         say(run.cfg.pretty_text)
         return
@@ -72,13 +68,3 @@ def _train_own(args: argparse.Namespace) -> None:
     with run_screen(args.verbose):
         result = train_own(run.cfg)
     say(own_summary(result, run.work_dir))
-
-
-def _tune_own(cfg: Config, work_dir: str, args: argparse.Namespace) -> None:
-    from vpeft.apis.commands.screen import show_lines
-    from vpeft.apis.run.own import own_study, tune_own
-    from vpeft.apis.tune.shown import found_lines, search_lines
-
-    study = own_study(cfg, work_dir, args.tune, args.seed or 0)
-    show_lines(*search_lines(study, 1))
-    show_lines(*found_lines(study, tune_own(cfg, study)))
