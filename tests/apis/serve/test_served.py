@@ -51,11 +51,37 @@ def test_a_mixed_batch_is_one_pass(served, runs, monkeypatch):
 def test_what_cannot_be_mixed_has_passes_of_its_own(runs):
     served = Served(runs, device="cpu")
     names = ["tissue", "digits", "tissue", "photos"]
-    assert served.mixes
     found = served.answer(ask(served, names))
-    assert not served.mixes
     for one, name, image in zip(found, names, images(4), strict=True):
         same(one, alone(runs, name, image))
+
+
+def test_what_was_refused_once_leaves_the_others_mixed(runs, monkeypatch):
+    """BitFit trains the base, which is one for a pass: the two others go on sharing theirs."""
+    served = Served(runs, device="cpu")
+    names = ["tissue", "digits", "photos", "digits"]
+    passes = []
+    plain = Served._pass
+    monkeypatch.setattr(
+        Served, "_pass", lambda self, asked: passes.append({one.adapter for one in asked}) or plain(self, asked)
+    )
+    for _ in range(2):
+        passes.clear()
+        served.answer(ask(served, names))
+        assert sorted(map(sorted, passes)) == [["digits", "photos"], ["tissue"]]
+    assert all("tissue" in one for one in served.refused)
+    tried = len(served.refused)
+    served.answer(ask(served, names))
+    assert len(served.refused) == tried  # what is known is not tried again
+
+
+def test_an_image_that_cannot_be_answered_forbids_no_mixing(served, monkeypatch):
+    before = list(served.refused)
+    with monkeypatch.context() as patch:
+        patch.setattr(Served, "_pass", lambda self, asked: (_ for _ in ()).throw(UserError("a broken image")))
+        with pytest.raises(UserError, match="a broken image"):
+            served.answer(ask(served, ["photos", "digits"]))
+    assert served.refused == before
 
 
 def test_what_is_not_served_together(runs, tmp_path):

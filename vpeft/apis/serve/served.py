@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,8 @@ class Served:
         runs: What was opened, by name; the model is one for all.
         counts: Classes of each run's head, by name.
         thresholds: The least score of a class by each run's head, by name; None where an image has one label.
-        mixes: Whether a batch of several adapters is one pass; False once that was refused, and each has its own then.
+        mixes: Whether adapters may share a pass at all: those of classification may.
+        refused: Sets of adapters that could not be mixed, by name; no pass holds one of them again.
 
     Raises:
         UserError: A run cannot be opened, is of clips, or does not stand on the base of the first, or reads images
@@ -78,6 +78,7 @@ class Served:
             if len(self.runs) == 1 and len(runs) > 1:
                 self._name_first(name, run)
         self.mixes = self.first.family == "classification"
+        self.refused: list[frozenset[str]] = []
 
     @property
     def first(self) -> Predictor:
@@ -130,24 +131,38 @@ class Served:
 
     @torch.no_grad()
     def answer(self, asked: Sequence[Asked]) -> list[Prediction]:
-        """Answers in the order of the questions, in one pass where adapters can be mixed."""
+        """Answers in the order of the questions, in as few passes as the adapters can be mixed in."""
         if len(self.runs) == 1:
             return self._pass(asked)
-        order = sorted(range(len(asked)), key=lambda i: asked[i].adapter)  # rows of one adapter then stand together
         found: dict[int, Prediction] = {}
-        groups = [order] if self.mixes else [[*group] for _, group in groupby(order, lambda i: asked[i].adapter)]
-        for group in groups:
+        known = list(self.refused)
+        waiting = self._groups(asked, range(len(asked)))
+        while waiting:
+            group = waiting.pop()
             mine = [asked[i] for i in group]
+            names = frozenset(one.adapter for one in mine)
             try:
                 self._use([one.adapter for one in mine])
                 answers = self._pass(mine)
             except UserError:
-                if not self.mixes or len({one.adapter for one in mine}) == 1:
+                if len(names) == 1:
+                    self.refused = known  # it may have been the image's fault
                     raise
-                self.mixes = False
-                return self.answer(asked)
+                self.refused.append(names)
+                waiting += self._groups(asked, group)
+                continue
             found |= dict(zip(group, answers, strict=True))
         return [found[i] for i in range(len(asked))]
+
+    def _groups(self, asked: Sequence[Asked], rows: Iterable[int]) -> list[list[int]]:
+        """Rows that share a pass: sets of adapters none of which holds one that was refused, rows of one together."""
+        sets: list[set[str]] = []
+        for name in sorted({asked[i].adapter for i in rows}):
+            with_it = (own for own in sets if self.mixes and not any(one <= own | {name} for one in self.refused))
+            own = next(with_it, None)
+            sets.append({name}) if own is None else own.add(name)
+        order = sorted(rows, key=lambda i: asked[i].adapter)
+        return [[i for i in order if asked[i].adapter in own] for own in sets]
 
     def _use(self, names: Sequence[str]) -> None:
         life.use(self.first.model, names[0] if len(set(names)) == 1 else list(names))
