@@ -137,8 +137,13 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
 def merge(model: nn.Module) -> list[str]:
     """Fold the adapter into the weights, in place (:meth:`vpeft.core.adaptation.adaptation.Adaptation.merge`).
 
+    Where a weighted sum of adapters answers, or one at a strength (:func:`use`), that is what is merged.
+
     Returns:
         Keys of methods of which something stays in place; empty when the plain backbone now does it all.
+
+    Raises:
+        UserError: Nothing of the method can be merged, or adapters answer sample by sample.
     """
     done: list[Adaptation] = []
     left: set[str] = set()

@@ -292,19 +292,24 @@ class Adaptation:
         """Fold every affine module into the weights of its site.
 
         Returns:
-            Keys of the methods of which something could not be folded and stays in place.
+            Keys of the methods of which something could not be folded and stays in place; names of the adapters where a
+            sum of several answers.
 
         Raises:
             UserError: It is merged already, or no method can be merged.
         """
-        self.check()
+        methods = list(self.methods.values())
+        if self.blend and self.several is not None:
+            methods = self.several.summed_methods()
+        else:
+            self.check()
         if self.merged or not any(e.active for e in self._entries()):
             if self.merged:
                 raise UserError("the adapter is merged already: unmerge it first.")
-            if all(method.mergeable for method in self.methods.values()):
+            if all(method.mergeable for method in methods):
                 return []
-        if not any(method.mergeable or method.partly_mergeable for method in self.methods.values()):
-            names = ", ".join(type(method).__name__ for method in self.methods.values())
+        if not any(method.mergeable or method.partly_mergeable for method in methods):
+            names = ", ".join(type(method).__name__ for method in methods)
             raise UserError(f"{names} cannot be merged into the weights: its function is not affine in its input.")
         new: dict[int, Tensor] = {}
         folded = [e for site in self.host.every_site() for e in fold_site(site, new)]

@@ -60,13 +60,20 @@ class Identity:
             UserError: Something was replaced, wrapped, quantised, tied, freed, added or taken away; the message names
                 it and says what to do.
         """
-        params = list(self.host.parameters())
+        self.check_base()
+        self._check_placed(placed)
+        self._check_trained(list(self.host.parameters()), trained)
+
+    def check_base(self) -> None:
+        """The same of the base alone, whatever is placed on it.
+
+        Raises:
+            UserError: Something of it was replaced, wrapped, quantised or tied.
+        """
         refuse_frozen_stages(self.host)
         self._check_places()
         _require_weights(self.places)
-        _require_untied(params)
-        self._check_placed(placed)
-        self._check_trained(params, trained)
+        _require_untied(list(self.host.parameters()))
 
     def _check_places(self) -> None:
         now = dict(named_modules(self.host.backbone))

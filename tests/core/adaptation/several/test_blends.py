@@ -152,7 +152,49 @@ def test_a_weighted_sum_is_that_of_the_weights():
     vpeft.use(model, None)
     assert torch.equal(model(x), plain(x))
     model = named(copy.deepcopy(plain), a="LoRA", b="SSF")
+    vpeft.use(model, ["a", "b"])
+    refused(lambda: vpeft.merge(model), "sample by sample", "vpeft.use(model, name) first")
     refused(lambda: vpeft.use(model, {"a": 0.7, "b": 0.3}), "'b' (SSF) is no sum")
+
+
+@pytest.mark.parametrize("host", [VIT, "timm.SwinTransformer", "timm.ConvNeXt"])
+def test_a_weighted_sum_is_merged(host):
+    x = inputs(host, 2, dtype=torch.float64)
+    model = named(build(host), a="LoRA", b=["LoRA", "BitFit"])
+    before = {key: value.clone() for key, value in vpeft.plain_state_dict(vpeft.use(model, None)).items()}
+    alone = vpeft.use(model, "a")(x)
+    wanted = vpeft.use(model, {"a": 0.7, "b": -0.3}, head="b")(x)
+    assert vpeft.merge(model) == []
+    torch.testing.assert_close(model(x), wanted, rtol=1e-9, atol=1e-9)
+    plain = build(host)
+    plain.load_state_dict(vpeft.plain_state_dict(model), strict=True)
+    torch.testing.assert_close(plain(x), wanted, rtol=1e-9, atol=1e-9)
+    for act in (lambda: vpeft.use(model, "a"), lambda: vpeft.use(model, None), lambda: vpeft.drop_adapter(model, "b")):
+        refused(act, "a sum of the adapters a, b is merged into the weights: vpeft.unmerge(model) first")
+    refused(lambda: vpeft.merge(model), "merged already")
+    vpeft.unmerge(model)
+    torch.testing.assert_close(model(x), wanted, rtol=1e-9, atol=1e-9)
+    assert torch.equal(vpeft.use(model, "a")(x), alone)
+    assert all(torch.equal(before[k], v) for k, v in vpeft.plain_state_dict(vpeft.use(model, None)).items())
+    vpeft.use(model, {"a": 0.7, "b": -0.3}, head="b")
+    vpeft.merge(model)
+    vpeft.detach(model, restore=False)
+    assert type(model) is type(plain)
+    torch.testing.assert_close(model(x), wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["LoRA", "SSF", "BitFit", "RepAdapter", "KronA"])
+def test_a_strength_is_merged(method):
+    x, model = inputs(VIT, 2, dtype=torch.float64), named(build(VIT), a=method)
+    wanted = vpeft.use(model, {"a": 0.4})(x)
+    assert vpeft.merge(model) == []
+    torch.testing.assert_close(model(x), wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_a_strength_of_what_is_not_affine_is_not_merged():
+    model = named(build(VIT), a="AdaptFormer")
+    vpeft.use(model, {"a": 0.4})
+    refused(lambda: vpeft.merge(model), "AdaptFormer cannot be merged into the weights")
 
 
 @pytest.mark.parametrize("method", ["LoRA", "SSF", "HoulsbyAdapter", "AdaptFormer", "BitFit", "Convpass"])

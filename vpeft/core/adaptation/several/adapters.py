@@ -34,6 +34,7 @@ class Adapters:
 
     Attributes:
         active: Name of the adapter that answers; None where the base alone does, or several do.
+        summed: Names of those of which a weighted sum answers.
 
     Raises:
         UserError: Several backbones are adapted, the adapter is merged, or the base was never loaded.
@@ -51,6 +52,7 @@ class Adapters:
             raise UserError("the adapter is merged into the weights: vpeft.unmerge(model) before another is added.")
         first.check()
         self.host, self.active, self.stack = first.host, name, ExitStack()
+        self.summed: tuple[str, ...] = ()
         self._need_base(first)
         self.own: dict[str, Tensor] = {}
         self.shelves = {name: self._shelf(model, first)}
@@ -134,6 +136,7 @@ class Adapters:
         try:
             if isinstance(which, Mapping):
                 add_up(self, {name: float(weight) for name, weight in which.items()}, head)
+                self.summed = tuple(which)
             else:
                 mix(self, asked)
         except BaseException:
@@ -155,13 +158,27 @@ class Adapters:
         gone = self.shelves.pop(name)
         gone.adaptation.base.close()
 
+    def summed_methods(self) -> list[Method]:
+        """The methods of the adapters of which a weighted sum answers, which is what is merged then.
+
+        Raises:
+            UserError: No sum answers, or something of the base is no longer what it was.
+        """
+        if not self.summed:
+            raise UserError(f"{self.base.blend}: vpeft.use(model, name) first.")
+        for name in self.summed:
+            self.shelves[name].adaptation.identity.check_base()
+        return [method for name in self.summed for method in self.shelves[name].adaptation.methods.values()]
+
     def detach(self, restore: bool) -> None:
-        """Take every adapter off; ``restore=False`` keeps what the answering one has trained."""
+        """Take every adapter off; ``restore=False`` keeps what the answering one has trained, or a merged sum."""
         for shelf in self.shelves.values():
             if shelf.adaptation.merged and restore:
                 shelf.adaptation.check_restorable()
                 shelf.adaptation.unmerge()
-        if restore or self.active is None:
+        if self.base.merged:
+            self.stack.pop_all()  # the weights and the head of the sum are to stay
+        elif restore or self.active is None:
             self.use(None)
         last = self.host.backbone.peft_adaptation
         for adaptation in (self.base, *(shelf.adaptation for shelf in self.shelves.values())):
@@ -208,6 +225,7 @@ class Adapters:
     def _leave(self) -> None:
         """Leave the base alone."""
         self.stack.close()
+        self.summed = ()
         if self.active is not None:
             self.shelves[self.active].take_off(self.own)
         self.base.blend = _ALONE
@@ -219,6 +237,9 @@ class Adapters:
     def _check_unmerged(self) -> None:
         if self.active is not None and self.shelves[self.active].adaptation.merged:
             raise UserError(f"the adapter {self.active!r} is merged into the weights: vpeft.unmerge(model) first.")
+        if self.base.merged:
+            names = ", ".join(self.summed)
+            raise UserError(f"a sum of the adapters {names} is merged into the weights: vpeft.unmerge(model) first.")
 
     def _need_base(self, first: Adaptation) -> None:
         if first.base.source in (NEVER, RANDOM):

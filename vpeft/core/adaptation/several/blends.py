@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch.func import functional_call
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.contributions import Place, contributions
+from vpeft.core.adaptation.folding import Affine
 from vpeft.core.adaptation.several.shelf import Shelf, Slot
 from vpeft.core.adaptation.values.precision import sample
 from vpeft.core.backbones.host import Host
@@ -61,6 +63,9 @@ def add_up(adapters: Named, weights: Mapping[str, float], head: str | None) -> N
         return plain + weights[place.key] * (tuned - plain)
 
     adapters.stack.enter_context(contributions(adapters.base, scaled, []))
+    for entry in (entry for site in adapters.host.every_site() for entry in site.entries):
+        if hasattr(entry.module.module, "affine"):  # so that the sum merges where each does
+            entry.module.affine = partial(_scaled_affine, entry.module.module, entry.placement, weights[entry.key])
     for key, slot in answering.items():
         _put(adapters, key, slot, adapters.shelves[head or next(iter(weights))].values[key])
     summed: dict[str, tuple[Slot, Tensor]] = {}
@@ -125,6 +130,17 @@ def _require_linear(name: str, shelf: Shelf) -> None:
         f"the adapter {name!r} ({methods}) is no sum of what it adds to the weights: it cannot be added up with "
         f"others. {{{name!r}: weight}} alone scales it."
     )
+
+
+def _scaled_affine(module: Any, placement: str, weight: float) -> Affine:
+    """``M, m`` of a module at a strength (:mod:`~vpeft.core.adaptation.folding`): what it changes, times the weight."""
+    matrix, shift = module.affine()
+    if matrix is not None and placement == "parallel":
+        matrix = weight * matrix
+    elif matrix is not None:
+        same = torch.ones_like(matrix) if matrix.dim() == 1 else torch.eye(len(matrix)).to(matrix)
+        matrix = same + weight * (matrix - same)
+    return matrix, None if shift is None else weight * shift
 
 
 def _head_of(adapters: Named, shelves: Mapping[str, Shelf], head: str | None) -> dict[str, Slot]:
