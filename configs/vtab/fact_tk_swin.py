@@ -5,4 +5,6 @@ _base_ = [
     "../_base_/schedules/vtab.py",
     "../_base_/runtimes/default.py",
 ]
-model = dict(backbone=dict(type="vpeft.PEFT", of="SwinTransformer", method=dict(type="FacT-TK", rank=32)))
+model = dict(
+    backbone=dict(type="vpeft.PEFT", of="SwinTransformer", method=dict(type="FacT-TK", rank=32, layout="official"))
+)

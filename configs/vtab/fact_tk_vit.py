@@ -6,4 +6,6 @@ _base_ = [
     "../_base_/runtimes/default.py",
     "../_base_/authors_values/fact_tk.py",
 ]
-model = dict(backbone=dict(type="vpeft.PEFT", of="VisionTransformer", method=dict(type="FacT-TK", rank=32)))
+model = dict(
+    backbone=dict(type="vpeft.PEFT", of="VisionTransformer", method=dict(type="FacT-TK", rank=32, layout="official"))
+)

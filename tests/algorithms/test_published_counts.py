@@ -34,6 +34,7 @@ COUNTS = [
     ("mona_swin", {"bottleneck": 64}, {}, 3_667_456),
     ("bitfit_swin", {}, {}, 200_760),
     ("ssf_swin", {}, {}, 274_432),
+    ("ssf_swin", {"official_merging": True}, {}, 267_264),
     ("houlsby_swin", {"bottleneck": 64}, {}, 3_107_328),
     ("adaptformer_swin", {"bottleneck": 64}, {}, 1_553_664),
     ("lora_swin", {"rank": 64}, {}, 3_080_192),

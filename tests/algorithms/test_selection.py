@@ -167,16 +167,40 @@ def test_contrastive_loss():
 
 
 def test_two_views_are_crops_of_the_images():
-    x = torch.linspace(0, 1, 64)[None, None, None].expand(3, 1, 64, 64).contiguous()
-    first, second = two_views(x, torch.Generator().manual_seed(0))
-    again, _ = two_views(x, torch.Generator().manual_seed(0))
+    x = torch.linspace(0, 1, 64)[None, None, None].expand(300, 3, 64, 64).contiguous()
+    torch.manual_seed(0)
+    first, second = two_views(x)
+    torch.manual_seed(0)
+    again, _ = two_views(x)
     assert first.shape == second.shape == x.shape
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
-    assert first.min() >= 0
-    assert first.max() <= 1
-    spans = (first.amax(-1) - first.amin(-1)).flatten()
-    assert ((spans > 0.4) & (spans <= 1)).all()  # at least a fifth of the area: a side of 0.45
+    rising = first[:, 0, 0, -1] > first[:, 0, 0, 0]
+    assert 0.4 < rising.float().mean() < 0.6  # the others are flipped
+    spans = (first.amax(-1) - first.amin(-1))[:, 0, 0]
+    # Sides of a crop of 0.08 to 1 of the area at a ratio from 3/4 to 4/3: from sqrt(0.08 * 3/4) on; their mean square
+    # is about 0.5, and columns are 1/63 apart.
+    assert spans.min() > (0.08 * 3 / 4) ** 0.5 - 2 / 63
+    assert spans.max() <= 1
+    assert 0.45 < spans.square().mean() < 0.6
+
+
+def test_views_change_colours_as_far_as_they_are_known():
+    mean, std = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
+    colour = torch.tensor([0.7, 0.4, 0.2])
+    x = ((colour * 255 - mean) / std)[None, :, None, None].expand(400, 3, 8, 8)
+    plain, _ = two_views(x)
+    torch.testing.assert_close(plain, x)
+    torch.manual_seed(0)
+    changed, _ = two_views(x, (mean.view(3, 1, 1), std.view(3, 1, 1)))
+    seen = (changed[:, :, 0, 0] * std + mean) / 255
+    same = (seen - colour).abs().amax(1) < 1e-4
+    grey = (seen.amax(1) - seen.amin(1)) < 1e-4
+    assert same.float().mean() == pytest.approx(0.2 * 0.8, abs=0.05)
+    assert grey.float().mean() == pytest.approx(0.2, abs=0.05)
+    assert (seen[~same & ~grey].argmax(1) == 0).float().mean() > 0.9  # hues go by a tenth of the circle at most
+    assert seen.min() >= 0
+    assert seen.max() <= 1
 
 
 @pytest.mark.parametrize("host", HOSTS)

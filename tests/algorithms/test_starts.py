@@ -41,7 +41,9 @@ def parts(prefix, **checks):
     return {f"{prefix}.{name.replace('_', '.')}": check for name, check in checks.items()}
 
 
-LORAND = {"down.kernel": uniform(1 / math.sqrt(8)), "up.kernel": uniform(1 / math.sqrt(8))}
+#: Of a tensor (1, 10, C), whose rows torch counts into the fan-in.
+ROWS = uniform(math.sqrt(6 / (11 * C)))
+LORAND = {"down.kernel": uniform(1 / math.sqrt(8))}
 LORAND |= {"down.left": uniform(1 / math.sqrt(8)), "up.left": uniform(1 / math.sqrt(8))}
 LORAND |= {"down.right": uniform(1 / math.sqrt(128)), "down.bias": uniform(1 / math.sqrt(C))}
 PATT = {"down.weight": linear(C), "down.bias": linear(C)}
@@ -49,7 +51,7 @@ BRANCH = {"down.weight": xavier(8, C), "down.bias": zero, "up.weight": zero, "up
 ADAPTER = {"down.weight": linear(C), "down.bias": zero, "up.weight": zero, "up.bias": zero}
 PLANAR = {"shift": zero, "log_scale": zero, "weight": uniform(0.01), "offset": uniform(0.01)}
 STARTS = {
-    "prefix": ({"type": "PrefixTuning"}, {"key": xavier(10, C), "value": xavier(10, C)}),
+    "prefix": ({"type": "PrefixTuning"}, {"key": ROWS, "value": ROWS}),
     "prefix-reparametrised": (
         {"type": "PrefixTuning", "reparametrised": True, "hidden": 64},
         {"embedding.weight": normal(1.0), **parts("down", weight=linear(C), bias=linear(C))}
@@ -108,6 +110,11 @@ STARTS = {
         {"type": "LoRand"},
         {**LORAND, "up.right": uniform(1 / math.sqrt(C)), "up.bias": uniform(1 / math.sqrt(C // 2))},
     ),
+    "lorand-two-kernels": (
+        {"type": "LoRand", "shared_kernel": False},
+        {**LORAND, "up.kernel": LORAND["down.kernel"], "up.right": uniform(1 / math.sqrt(C))}
+        | {"up.bias": uniform(1 / math.sqrt(C // 2))},
+    ),
     "lorand-identity": ({"type": "LoRand", "init": "identity"}, {**LORAND, "up.right": zero, "up.bias": zero}),
     "e3va": ({"type": "E3VA"}, {**LORAND, "up.right": zero, "up.bias": zero}),
     "snf": ({"type": "SNF", "steps": 16}, {**PLANAR, "direction": uniform(0.01)}),
@@ -125,11 +132,17 @@ STARTS = {
     ),
     "gps": ({"type": "GPS"}, {"delta": zero}),
     "difffit": ({"type": "DiffFit"}, {"attn.weight": constant(1.0), "mlp.weight": constant(1.0)}),
-    "u-prefix": ({"type": "UTuning"}, {"key": xavier(10, C), "value": xavier(10, C)}),
-    "u-prompt": ({"type": "UTuning", "kind": "prompt"}, {"prompt": xavier(10, C)}),
+    "u-prefix": ({"type": "UTuning"}, {"key": ROWS, "value": ROWS}),
+    "u-prompt": ({"type": "UTuning", "kind": "prompt"}, {"prompt": ROWS}),
     "u-adapter": ({"type": "UTuning", "kind": "adapter"}, {"down.weight": xavier(10, C), "up.weight": zero}),
     "noah": (
         {"type": "NOAH", "prompts": 10, "ranks": 10, "widths": 10},
+        {"prompt.weight": uniform(math.sqrt(6 / (101 * C))), "lora.down": normal(0.02), "lora.up": normal(0.02)}
+        | {"adapter.down.weight": normal(0.02), "adapter.up.weight": normal(0.02)}
+        | {"adapter.down.bias": zero, "adapter.up.bias": zero},
+    ),
+    "noah-paper": (
+        {"type": "NOAH", "prompts": 10, "ranks": 10, "widths": 10, "init": "paper"},
         {"prompt.weight": xavier(10, C), "lora.down": linear(C), "lora.up": zero}
         | {"adapter.down.weight": xavier(10, C), "adapter.up.weight": xavier(10, C)}
         | {"adapter.down.bias": normal(1e-6), "adapter.up.bias": normal(1e-6)},
@@ -209,5 +222,5 @@ def test_the_pyramid_starts_as_its_authors_say():
     normal(0.02)(state[f"{network}.2.blocks.0.mlp.0.weight"])
     zero(state[f"{network}.2.blocks.0.mlp.0.bias"])
     normal(math.sqrt(2 / (9 * 48)))(state[f"{network}.1.conv.weight"])
-    xavier(1, C)(torch.cat([state[f"layers.{i}.peft.hst.meta.weight"] for i in range(L)]))
+    xavier(C, C)(torch.cat([state[f"layers.{i}.peft.hst.meta.weight"] for i in range(L)]))
     constant(1.0)(state[f"{network}.0.norm_in.weight"])

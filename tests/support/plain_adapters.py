@@ -32,7 +32,9 @@ class PlainConvpass(PlainViT):
 
 def synthesised(state, key, x):
     """``x W^T + b`` with ``W = (sum_i P_i K_i Q_i)^T``."""
-    left, kernel, right = (state[f"{key}.{part}"] for part in ("left", "kernel", "right"))
+    left, right = (state[f"{key}.{part}"] for part in ("left", "right"))
+    # W_up has K of its own, or that of W_dn.
+    kernel = state.get(f"{key}.kernel", state[f"{key.rpartition('.')[0]}.down.kernel"])
     weight = sum(left[i] @ kernel[i] @ right[i] for i in range(len(left))).T
     return x @ weight.T + state[f"{key}.bias"]
 
@@ -116,10 +118,16 @@ SCT = {"channels": 5, "scale": 0.7}
 CASES = {
     "convpass": ("Convpass", {"bottleneck": 4, "scale": 0.7, "drop": 0.0}, PlainConvpass, True),
     "lorand": ("LoRand", {"alpha": 3, "beta": 4, "reduction": 4}, PlainLoRand, True),
+    "lorand-two-kernels": (
+        "LoRand",
+        {"alpha": 3, "beta": 4, "reduction": 4, "shared_kernel": False},
+        PlainLoRand,
+        True,
+    ),
     "snf": ("SNF", {"steps": 2}, PlainSNF, True),
     "snf-affine": ("SNF", {"steps": 0}, PlainSNF, True),
     "sct": ("SCT", {**SCT, "variant": "attn", "form": "add"}, PlainSCT, True),
     "sct-scale": ("SCT", {**SCT, "variant": "mlp", "form": "scale"}, PlainSCT, True),
     "sct-qkv": ("SCT", {**SCT, "variant": "qkv", "form": "add"}, PlainSCT, True),
-    "dyt": ("DyT", {"bottleneck": 4, "scale": 0.7}, PlainDyT, True),
+    "dyt": ("DyT", {"bottleneck": 4, "scale": 0.7, "drop": 0.0}, PlainDyT, True),
 }

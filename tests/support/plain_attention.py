@@ -106,7 +106,10 @@ class PlainLinearTuner(PlainViT):
 
 
 class PlainNOAH(PlainViT):
-    """Prompts at the END of the sequence, joint LoRA on qkv, ``x + A(DP(MLP))`` with QuickGELU."""
+    """Prompts at the END of the sequence, joint LoRA on qkv, ``x + A(DP(MLP))`` with QuickGELU.
+
+    A block without prompts has those of the block before.
+    """
 
     def has(self, i, kind):
         return self.options[{"prompt": "prompts", "lora": "ranks", "adapter": "widths"}[kind]][i]
@@ -119,16 +122,16 @@ class PlainNOAH(PlainViT):
         return y
 
     def block(self, i, x):
-        count = x.shape[1]
+        self.count = x.shape[1] if i == 0 else self.count
         if self.has(i, "prompt"):
-            x = torch.cat([x, self.weight(f"layers.{i}.peft.noah.prompt").expand(len(x), -1, -1)], 1)
+            x = torch.cat([x[:, : self.count], self.weight(f"layers.{i}.peft.noah.prompt").expand(len(x), -1, -1)], 1)
         x = x + self.keep * self.attention(i, self.norm(f"layers.{i}.ln1", x))
         y = self.keep * self.mlp(i, self.norm(f"layers.{i}.ln2", x))
         if self.has(i, "adapter"):
             key = f"layers.{i}.peft.noah.adapter"
             hidden = self.linear(f"{key}.down", y)
             y = y + self.linear(f"{key}.up", hidden / (1 + torch.exp(-1.702 * hidden)))
-        return (x + y)[:, :count]
+        return (x + y)[:, : self.count] if i == self.depth - 1 else x + y
 
 
 PATT = {"hidden": 8, "scale": 0.7}

@@ -99,6 +99,22 @@ class PlainFacTTK(PlainFacTTT):
         return m if site == "fc2" else m.T
 
 
+class PlainOfficialTK(PlainFacTTK):
+    """``S_j`` of fc1 and fc2 are the row groups of ``C x_3 P`` (r, r, 2) laid out as (r, 2 r), entry by entry."""
+
+    def slice(self, i, site, j):
+        if site in ("qkv", "proj"):
+            return super().slice(i, site, j)
+        core, third = self.state[f"peft.{self.name}.shared0.core"], self.state[f"peft.{self.name}.shared0.third"]
+        r, first = len(third), 8 * i + self.first[site]
+        both = [sum(core[:, :, t] * third[t, first + k] for t in range(r)) for k in range(2)]
+        m = torch.empty(r, r, dtype=core.dtype)
+        for a in range(r):
+            row = [both[k][a, b] for b in range(r) for k in range(2)]
+            m[a] = torch.stack(row[j * r : (j + 1) * r])
+        return m if site == "fc2" else m.T
+
+
 class PlainKronA(OnLinears):
     """``W + s (A kron B)`` in the rows of the targets."""
 
@@ -171,6 +187,17 @@ class PlainGPS(OnLinears):
         return rows.view(weight.shape)
 
 
+class PlainGammas(OnLinears):
+    """``gamma (W x + b)`` on every linear of a block."""
+
+    name = "difffit"
+
+    def linear(self, key, x):
+        i, site = self.place(key)
+        y = super().linear(key, x)
+        return y if site is None else self.own(i, f"{site}.weight") * y
+
+
 class PlainDiffFit(PlainViT):
     """``gamma_1 * MHSA``, ``gamma_2 * MLP``."""
 
@@ -189,12 +216,19 @@ CASES = {
     "hydra": ("Hydra", {"rank": 3, "scale": 0.7, "drop": 0.0}, PlainHydra, True),
     "fact-tt": ("FacT-TT", {"rank": 4, "scale": 0.7, "drop": 0.0}, PlainFacTTT, True),
     "fact-tk": ("FacT-TK", {"rank": 4, "scale": 0.7, "drop": 0.0}, PlainFacTTK, True),
+    "fact-tk-official": (
+        "FacT-TK",
+        {"rank": 4, "scale": 0.7, "drop": 0.0, "layout": "official"},
+        PlainOfficialTK,
+        True,
+    ),
     "krona": ("KronA", {"size": 16, "scale": 0.7, "targets": ("q", "v")}, PlainKronA, True),
     "krona-all": ("KronA", {"size": 4, "scale": 0.7, "targets": ("k", "q", "v")}, PlainKronA, True),
     "kadaptation": ("KAdaptation", {"terms": 8, "scale": 2.0, "drop": 0.0}, PlainKAdaptation, True),
     "arc": ("ARC", {"bottleneck": 8, "drop": 0.0}, PlainARC, True),
     "gps": ("GPS", {"entries": 3}, PlainGPS, True),
     "difffit": ("DiffFit", {}, PlainDiffFit, True),
+    "difffit-linears": ("DiffFit", {"gammas": "linears"}, PlainGammas, True),
     "partial": ("PartialK", {}, PlainViT, True),
     "blocktune": ("BlockTune", {}, PlainViT, True),
     "attentiontune": ("AttentionTune", {}, PlainViT, True),

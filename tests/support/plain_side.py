@@ -103,7 +103,9 @@ class PlainDTLPlus(PlainDTL):
 
     def g(self, e):
         weight = self.weight("peft.dtl_.conv0")
-        spatial = F.conv2d(e[:, 1:].mT.unflatten(2, MAP), weight, padding=1, groups=len(weight))
+        before, behind = (weight.shape[-1] - 1) // 2, weight.shape[-1] // 2  # 1 and 2 for a kernel of 4
+        spatial = F.pad(e[:, 1:].mT.unflatten(2, MAP), (before, behind, before, behind))
+        spatial = F.conv2d(spatial, weight, groups=len(weight))
         return torch.cat([e[:, :1], spatial.flatten(2).mT], 1)
 
 
@@ -144,11 +146,11 @@ class PlainHST(Hidden):
 
     def side_block(self, key, x, meta, features, heads):
         context = torch.cat([self.affine_norm(f"{key}.token_norm", meta), features.mean(1, keepdim=True)], 1)
-        q = self.linear(f"{key}.query", self.affine_norm(f"{key}.norm1", x))
+        q = self.linear(f"{key}.query", self.affine_norm(f"{key}.norm1", x, 1e-6))
         k, v = self.linear(f"{key}.key_value", context).chunk(2, -1)
         x = x + self.linear(f"{key}.proj", attention(q, k, v, heads))
         x = x + features
-        hidden = F.gelu(self.linear(f"{key}.mlp.0", self.affine_norm(f"{key}.norm2", x)))
+        hidden = F.gelu(self.linear(f"{key}.mlp.0", self.affine_norm(f"{key}.norm2", x, 1e-6)))
         return x + self.linear(f"{key}.mlp.2", hidden)
 
     def __call__(self, image):
@@ -166,9 +168,9 @@ class PlainHST(Hidden):
             resized = F.interpolate(self.maps[stage], (height, width), mode="bilinear", align_corners=False)
             features = self.linear(f"{key}.bridge", resized.flatten(2).mT)
             x = self.side_block(f"{key}.blocks.0", x, self.linear(f"{key}.bridge", self.meta[stage]), features, heads)
-            x = self.affine_norm(f"{key}.norm_out", x)
+            x = self.affine_norm(f"{key}.norm_out", x, 1e-6)
             tokens, x = x, x.mT.unflatten(2, (height, width))
-        features = tokens.mean(1, keepdim=True) / math.sqrt(1 + 1e-5)
+        features = tokens.mean(1, keepdim=True) / math.sqrt(1 + 1e-6)
         return features.expand(-1, 2, -1).flatten(1)
 
 
@@ -180,6 +182,7 @@ CASES = {
     "dtl": ("DTL", DTL, PlainDTL, True),
     "dtl-mean": ("DTL", {**DTL, "read_out": "mean"}, PlainDTL, True),
     "dtl-plus": ("DTL+", DTL, PlainDTLPlus, True),
+    "dtl-plus-even": ("DTL+", {**DTL, "kernel": 4}, PlainDTLPlus, True),
     "e3va": ("E3VA", {"alpha": 3, "beta": 4, "reduction": 4}, PlainE3VA, False),
     "hst": ("HST", {}, PlainHST, None),
 }

@@ -6,7 +6,7 @@ methods = dict(
     bitfit=dict(type="BitFit"),
     difffit=dict(type="DiffFit"),
     vptdeep=dict(type="VPTDeep", prompt_length=50),
-    fact_tk=dict(type="FacT-TK", rank=32),
+    fact_tk=dict(type="FacT-TK", rank=32, layout="official"),
     houlsby=dict(type="HoulsbyAdapter", bottleneck=32),
     adaptformer=dict(type="AdaptFormer", bottleneck=32),
     repadapter=dict(type="RepAdapter", bottleneck=32),

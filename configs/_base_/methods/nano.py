@@ -34,7 +34,7 @@ methods = dict(
     lora=dict(type="LoRA", rank=8, targets=["q", "v"]),
     ssf=dict(type="SSF"),
     fact_tt=dict(type="FacT-TT", rank=8),
-    fact_tk=dict(type="FacT-TK", rank=16),
+    fact_tk=dict(type="FacT-TK", rank=16, layout="official"),
     repadapter=dict(type="RepAdapter", bottleneck=8),
     hydra=dict(type="Hydra", rank=2),
     krona=dict(type="KronA", size=8),

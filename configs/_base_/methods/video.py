@@ -6,11 +6,11 @@ methods = dict(
     pfeiffer=dict(bottleneck=8),
     adaptformer=dict(bottleneck=64, scale=0.1),
     convpass=dict(bottleneck=8),
-    dyt=dict(bottleneck=8),
+    dyt=dict(bottleneck=8, scale=0.1),
     prefix=dict(prefix_length=16),
     patt=dict(hidden=32),
     dtl=dict(rank=2),
     dtlplus=dict(rank=2),
-    lora=dict(rank=16),
+    lora=dict(rank=16, alpha=None),
     bapat=dict(hidden=32, bottleneck=64),
 )

@@ -1,8 +1,9 @@
-# 160k iterations: AdamW, 1500 of warm-up, then linearly to zero; one recipe for all methods. No decay on norms, biases
-# and position tables.
+# 160k iterations: AdamW, 1500 of warm-up, then linearly to zero; one recipe for all methods. No decay on norms and
+# position tables alone, as in Mona's repository.
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="vpeft.PEFTOptimWrapperConstructor",
+    paramwise_cfg=dict(undecayed="norms"),
     optimizer=dict(type="AdamW", lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
 )
 param_scheduler = [

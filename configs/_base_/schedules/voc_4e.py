@@ -1,8 +1,9 @@
 # 4 epochs (of three rounds of the data), a step at 3, 500 steps of warm-up; one recipe for all methods. No decay on
-# norms, biases and position tables (the constructor sees to it).
+# norms and position tables alone, as in Mona's repository.
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="vpeft.PEFTOptimWrapperConstructor",
+    paramwise_cfg=dict(undecayed="norms"),
     optimizer=dict(type="AdamW", lr=1e-4, weight_decay=0.05),
 )
 param_scheduler = [

@@ -74,6 +74,9 @@ class ARC(Method):
     one for attention and one for the MLP (on a host with stages one pair per stage); lambda_i (r) and beta_i (C) are
     each block's own. Linear. In windowed attention it stands inside the windows, where it sees the padding too.
 
+    The authors' Swin (ARC_swin_b.py) has the MLP's module on the residual stream in front of LN2 instead, identity path
+    included, where it cannot be merged into fc1, and drops half of the code; here it is the equation on every host.
+
     Args:
         bottleneck: Width r of the code.
         drop: Dropout on the code.

@@ -16,18 +16,28 @@ from vpeft.registry import PEFT_METHODS
 
 
 class Synthesised(nn.Module):
-    """A linear with the matrix ``(sum_i P_i K_i Q_i)^T``, P_i (in, beta), K_i (beta, beta), Q_i (beta, out)."""
+    """A linear with the matrix ``(sum_i P_i K_i Q_i)^T``, P_i (in, beta), K_i (beta, beta), Q_i (beta, out).
 
-    def __init__(self, inputs: int, outputs: int, alpha: int, beta: int) -> None:
+    Args:
+        inputs: in.
+        outputs: out.
+        alpha: Terms.
+        beta: Their rank.
+        owner: Whose K this one uses instead of its own; referred to, not owned.
+    """
+
+    def __init__(self, inputs: int, outputs: int, alpha: int, beta: int, owner: Synthesised | None = None) -> None:
         super().__init__()
+        self.owner = (owner,)  # in a tuple, so that torch does not register it a second time
         self.left = nn.Parameter(torch.empty(alpha, inputs, beta))
-        self.kernel = nn.Parameter(torch.empty(alpha, beta, beta))
+        if owner is None:
+            self.kernel = nn.Parameter(torch.empty(alpha, beta, beta))
         self.right = nn.Parameter(torch.empty(alpha, beta, outputs))
         self.bias = nn.Parameter(torch.empty(outputs))
 
     def reset_parameters(self, zero: bool = False) -> None:
         """All factors Kaiming-uniform with a = sqrt 5, the bias as a plain linear's; ``zero`` clears Q and bias."""
-        for factors in (self.left, self.kernel, self.right):
+        for factors in (self.left, *(() if self.owner[0] else (self.kernel,)), self.right):
             for factor in factors.data:
                 nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
         bound = 1 / math.sqrt(self.left.shape[1])
@@ -39,18 +49,28 @@ class Synthesised(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # One product with all P side by side, then one with all K Q below one another; the matrix is not needed.
         first = self.left.transpose(0, 1).flatten(1)
-        second = (self.kernel @ self.right).flatten(0, 1)
+        second = ((self.owner[0] or self).kernel @ self.right).flatten(0, 1)
         return F.linear(x @ first, second.t(), self.bias)
 
 
 class LoRandAdapter(nn.Module):
-    """``W_up GELU(W_dn x + b) + b'`` with synthesised matrices; ``residual`` adds x."""
+    """``W_up GELU(W_dn x + b) + b'`` with synthesised matrices; ``residual`` adds x.
 
-    def __init__(self, dim: int, width: int, alpha: int, beta: int, identity: bool, residual: bool = True) -> None:
+    Args:
+        size: C, hidden width, alpha and beta.
+        shared_kernel: Both matrices have the same K.
+        identity: Start as the identity.
+        residual: Add x.
+    """
+
+    def __init__(
+        self, size: tuple[int, int, int, int], shared_kernel: bool, identity: bool, residual: bool = True
+    ) -> None:
         super().__init__()
+        dim, width, alpha, beta = size
         self.identity, self.residual = identity, residual
         self.down = Synthesised(dim, width, alpha, beta)
-        self.up = Synthesised(width, dim, alpha, beta)
+        self.up = Synthesised(width, dim, alpha, beta, self.down if shared_kernel else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -63,9 +83,10 @@ class LoRandAdapter(nn.Module):
         return x + y if self.residual else y
 
     @staticmethod
-    def count(dim: int, width: int, alpha: int, beta: int) -> int:
-        """``2 alpha beta (C + C / f) + 2 alpha beta^2 + C / f + C``."""
-        return 2 * alpha * beta * (dim + width) + 2 * alpha * beta**2 + width + dim
+    def count(dim: int, width: int, alpha: int, beta: int, shared_kernel: bool) -> int:
+        """``2 alpha beta (C + C / f) + 2 alpha beta^2 + C / f + C``; with a shared K ``alpha beta^2`` less."""
+        kernels = 1 if shared_kernel else 2
+        return 2 * alpha * beta * (dim + width) + kernels * alpha * beta**2 + width + dim
 
 
 @PEFT_METHODS.register_module()
@@ -78,6 +99,8 @@ class LoRand(Method):
         alpha: Terms of the sum. The paper's "+" has 4.
         beta: Rank of a term. "++" has alpha 4, beta 16.
         reduction: f; the hidden width is C / f.
+        shared_kernel: W_dn and W_up have the same K. Inferred: with it both published counts fit (1.197 and 1.793 M on
+            Swin-B and Swin-L for 1.20 and 1.79), with two K 1.203 and 1.799 M.
         init: ``official`` draws all factors, so it does not start as the frozen host; ``identity`` starts the last
             factor and its bias at zero.
     """
@@ -85,6 +108,7 @@ class LoRand(Method):
     alpha: int = 2
     beta: int = 8
     reduction: int = 2
+    shared_kernel: bool = True
     init: str = "official"
 
     category = "adapter"
@@ -92,8 +116,8 @@ class LoRand(Method):
     space = {"alpha": [1, 2, 4], "beta": [4, 8, 16]}
     identity_at_start = False
     unverified = (
-        "LoRand's own repository was not found; equation and start follow a later release of the first author. The "
-        "paper may share K between the two matrices (6 144 parameters less on Swin-B)."
+        "LoRand's own repository was not found; equation and start follow a later release of the first author. That "
+        "the two matrices share K is inferred from the published counts."
     )
 
     def check(self, host: Host) -> None:
@@ -103,10 +127,10 @@ class LoRand(Method):
     def build(self, host: Host) -> None:
         for block in host.blocks:
             for branch in block.units:
-                width = block.dim // self.reduction
-                module = LoRandAdapter(block.dim, width, self.alpha, self.beta, self.init == "identity")
+                size = (block.dim, block.dim // self.reduction, self.alpha, self.beta)
+                module = LoRandAdapter(size, self.shared_kernel, self.init == "identity")
                 block.place(f"{branch}_branch", "late", module, branch)
 
     def count(self, host: Host) -> int:
-        size = LoRandAdapter.count
-        return sum(len(b.units) * size(b.dim, b.dim // self.reduction, self.alpha, self.beta) for b in host.blocks)
+        own = (self.alpha, self.beta, self.shared_kernel)
+        return sum(len(b.units) * LoRandAdapter.count(b.dim, b.dim // self.reduction, *own) for b in host.blocks)

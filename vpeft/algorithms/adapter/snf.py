@@ -54,7 +54,8 @@ class SNF(Method):
     """``x <- NF_1(x) + DP(MHSA(LN1 x))``, ``x <- NF_2(x) + DP(MLP(LN2 x))``: only the shortcut is transformed, by
     ``z <- mu + exp(lambda) z`` and K planar steps ``z <- z + u tanh(w^T z + c)``.
 
-    The authors' forward leaves DropPath out of the branches; here it stays. Their log-determinant term is thrown away
+    The authors' forward of CLIP's and timm's ViT leaves DropPath out of the branches, that of EVA keeps it; here it
+    stays. Their log-determinant term is thrown away
     by their own blocks, and is not formed here.
 
     Args:

@@ -27,9 +27,9 @@ class Prefix(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier-uniform."""
-        nn.init.xavier_uniform_(self.key)
-        nn.init.xavier_uniform_(self.value)
+        """Xavier-uniform as for a tensor ``(1, l, C)``: bound ``sqrt(6 / (l C + C))``."""
+        nn.init.xavier_uniform_(self.key.data[None])
+        nn.init.xavier_uniform_(self.value.data[None])
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """``P_k`` and ``P_v``, each ``(l, C)``."""

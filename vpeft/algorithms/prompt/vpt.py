@@ -19,9 +19,7 @@ from vpeft.registry import PEFT_METHODS
 
 
 class Prompts(nn.Module):
-    """Puts trained tokens ``(length, dim)`` between the stream's prefix and its map."""
-
-    weight_decay = False
+    """Puts trained tokens ``(length, dim)`` between the stream's prefix and its map; they decay as weights do."""
 
     def __init__(self, length: int, dim: int, bound: float, drop: float) -> None:
         super().__init__()

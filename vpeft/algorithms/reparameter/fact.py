@@ -17,6 +17,8 @@ from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
+LAYOUTS = ("slices", "official")
+
 
 class SharedFactors(nn.Module):
     """``U`` (r, C) and ``V`` (C, r) of all blocks of one width; for TK also the core and the third factor.
@@ -101,19 +103,28 @@ class TrainSlices(Slices):
 
 
 class TuckerSlices(Slices):
-    """TK: ``M_j = sum_t C[:, :, t] P[t, j]``; ``S_j`` is its transpose, and for fc2 itself, as in the authors' code."""
+    """TK: ``M_j = sum_t C[:, :, t] P[t, j]``; ``S_j`` is its transpose, and for fc2 itself, as in the authors' code.
 
-    def __init__(self, shared: SharedFactors, cut: tuple[int, int], scale: float, drop: float, first: int) -> None:
+    Args:
+        first: Column of P of its first slice.
+        interleaved: The slices of a linear are cut out of their M's side by side, ``(r, r, slices)`` read as
+            ``(r, slices r)``.
+    """
+
+    def __init__(
+        self, shared: SharedFactors, cut: tuple[int, int], scale: float, drop: float, first: int, interleaved: bool
+    ) -> None:
         super().__init__(shared, cut, scale, drop)
-        self.first = first
+        self.first, self.interleaved = first, interleaved
 
     def reset_parameters(self) -> None:
         """All that it needs is shared."""
 
     def inner(self) -> Tensor:
         (shared,) = self.shared
-        third = shared.third[:, self.first : self.first + self.rows * self.columns]
-        return torch.einsum("abt,tj->jab" if self.columns > 1 else "abt,tj->jba", shared.core, third)
+        core = shared.core @ shared.third[:, self.first : self.first + self.rows * self.columns]
+        inner = core.reshape(self.rank, -1, self.rank).transpose(0, 1) if self.interleaved else core.permute(2, 0, 1)
+        return inner if self.columns > 1 else inner.mT
 
 
 @dataclass(kw_only=True)
@@ -185,10 +196,20 @@ class FacTTT(FacT):
 @dataclass(kw_only=True)
 class FacTTK(FacT):
     __doc__ = f"""Tucker: a shared core C (r, r, r) and a third factor P (r, slices) make every S_j: ``C x_3 P_j``.
-    {FacT.__doc__}"""
-    paper = "FacT: Factor-Tuning for Lightweight Adaptation on Vision Transformer, AAAI 2023 (FacT-TK)"
+    {FacT.__doc__}
+        layout: How the slices of fc1 and of fc2 are cut out of ``C x_3 P``, ``(r, r, 4)``. ``slices`` as in the paper's
+            equation, ``official`` as in the released code (fact_tk.py), which reads it as ``(r, 4 r)`` so that slice j
+            is made of all four: published numbers and released files rest on it, and configs/vtab take it.
+    """
 
     rank: int = 32
+    layout: str = "slices"
+
+    paper = "FacT: Factor-Tuning for Lightweight Adaptation on Vision Transformer, AAAI 2023 (FacT-TK)"
+
+    def check(self, host: Host) -> None:
+        super().check(host)
+        self.need_choice("layout", LAYOUTS)
 
     def build(self, host: Host) -> None:
         for stage, blocks in enumerate(self.stages(host)):
@@ -197,7 +218,9 @@ class FacTTK(FacT):
             first = 0
             for block in blocks:
                 for site, cut in self.cuts(block).items():
-                    block.place(site, "parallel", TuckerSlices(shared, cut, self.scale, self.drop, first), site)
+                    interleaved = self.layout == "official" and site in ("fc1", "fc2")
+                    module = TuckerSlices(shared, cut, self.scale, self.drop, first, interleaved)
+                    block.place(site, "parallel", module, site)
                     first += math.prod(cut)
 
     def count(self, host: Host) -> int:

@@ -83,7 +83,9 @@ class KAdaptation(Method):
     by all blocks, separate for q and v; l_i (C/t, 1), r_i (1, C/t), b (C) own per block, b shared by q and v.
 
     The authors start l and r at zero, where the gradient of both and of R is exactly zero; the default start here has
-    l Xavier-normal. Their code uses q's factors for v too; here each has its own.
+    l Xavier-normal. Their code uses q's factors for v too; here each has its own. It also adds the change of q behind
+    the division by ``sqrt(d)`` and reshapes it without a transposition, which mixes tokens, heads and images; here it
+    is added to q as the equation has it.
 
     Args:
         terms: t.

@@ -30,9 +30,13 @@ class SSF(Method):
     Args:
         init: ``official`` draws gamma from N(1, 0.02) and beta from N(0, 0.02), so it does not start exactly as the
             frozen host; ``identity`` does.
+        official_merging: Leave the norms of patch mergings alone, as the released Swin does (swin_transformer.py
+            compares a list with a string, so that none is placed: 267,264 instead of 274,432 numbers on Swin-B).
+            Placing them is what was meant, and the default.
     """
 
     init: str = "official"
+    official_merging: bool = False
 
     category = "reparameter"
     paper = "Scaling & Shifting Your Features: A New Baseline for Efficient Model Tuning, NeurIPS 2022, Eq. 3"
@@ -51,10 +55,10 @@ class SSF(Method):
             for name, module in block.linears(*BLOCK_SITES):
                 block.place(name, "after", ScaleShift(channels(module), std), name)
 
-    @staticmethod
-    def around(host: Host) -> dict[str, nn.Module]:
-        """The modules outside blocks; between two stages the norm alone."""
-        between = {f"downsample{stage}.reduction" for stage in host.downsamples}
+    def around(self, host: Host) -> dict[str, nn.Module]:
+        """The modules outside blocks; between two stages the norm alone, or nothing."""
+        parts = ("reduction", "norm") if self.official_merging else ("reduction",)
+        between = {f"downsample{stage}.{part}" for stage in host.downsamples for part in parts}
         return {name: module for name, module in host.modules.items() if name not in between}
 
     def count(self, host: Host) -> int:

@@ -41,10 +41,10 @@ class SideLinear(nn.Module):
 
 
 class SideConv(nn.Conv2d):
-    """The depthwise 3x3 convolution of DTL+, shared by the blocks of a stage."""
+    """The depthwise convolution of DTL+, shared by the blocks of a stage."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, dim, 3, padding=1, groups=dim, bias=False)
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__(dim, dim, kernel, padding="same", groups=dim, bias=False)
 
 
 class SideOut(Stateless):
@@ -106,7 +106,7 @@ class DTL(Method):
     space = {"rank": [1, 2, 4, 8], "beta": [10.0, 100.0]}
     limits = {"first_out": (0, 10_000), "first_in": (0, 10_000)}
     memory = "M1"
-    convolution = False
+    kernel = 0
 
     def out(self, host: Host) -> int:
         """The first block whose output is changed."""
@@ -149,8 +149,8 @@ class DTL(Method):
             module = SideLinear(host.method_key, block.dim, self.rank, before != block.stage)
             block.place("block", "before", module, "side")
             before = block.stage
-            if self.convolution and block.stage not in convs:
-                convs[block.stage] = SideConv(block.dim)
+            if self.kernel and block.stage not in convs:
+                convs[block.stage] = SideConv(block.dim, self.kernel)
                 host.keep(convs[block.stage], f"conv{block.stage}")
             if block.index >= self.out(host):
                 out = SideOut(host.method_key, self.beta, convs.get(block.stage))
@@ -160,15 +160,21 @@ class DTL(Method):
 
     def count(self, host: Host) -> int:
         blocks = host.blocks[self.start(host) :]
-        convs = {b.stage: 9 * b.dim for b in blocks} if self.convolution else {}
+        convs = {b.stage: self.kernel**2 * b.dim for b in blocks}
         return sum(2 * b.dim * self.rank for b in blocks) + sum(convs.values())
 
 
 @PEFT_METHODS.register_module(name="DTL+")
 @dataclass(kw_only=True)
 class DTLPlus(DTL):
-    __doc__ = f"""The map of the side state passes a depthwise 3x3 convolution before it is added, shared by the blocks
-    of a stage; its start is torch's own.
+    __doc__ = f"""The map of the side state passes a depthwise convolution before it is added, shared by the blocks of a
+    stage; its start is torch's own.
 
-    {DTL.__doc__}"""
-    convolution = True
+    {DTL.__doc__}
+        kernel: Its size k; the map keeps its own, with one more row of zeros behind it than before it where k is even.
+            The authors take 3, 4 or 5 by task on ViT-B, 5 on Swin-B.
+    """
+
+    kernel: int = 3
+
+    space = {**DTL.space, "kernel": [3, 5]}

@@ -25,10 +25,14 @@ class Highway(LoRandAdapter):
         key: Where H is kept: the highway as it leaves the branch of a block.
         branch: ``attn`` or ``mlp``.
         source: Where it comes from: the branch before, or ``enter``.
+        size: C, hidden width, alpha and beta.
+        shared_kernel: As of :class:`LoRandAdapter`.
     """
 
-    def __init__(self, key: str, branch: str, source: str, dim: int, width: int, alpha: int, beta: int) -> None:
-        super().__init__(dim, width, alpha, beta, identity=True, residual=True)
+    def __init__(
+        self, key: str, branch: str, source: str, size: tuple[int, int, int, int], shared_kernel: bool
+    ) -> None:
+        super().__init__(size, shared_kernel, identity=True, residual=True)
         self.key, self.branch, self.source = key, branch, source
 
     def forward(self, y: Tensor, flow: Flow) -> Tensor:
@@ -80,12 +84,14 @@ class E3VA(Method):
         alpha: Terms of each synthesised matrix.
         beta: Rank of a term.
         reduction: The hidden width is C over this.
+        shared_kernel: As LoRand's, whose counts the published ones are.
         train_norms: Train the output norms too, as for dense heads.
     """
 
     alpha: int = 2
     beta: int = 8
     reduction: int = 2
+    shared_kernel: bool = True
     train_norms: bool = False
 
     category = "side"
@@ -136,15 +142,15 @@ class E3VA(Method):
             stage = block.stage
             block.place("block", "before", Enter(key, host, merge), "enter")
             for source, branch in zip(("enter", *block.units), block.units, strict=False):
-                width = block.dim // self.reduction
-                module = Highway(key, branch, source, block.dim, width, self.alpha, self.beta)
+                size = (block.dim, block.dim // self.reduction, self.alpha, self.beta)
+                module = Highway(key, branch, source, size, self.shared_kernel)
                 block.place(f"{branch}_branch", "late", module, branch)
         for name in host.output_norms:
             host.place(name, "before", Leave(key, host.last_block(name).index), name.replace(".", "_"))
 
     def count(self, host: Host) -> int:
-        size = LoRandAdapter.count
+        size, own = LoRandAdapter.count, (self.alpha, self.beta, self.shared_kernel)
         trained = [host.modules[name] for name in host.output_norms if name in host.modules] if self.train_norms else []
         norms = sum(norm.weight.numel() + bias_size(norm) for norm in trained)
-        sizes = (len(b.units) * size(b.dim, b.dim // self.reduction, self.alpha, self.beta) for b in host.blocks)
+        sizes = (len(b.units) * size(b.dim, b.dim // self.reduction, *own) for b in host.blocks)
         return norms + sum(sizes)

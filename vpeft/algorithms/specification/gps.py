@@ -84,8 +84,9 @@ class GPS(Method):
 
     Args:
         entries: K.
-        selection: ``contrastive`` is the supervised contrastive loss of two augmented views of pooled features;
-            ``cross_entropy`` that of the head as it stands.
+        selection: ``contrastive`` is the supervised contrastive loss of two augmented views of pooled features (their
+            colours are changed where a preprocessor says how images were normalised); ``cross_entropy`` that of the
+            head as it stands.
         temperature: Of the contrastive loss.
     """
 
@@ -149,10 +150,9 @@ class GPS(Method):
 
     def selection_losses(self, data: TrainingData) -> Iterator[Tensor]:
         """The selection loss of each batch."""
-        generator = torch.Generator().manual_seed(0)
         for images, labels in data:
             if self.selection == "contrastive":
-                features = [F.normalize(data.features(view), dim=1) for view in two_views(images, generator)]
+                features = [F.normalize(data.features(view), dim=1) for view in two_views(images, data.colours)]
                 yield supervised_contrastive_loss(torch.stack(features, 1), labels, self.temperature)
             else:
                 yield F.cross_entropy(data.logits(images), labels)
@@ -184,23 +184,31 @@ def supervised_contrastive_loss(features: Tensor, labels: Tensor, temperature: f
     return -((log_prob * positive).sum(1) / positive.sum(1).clamp(min=1)).mean()
 
 
-def two_views(images: Tensor, generator: torch.Generator, least: float = 0.2) -> tuple[Tensor, Tensor]:
-    """Two random views of every image: a crop of ``least`` to all of its area, scaled back, flipped or not.
+def two_views(images: Tensor, colours: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    """Two random views of every image, as the authors draw them (from torch's generator).
+
+    A crop of 0.08 to all of its area and of a ratio from 3/4 to 4/3, scaled back; a flip in half of the cases; a jitter
+    of brightness, contrast and saturation by 0.4 and of hue by 0.1 in four of five; grey in one of five.
 
     Args:
-        images: ``(B, ..., H, W)``; all frames of a clip have the same crop.
-        generator: Where chance comes from, on the CPU.
-        least: Smallest part of the area.
+        images: ``(B, 3, H, W)``, or clips ``(B, ..., 3, T, H, W)``; all frames of a clip are changed alike.
+        colours: Mean and standard deviation that they were normalised by, of values up to 255, for three channels; None
+            leaves colours as they are.
     """
-    height, width = images.shape[-2:]
+    from torchvision import transforms
+
+    draws = [transforms.RandomResizedCrop(images.shape[-2:], (0.08, 1.0)), transforms.RandomHorizontalFlip()]
+    if colours is not None:
+        mean, std = (value.to(images).view(3, 1, 1) / 255 for value in colours)
+        draws.append(transforms.Lambda(lambda x: x * std + mean))
+        draws.append(transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8))
+        draws.append(transforms.RandomGrayscale(p=0.2))
+        draws.append(transforms.Lambda(lambda x: (x - mean) / std))
+    draw = transforms.Compose(draws)
 
     def view(image: Tensor) -> Tensor:
-        side, top, left, flip = torch.rand(4, generator=generator).tolist()
-        side = (least + (1 - least) * side) ** 0.5
-        h, w = max(1, round(side * height)), max(1, round(side * width))
-        y, x = int(top * (height - h + 1)), int(left * (width - w + 1))
-        crop = image[..., y : y + h, x : x + w].flatten(0, -3)[None]
-        crop = F.interpolate(crop, (height, width), mode="bilinear").reshape(image.shape)
-        return crop.flip(-1) if flip < 0.5 else crop
+        frames = image if image.dim() == 3 else image.transpose(-4, -3)  # channels ahead of height and width
+        changed = draw(frames.reshape(-1, *frames.shape[-3:])).view(frames.shape)
+        return changed if image.dim() == 3 else changed.transpose(-4, -3)
 
     return tuple(torch.stack([view(image) for image in images]) for _ in range(2))

@@ -26,7 +26,7 @@ class BAPAT(PATT):
 
     bottleneck: int = 64
     ffn_scale: float = 0.1
-    drop: float = 0.1
+    drop: float = 0.0
 
     category = "unified"
     paper = "Towards a Unified View on Visual Parameter-Efficient Transfer Learning (V-PETL), 2210.00788"

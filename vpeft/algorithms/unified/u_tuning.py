@@ -69,9 +69,9 @@ class PrefixTuner(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier-uniform."""
-        nn.init.xavier_uniform_(self.key)
-        nn.init.xavier_uniform_(self.value)
+        """Xavier-uniform as for a tensor ``(1, l, C)``: bound ``sqrt(6 / (l C + C))``."""
+        nn.init.xavier_uniform_(self.key.data[None])
+        nn.init.xavier_uniform_(self.value.data[None])
 
     def project(self, x: Tensor, third: int) -> Tensor:
         """``x`` through the block's projection of q (0), k (1) or v (2), in the precision of ``x``."""
@@ -100,8 +100,8 @@ class PromptTuner(PrefixTuner):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier-uniform."""
-        nn.init.xavier_uniform_(self.prompt)
+        """Xavier-uniform as for a tensor ``(1, l, C)``."""
+        nn.init.xavier_uniform_(self.prompt.data[None])
 
     def rows(self) -> tuple[Tensor, Tensor]:
         return self.project(self.prompt, 1), self.project(self.prompt, 2)

@@ -19,11 +19,14 @@ class TrainingData:
             ``(B, clips, 3, T, H, W)``, and labels ``(B,)``, in a fixed order, without random augmentation.
         features: Images to pooled features ``(B, D)`` in front of the head, with gradient.
         logits: Images to class scores ``(B, classes)``, with gradient.
+        colours: Mean and standard deviation that images were normalised by, of values up to 255, ``(3, 1, 1)`` or of
+            more places; None where that is not known, or there are not three channels.
     """
 
     batches: Iterable[tuple[Tensor, Tensor]]
     features: Callable[[Tensor], Tensor]
     logits: Callable[[Tensor], Tensor]
+    colours: tuple[Tensor, Tensor] | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches, with a progress line where the error stream is a terminal."""

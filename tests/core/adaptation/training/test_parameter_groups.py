@@ -1,10 +1,12 @@
 """Parameter groups."""
 
+import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.models import ImageClassifier
 
 import vpeft  # noqa: F401
+from vpeft.errors import UserError
 
 
 def wrapper(method, **paramwise):
@@ -39,10 +41,9 @@ def test_only_what_is_trained_is_optimised():
     assert len(optim.optimizer.param_groups) == 2
 
 
-def test_no_decay_on_biases_norms_scales_prompts_tables():
+def test_no_decay_on_biases_norms_scales_tables():
     for method, names in {
         "SSF": ["layers.0.peft.ssf.qkv.gamma", "layers.0.peft.ssf.qkv.beta"],
-        "VPTDeep": ["layers.1.peft.vptdeep.prompts.weight"],
         "LNTune": ["layers.0.ln1.weight", "ln1.bias"],
         "BitFit": ["layers.0.attn.qkv.bias"],
         "Full": ["pos_embed", "cls_token", "layers.0.ln2.weight", "patch_embed.projection.bias"],
@@ -51,6 +52,24 @@ def test_no_decay_on_biases_norms_scales_prompts_tables():
         decay = decay_by_name(model, optim)
         assert {decay[f"backbone.{name}"] for name in names} == {0.0}, method
     assert decay["backbone.layers.0.attn.qkv.weight"] == 0.1
+    model, optim = wrapper("VPTDeep")  # the authors' prompts decay
+    assert decay_by_name(model, optim)["backbone.layers.1.peft.vptdeep.prompts.weight"] == 0.1
+
+
+def test_rule_of_dense_recipes_leaves_norms_and_tables_alone():
+    model, optim = wrapper("Mona", undecayed="norms")
+    decay = {k.removeprefix("backbone."): v for k, v in decay_by_name(model, optim).items() if v is not None}
+    mona = "layers.0.peft.mona.attn."
+    assert {decay[mona + name] for name in ("gamma1", "gamma2", "down.bias", "up.weight")} == {0.1}
+    assert {decay[mona + name] for name in ("norm.weight", "norm.bias")} == {0.0}
+    model, optim = wrapper("Full", undecayed="norms")
+    decay = decay_by_name(model, optim)
+    assert {decay[f"backbone.{name}"] for name in ("pos_embed", "cls_token", "layers.0.ln2.weight", "ln1.bias")} == {
+        0.0
+    }
+    assert decay["backbone.layers.0.attn.qkv.bias"] == 0.1
+    with pytest.raises(UserError, match="undecayed='norm' must be one of 'vectors', 'norms'"):
+        wrapper("Mona", undecayed="norm")
 
 
 def test_paramwise_settings_go_first():

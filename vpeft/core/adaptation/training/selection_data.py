@@ -21,7 +21,9 @@ from vpeft.errors import UserError
 
 def training_data(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> TrainingData:
     """The data of a classifier, or of a bare backbone."""
-    return TrainingData(batches, lambda x: pooled_features(model, x), lambda x: class_scores(model, x))
+    found = [getattr(getattr(model, "data_preprocessor", None), name, None) for name in ("mean", "std")]
+    colours = tuple(found) if all(isinstance(value, Tensor) and value.numel() == 3 for value in found) else None
+    return TrainingData(batches, lambda x: pooled_features(model, x), lambda x: class_scores(model, x), colours)
 
 
 def selection_batches(cfg: Config, model: nn.Module, dataset: Dataset | None = None) -> Iterator[tuple[Tensor, Tensor]]:
