@@ -1,5 +1,5 @@
 # The common VTAB-1k recipe: AdamW, 100 epochs, 10 of warm-up from 1e-6, cosine to 1e-5.
-# No weight decay on biases, norms, scales, prompts and position tables (the constructor sees to it).
+# No weight decay on biases, norms, scales and position tables (the constructor sees to it).
 optim_wrapper = dict(
     type="OptimWrapper",
     constructor="vpeft.PEFTOptimWrapperConstructor",

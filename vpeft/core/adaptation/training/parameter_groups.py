@@ -25,7 +25,7 @@ OWN_KEYS = {"backbone_lr_mult", "undecayed"}
 class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Gives the optimiser what is trained and nothing else, without weight decay where decay has no meaning.
 
-    No decay on vectors (biases, norms, scales and shifts), on modules that say ``weight_decay = False`` (prompts), and
+    No decay on vectors (biases, norms, scales and shifts), on modules that say ``weight_decay = False`` (prefixes), and
     on position tables and class tokens. ``paramwise_cfg`` works as in mmengine and goes before these rules; its key
     ``backbone_lr_mult`` multiplies the learning rate of the adapted backbone, PEFT modules included, and leaves that of
     necks and heads. Its key ``undecayed`` chooses the rule: ``vectors`` as above, or ``norms``, which leaves norms,
