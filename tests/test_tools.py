@@ -54,8 +54,8 @@ PUBLISHED = {
     "kadaptation_vit": 50176,
     "dyt_vit": 165996,
     "utuning_vit": 184320,
-    "lorand_swin": 1203456,
-    "e3va_swin": 1203456,
+    "lorand_swin": 1197312,
+    "e3va_swin": 1197312,
     "partial1_swin": 12601632,
 }
 
