@@ -4,9 +4,9 @@ import pytest
 from support.results import result, store
 
 from vpeft.apis.leaderboard.boards import boards
-from vpeft.apis.leaderboard.names import metric_name, short_titles, title
+from vpeft.apis.leaderboard.names import short_titles, title
 from vpeft.apis.results.files import read_results
-from vpeft.core.families.metrics import MAIN_METRICS, METRIC_WORDS
+from vpeft.core.families.metrics import MAIN_METRICS, METRIC_WORDS, metric_name
 
 
 def dense(task, metric, **changes):

@@ -79,6 +79,8 @@ def test_pictures_are_answered_by_the_adapter_that_is_chosen(client, open_page):
     rows = [row.inner_text().split("\n") for row in cards[0].locator("li").all()]
     assert [row[0] for row in rows] == [one["class"] for one in wanted["predictions"][0]["classes"]]
     assert rows[0][1] == f"{100 * wanted['predictions'][0]['classes'][0]['score']:.1f} %"
+    assert [card.locator(".by").inner_text() for card in cards] == ["answered by photos"] * 3
+    assert cards[1].locator("img").count() == 0  # no empty frame for what cannot be read
     assert "truncated or no image" in cards[1].locator(".reason").inner_text()
     shoot(page, "light")
     shoot(open_page(client.url + "/", dark=True, size=(390, 700)), "phone")

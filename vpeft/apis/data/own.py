@@ -108,7 +108,10 @@ def own_sheet(seen: OwnLook, path: str | os.PathLike[str]) -> Path:
 
 
 def _draw(axis: Any, sample: OwnSample) -> None:
+    from matplotlib.colors import ListedColormap
     from matplotlib.patches import Polygon, Rectangle
+
+    from vpeft.extension.drawing.plots import COLOURS
 
     axis.imshow(_pixels(sample))
     for one in sample.objects:
@@ -122,7 +125,8 @@ def _draw(axis: Any, sample: OwnSample) -> None:
 
         with Image.open(sample.label_map) as label_map:
             shown = np.ma.masked_equal(np.asarray(label_map), 0)
-        axis.imshow(shown, cmap="tab10", vmin=0, vmax=9, alpha=0.5, interpolation="nearest")
+        scale = {"cmap": ListedColormap(COLOURS), "vmin": 0, "vmax": len(COLOURS) - 1}
+        axis.imshow((shown - 1) % len(COLOURS), **scale, alpha=0.5, interpolation="nearest")
 
 
 def _pixels(sample: OwnSample) -> np.ndarray:

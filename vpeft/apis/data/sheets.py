@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
-from vpeft.core.datasets.embedded.mini import mini_split
+from vpeft.core.datasets.embedded.mini import CLASSES, mini_split
 from vpeft.core.datasets.tasks import SUITES
 from vpeft.files import write_atomically
 
 
 def contact_sheet(path: str | os.PathLike[str], tasks: Sequence[str] | None = None, samples: int = 10) -> Path:
-    """Draw training samples of the embedded tasks, one task per row, with their labels.
+    """Draw training samples of the embedded tasks, one task per row, with their classes.
 
     Args:
         path: The PNG file.
@@ -30,17 +31,18 @@ def contact_sheet(path: str | os.PathLike[str], tasks: Sequence[str] | None = No
     from matplotlib.figure import Figure
 
     chosen = [SUITES["mini"][name] for name in (tasks or SUITES["mini"])]
-    figure = Figure(figsize=(1.0 * samples + 2.0, 1.22 * len(chosen)), dpi=80)
+    figure = Figure(figsize=(1.0 * samples + 2.0, 1.22 * len(chosen)), dpi=100)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(chosen), samples, squeeze=False)
-    figure.subplots_adjust(left=2.1 / (samples + 2.0), right=0.995, top=0.97, bottom=0.01, wspace=0.06, hspace=0.28)
+    figure.subplots_adjust(left=2.1 / (samples + 2.0), right=0.995, top=0.97, bottom=0.01, wspace=0.06, hspace=0.38)
     for row, task in zip(grid, chosen, strict=True):
         images, labels = mini_split(task.name, "train800")
         for axis, index in zip(row, _spread(labels, samples), strict=True):
             axis.imshow(images[index], interpolation="nearest")
-            axis.set_title(str(labels[index]), fontsize=8, pad=2)
+            name = CLASSES[task.name][labels[index]].replace("_", " ")
+            axis.set_title(fill(name, 12, break_long_words=False), fontsize=7.5, pad=2)
             axis.set_axis_off()
-        text = f"{task.name}\n{task.group}, {task.num_classes} classes"
+        text = f"{task.name.replace('_', ' ')}\n{task.group}, {task.num_classes} classes"
         row[0].text(-0.15, 0.5, text, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

@@ -19,11 +19,6 @@ SPELLINGS = {"vit": "ViT", "swin": "Swin", "coco": "COCO", "ade20k": "ADE20K", "
 FAMILY_PARTS = {"classification", "detection", "instances", "segmentation", "video"}
 
 
-def metric_name(metric: str) -> str:
-    """A main metric in words; its own name where it has none."""
-    return METRIC_WORDS[metric][1] if metric in METRIC_WORDS else metric
-
-
 def plain_task(name: str) -> str:
     """A task's name with blanks: ``sprite_count`` is ``sprite count``."""
     return name.replace("_", " ")

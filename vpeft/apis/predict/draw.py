@@ -18,6 +18,7 @@ from vpeft.apis.predict.inputs import VIDEOS, given
 from vpeft.apis.predict.results import BoxPrediction, ClassPrediction, Prediction
 from vpeft.core.datasets.load.image import LoadImage
 from vpeft.errors import UserError, printable
+from vpeft.extension.drawing.plots import COLOURS
 from vpeft.files import write_atomically
 
 #: Least pixels of the shorter side: lines and texts have a size of their own.
@@ -25,10 +26,14 @@ LEAST, TEXT = 320, 15
 #: So many names stand below a picture.
 NAMES = 8
 Colour = tuple[int, int, int]
+#: Colours of the first classes; black would be read as none.
+FIRST = [colour for colour in COLOURS if colour != "#000000"]
 
 
 def colour_of(label: int) -> Colour:
     """A colour for a class, the same in every picture; neighbouring classes differ."""
+    if label < len(FIRST):
+        return tuple(bytes.fromhex(FIRST[label][1:]))
     hue = (0.58 + label * 0.618034) % 1.0
     lightness = (0.45, 0.62, 0.33)[label // 7 % 3]
     return tuple(round(255 * part) for part in colorsys.hls_to_rgb(hue, lightness, 0.75))
@@ -72,7 +77,8 @@ def _boxes(picture: torch.Tensor, found: BoxPrediction, factor: int, colours: Se
     texts = [f"{printable(c)} {100 * s:.0f}" for c, s in zip(found.classes, found.scores, strict=True)]
     boxes, texts, colours = boxes.flip(0), texts[::-1], colours[::-1]
     thick = max(2, round(min(height, width) / 250))
-    text = {"font": _font_file(), "font_size": TEXT, "label_colors": "white", "label_background_colors": list(colours)}
+    over = ["black" if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else "white" for colour in colours]
+    text = {"font": _font_file(), "font_size": TEXT, "label_colors": over, "label_background_colors": list(colours)}
     return draw_bounding_boxes(picture, boxes, texts, colors=list(colours), width=thick, fill_labels=True, **text)
 
 

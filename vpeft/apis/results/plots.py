@@ -73,13 +73,15 @@ def _variant(line: Line, results: Results) -> dict[str, Any]:
 
 def pareto_plot(found: Sequence[Line], cost: str, path: Path) -> Path:
     """Mean accuracy against a cost, the front joined by a line."""
+    from vpeft.extension.drawing.plots import COLOURS
+
     pyplot = _pyplot()
     label, of = COSTS[cost]
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     shown = [line for line in found if of(line) is not None]
     best = front(found, cost)
-    axes.scatter([of(line) for line in shown], [100 * line.mean for line in shown], s=18, color="#7a8594")
-    axes.plot([of(line) for line in best], [100 * line.mean for line in best], "o-", color="#c0392b", ms=5, lw=1.2)
+    axes.scatter([of(line) for line in shown], [100 * line.mean for line in shown], s=18, color="0.55")
+    axes.plot([of(line) for line in best], [100 * line.mean for line in best], "o-", color=COLOURS[1], ms=5, lw=1.2)
     for line in best:
         name = _label(row_name(line.row, [other.row for other in found]))
         axes.annotate(name, (of(line), 100 * line.mean), xytext=(4, 4), textcoords="offset points", fontsize=7)
@@ -92,14 +94,21 @@ def pareto_plot(found: Sequence[Line], cost: str, path: Path) -> Path:
 
 def curve_plot(curves: dict[str, list[tuple[float, float, float]]], axis: str, tasks: int, path: Path) -> Path:
     """Accuracy over shots or parameters, a line per curve, bars of one standard deviation over seeds."""
+    from vpeft.extension.drawing.plots import COLOURS, MARKERS
+
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(8.5, 4.5))
-    colours = pyplot.get_cmap("tab20" if len(curves) > 10 else "tab10").colors
-    # As in the legend: the highest end first.
+    # As in the legend: the highest end first. A method has a colour, each of its curves a marker and dashes.
     order = sorted(curves.items(), key=lambda item: -item[1][-1][1])
-    for number, (name, points) in enumerate(order):
+    methods: dict[str, list[str]] = {}
+    for name in curves:
+        methods.setdefault(name.split(" (")[0], []).append(name)
+    for name, points in order:
         x, mean, std = zip(*points, strict=True)
-        style = {"color": colours[number % len(colours)], "marker": "osD^v"[number % 5], "ms": 4, "lw": 1.2}
+        method = name.split(" (")[0]
+        number, place = list(methods).index(method), methods[method].index(name)
+        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)], "ms": 4, "lw": 1.2}
+        style["ls"] = ("-", "--", "-.", ":")[(place + number // len(COLOURS)) % 4]
         axes.errorbar(x, [100 * m for m in mean], [100 * s for s in std], capsize=2, label=_label(name), **style)
     sizes = sorted({point[0] for points in curves.values() for point in points})
     if sizes[0] > 0:

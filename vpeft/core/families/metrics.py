@@ -37,6 +37,11 @@ METRIC_WORDS = {
 }
 
 
+def metric_name(metric: str) -> str:
+    """A main metric in words; its own name where it has none."""
+    return METRIC_WORDS[metric][1] if metric in METRIC_WORDS else metric
+
+
 def main_metric(metrics: Mapping[str, Any], name: str | None = None) -> dict[str, Any] | None:
     """The metric that counts: ``name`` and ``value`` in [0, 1], None for NaN or infinity; None where there is none, as
     of a detector that finds nothing.

@@ -88,7 +88,9 @@ def write_report(runs: Sequence[Logits], out: str | os.PathLike[str], k: int = 1
     side = 2.6 + 0.42 * len(names)
     fig = figure(2 * side, side)
     for ax, key, title in zip(fig.subplots(1, 2), ("agreement", "error_overlap"), _TITLES, strict=True):
-        heat_map(ax, np.array(report[key]), names, names, "{:.2f}" if len(names) <= 12 else None)
+        heat_map(
+            ax, np.array(report[key]), names, names, "{:.2f}" if len(names) <= 12 else None, label="share (1: all)"
+        )
         ax.set_title(title, fontsize=10)
     save_figure(fig, out / "similarity.png")
     save_figure(_overlap(runs, k), out / "overlap.png")

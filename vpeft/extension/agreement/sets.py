@@ -44,6 +44,7 @@ def upset(ax: Axes, dots: Axes, sets: Mapping[str, set], most: int = 14) -> None
         ax.text(i, count, str(count), ha="center", va="bottom", fontsize=8)
     ax.set_ylabel("samples")
     ax.margins(y=0.15)
+    ax.yaxis.get_major_locator().set_params(integer=True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_xticks([])
     for i, (inside, _) in enumerate(counts):
@@ -53,8 +54,9 @@ def upset(ax: Axes, dots: Axes, sets: Mapping[str, set], most: int = 14) -> None
     dots.set_yticks(range(len(names)), names)
     for i, members in enumerate(sets.values()):
         dots.text(len(counts) - 0.3, i, f"{len(members)}", va="center", fontsize=8)
+    dots.text(len(counts) - 0.3, -0.9, "size", va="center", fontsize=8, color="0.35")
     dots.set_xticks([])
-    dots.set_ylim(len(names) - 0.5, -0.5)
+    dots.set_ylim(len(names) - 0.5, -1.2)
     dots.set_xlim(-0.6, len(counts) + 0.6)
     ax.set_xlim(-0.6, len(counts) + 0.6)
     dots.spines[:].set_visible(False)

@@ -20,10 +20,10 @@ from vpeft.registry import nearest
 
 #: Kinds of maps, and what their numbers are.
 KINDS = {
-    "class": "attention of the class token",
-    "token": "attention of one token",
+    "class": "attention of the class token (1: all of it)",
+    "token": "attention of one token (1: all of it)",
     "received": "attention that a token receives (1: an even share)",
-    "rollout": "attention rollout",
+    "rollout": "attention rollout (1: all of it)",
     "gradcam": "Grad-CAM, relative to each map's maximum",
 }
 #: Kinds that are of one block's attention, and so exist head by head.

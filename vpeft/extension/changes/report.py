@@ -18,7 +18,7 @@ from vpeft.errors import UserError
 from vpeft.extension.changes.cka import frozen_against_tuned
 from vpeft.extension.changes.selected import Selection, selections
 from vpeft.extension.changes.updates import Size, contribution_sizes, weight_sizes
-from vpeft.extension.drawing.plots import figure, heat_map, save_figure, style
+from vpeft.extension.drawing.plots import SCALE, figure, heat_map, save_figure, style
 from vpeft.extension.interpolation.wise import Interpolation
 from vpeft.files import write_atomically
 
@@ -87,7 +87,7 @@ def draw_updates(found: dict[str, Any]) -> Figure | None:
     for ax, (title, values, names) in zip(axes, parts, strict=True):
         top = float(np.nanmax(np.where(np.isfinite(values), values, np.nan)))
         numbers = "{:.2f}" if blocks <= MOST_NUMBERS else None
-        heat_map(ax, values, names, [str(i) for i in range(blocks)], numbers, (0, max(top, 1e-12)))
+        heat_map(ax, values, names, [str(i) for i in range(blocks)], numbers, (0, max(top, 1e-12)), "share of its norm")
         ax.set_xticks(range(blocks), [str(i) for i in range(blocks)], rotation=0, ha="center")
         ax.set_title(title, fontsize=9)
     axes[-1].set_xlabel("block")
@@ -108,17 +108,17 @@ def draw_structure(label: str, selected: Sequence[Selection], blocks: int) -> Fi
     axes = fig.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     columns = [str(i) for i in range(blocks)]
     top = float(np.nanmax(counts))
-    heat_map(axes[0], counts, names, columns, "{:.0f}" if blocks <= MOST_NUMBERS else None, (0, top))
+    heat_map(axes[0], counts, names, columns, "{:.0f}" if blocks <= MOST_NUMBERS else None, (0, top), "number")
     axes[0].set_xticks(range(blocks), columns, rotation=0, ha="center")
     axes[0].set_title("how much is used, by block", fontsize=9)
     for ax, name in zip(axes[1:], partial, strict=True):
         rows = [one for one in inside_blocks if one.name == name]
         values = np.stack([one.by_channel.numpy() for one in rows])
-        image = ax.imshow(values, cmap="cividis", aspect="auto", interpolation="nearest")
+        image = ax.imshow(values, cmap=SCALE, aspect="auto", interpolation="nearest")
         ax.set_yticks(range(len(rows)), [str(one.block) for one in rows], fontsize=7)
         ax.set_ylabel("block", fontsize=8)
         ax.set_title(f"{name}: how often each channel is used", fontsize=9)
-        fig.colorbar(image, ax=ax)
+        fig.colorbar(image, ax=ax, label="times")
     axes[-1].set_xlabel("block" if len(axes) == 1 else "channel")
     fig.suptitle(label, fontsize=11)
     return fig
@@ -127,7 +127,7 @@ def draw_structure(label: str, selected: Sequence[Selection], blocks: int) -> Fi
 def draw_cka(found: Sequence[dict[str, Any]]) -> Figure:
     """CKA of every block with itself when frozen, a line per run, and the whole matrix of up to four runs."""
     shown = found[:4]
-    fig = figure(4.6 + 2.7 * len(shown), 3.4)
+    fig = figure(4.2 + 2.0 * len(shown), 2.9)
     axes = fig.subplots(1, 1 + len(shown), width_ratios=[1.6, *[1] * len(shown)])
     for i, one in enumerate(found):
         values = one["cka"].diagonal().numpy()
@@ -139,11 +139,13 @@ def draw_cka(found: Sequence[dict[str, Any]]) -> Figure:
     axes[0].spines[["top", "right"]].set_visible(False)
     axes[0].legend(fontsize=8, frameon=False)
     for ax, one in zip(axes[1:], shown, strict=True):
-        image = ax.imshow(one["cka"].numpy(), cmap="cividis", vmin=0, vmax=1, origin="lower")
+        image = ax.imshow(one["cka"].numpy(), cmap=SCALE, vmin=0, vmax=1, origin="lower")
         ax.set_title(one["run"].label, fontsize=9)
         ax.set_xlabel("tuned block", fontsize=8)
-        ax.set_ylabel("frozen block", fontsize=8)
-    fig.colorbar(image, ax=axes[-1], label="CKA")
+        ax.set_xticks(range(len(one["cka"])) if len(one["cka"]) <= MOST_NUMBERS else ax.get_xticks())
+        ax.set_yticks(range(len(one["cka"])) if ax is axes[1] and len(one["cka"]) <= MOST_NUMBERS else [])
+    axes[1].set_ylabel("frozen block", fontsize=8)
+    fig.colorbar(image, ax=axes[-1], label="CKA (1: the same)")
     return fig
 
 

@@ -10,10 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from vpeft.extension.drawing.plots import figure
-
-#: matplotlib's name of the scale of maps; it can be read without seeing colours.
-COLOURS = "viridis"
+from vpeft.extension.drawing.plots import SCALE, figure
 
 
 @dataclass
@@ -69,7 +66,7 @@ def draw_grid(
                 ax.imshow(cell.image, **place)
             else:
                 ax.imshow(cell.image.mean(-1), cmap="gray", vmin=0, vmax=255, **place)
-                shown = ax.imshow(cell.values, cmap=COLOURS, vmin=low, vmax=high, alpha=0.65, **place)
+                shown = ax.imshow(cell.values, cmap=SCALE, vmin=low, vmax=high, alpha=0.65, **place)
             ax.set(xticks=[], yticks=[])
             ax.set_xlabel(cell.text, fontsize=8, color=cell.colour)
             if i == 0:

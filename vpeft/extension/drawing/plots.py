@@ -17,6 +17,8 @@ from vpeft.files import write_atomically
 
 #: Okabe and Ito's palette, told apart by colour-blind readers too; yellow, too light for lines, is left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+#: matplotlib's name of the one scale of numbers as colours; it can be read without seeing colours.
+SCALE = "viridis"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
@@ -51,15 +53,15 @@ def heat_map(
     limits: tuple[float, float] = (0.0, 1.0),
     label: str = "",
 ) -> None:
-    """A labelled matrix in cividis; ``text`` formats the number in each cell, NaN stays empty."""
-    image = ax.imshow(values, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest")
+    """A labelled matrix; ``text`` formats the number in each cell, NaN stays empty, ``label`` names the scale."""
+    image = ax.imshow(values, cmap=SCALE, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="nearest")
     ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(rows)), rows)
     if text:
-        middle = sum(limits) / 2
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value):
-                colour = "white" if value < middle else "black"
+                bright = np.dot(image.to_rgba(value)[:3], (0.299, 0.587, 0.114)) > 0.5
+                colour = "black" if bright else "white"
                 ax.text(j, i, text.format(value), ha="center", va="center", color=colour, fontsize=8)
     ax.figure.colorbar(image, ax=ax, label=label)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vpeft.core.datasets.embedded.shifts import parse_shift, safe_shifts
+from vpeft.core.families.metrics import metric_name
 from vpeft.core.models.build import build_model
 from vpeft.core.trained.evaluate import evaluate
 from vpeft.core.trained.run import Run, open_run
@@ -156,7 +157,7 @@ def draw_curves(reports: Sequence[Mapping[str, Any]], path: str | os.PathLike[st
             axes[1].plot(report["shifted_mean"], report["curves"]["in distribution"], **look)
             ends = [(report["shifted_mean"][i], report["curves"]["in distribution"][i]) for i in (0, -1)]
             axes[1].plot(*ends[1], marker="*", markersize=11, color=look["color"])
-    metric = reports[0]["metric"]
+    metric = metric_name(reports[0]["metric"])
     axes[0].set_xlabel("alpha (0: start, 1: tuned)")
     axes[0].set_ylabel(metric)
     axes[0].set_title("solid: in distribution, dotted: shifted" if len(axes) > 1 else "in distribution", fontsize=9)
