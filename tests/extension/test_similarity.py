@@ -19,7 +19,7 @@ from vpeft.extension.agreement.similarity import (
     regions,
     shared,
 )
-from vpeft.extension.drawing.plots import COLOURS, save_figure
+from vpeft.extension.drawing.plots import COLOURS, SCALE, figure, heat_map, save_figure
 
 LABELS = [0, 1, 2, 0]
 
@@ -154,3 +154,13 @@ def test_report(tmp_path, count):
     assert {f.name for f in (tmp_path / "out").iterdir()} >= {"similarity.png", "overlap.png", "ensembles.png"}
     assert "oracle of all" in agreement_summary(report)
     assert len(set(COLOURS)) == 7
+
+
+def test_a_heat_map_says_what_it_shows_in_texts_that_can_be_read():
+    fig = figure(3, 3)
+    ax = fig.subplots()
+    heat_map(ax, np.array([[0.1, 0.9], [0.6, np.nan]]), ["a", "b"], ["c", "d"], "{:.1f}", label="share (1: all)")
+    assert ax.images[0].get_cmap().name == SCALE
+    assert fig.axes[1].get_ylabel() == "share (1: all)"
+    colours = {text.get_text(): text.get_color() for text in ax.texts}
+    assert colours == {"0.1": "white", "0.9": "black", "0.6": "black"}  # by how bright the cell is

@@ -66,6 +66,13 @@ def test_maps_of_runs_side_by_side(folders):
     assert grid.top == ["input", "LoRA", "PrefixTuning"]
     assert [left.split("\n")[0] for left in grid.left] == ["sample 3", "sample 5"]
     assert "to added tokens" in grid.rows[1][2].text
+    # Classes by their names, where they are known.
+    assert open_run(folders[0]).classes == ()  # this file notes none
+    run.__dict__["_said"] = {"classes": ["cat", "dog"]}
+    assert run.classes == ("cat", "dog")
+    named = arrange(found["class"], tuple("abcdefghij"))
+    assert named.left[1] == f"sample 5\n{'abcdefghij'[one.label]}"
+    assert named.rows[1][2].text.startswith(f"{'abcdefghij'[one.predicted[0]]} (")
     fig = draw_grid(grid, "attention")
     scales = {ax.images[1].get_clim() for ax in fig.axes if len(ax.images) == 2}
     assert len(scales) == 1  # one scale for all

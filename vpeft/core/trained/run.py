@@ -119,6 +119,11 @@ class Run:
     def _said(self) -> dict[str, Any]:
         return stored_metadata(str(self.checkpoint))
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that it has learned, as its file notes them; empty where it does not."""
+        return tuple(map(str, self._said.get("classes") or ()))
+
     def batches(self, indices: Sequence[int] | None = None, size: int = 64) -> Iterator[dict[str, list[Any]]]:
         """Batches of test samples, in order, as ``model.test_step`` takes them.
 

@@ -25,7 +25,7 @@ from vpeft.extension.drawing.grids import Grid, GridCell, draw_grid
 from vpeft.extension.drawing.plots import COLOURS, save_figure
 
 #: Images are drawn with at least so many pixels on their shorter side: lines and texts have a size of their own.
-LEAST = 240
+LEAST = 320
 
 
 def drawn(
@@ -196,4 +196,4 @@ def write_predictions(
     """Write the grid as ``.png`` (or ``.svg``, by the ending of ``out``)."""
     out = Path(out)
     out = out if out.suffix in (".png", ".svg") else Path(f"{out}.png")
-    return save_figure(draw_grid(grid, title=title, legend=legend, side=2.4), out, dpi=100)
+    return save_figure(draw_grid(grid, title=title, legend=legend, side=2.9), out, dpi=110)

@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="work_dirs/attention", help="path of the pictures, <out>_<kind>.png")
     parser.add_argument("--title", default="", help="a line above the pictures")
     args = parser.parse_args(argv)
+    from vpeft.core.trained.run import open_run
     from vpeft.extension.attention.figure import looked_at, write_attention
 
     found = looked_at(
@@ -38,4 +39,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         place=args.token,
         target=args.target,
     )
-    say(*write_attention(found, args.out, title=args.title))
+    say(*write_attention(found, args.out, open_run(args.runs[0]).classes, args.title))
