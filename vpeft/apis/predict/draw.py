@@ -77,7 +77,7 @@ def _boxes(picture: torch.Tensor, found: BoxPrediction, factor: int, colours: Se
     texts = [f"{printable(c)} {100 * s:.0f}" for c, s in zip(found.classes, found.scores, strict=True)]
     boxes, texts, colours = boxes.flip(0), texts[::-1], colours[::-1]
     thick = max(2, round(min(height, width) / 250))
-    over = ["black" if np.dot(colour, (0.299, 0.587, 0.114)) > 140 else "white" for colour in colours]
+    over = ["black" if np.dot(colour, (0.299, 0.587, 0.114)) > 102 else "white" for colour in colours]
     text = {"font": _font_file(), "font_size": TEXT, "label_colors": over, "label_background_colors": list(colours)}
     return draw_bounding_boxes(picture, boxes, texts, colors=list(colours), width=thick, fill_labels=True, **text)
 

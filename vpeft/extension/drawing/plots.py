@@ -60,7 +60,7 @@ def heat_map(
     if text:
         for (i, j), value in np.ndenumerate(values):
             if np.isfinite(value):
-                bright = np.dot(image.to_rgba(value)[:3], (0.299, 0.587, 0.114)) > 0.5
+                bright = np.dot(image.to_rgba(value)[:3], (0.299, 0.587, 0.114)) > 0.4
                 colour = "black" if bright else "white"
                 ax.text(j, i, text.format(value), ha="center", va="center", color=colour, fontsize=8)
     ax.figure.colorbar(image, ax=ax, label=label)
