@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 import pytest
-from support.design import KINDS, METHODS, NOWHERE, Attached, attached, chosen_pairs, covering, kinds_of
+from support.design import KINDS, METHODS, NOWHERE, Attached, attached, chosen_pairs, covering, in_turn, kinds_of
 from support.hosts import TINY
 
 MADE_UP = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
@@ -31,6 +31,15 @@ def test_a_made_up_matrix():
 
 def test_a_method_that_nothing_accepts_is_left_out():
     assert covering(["1"], MADE_UP, where) == [("1", "a1"), ("1", "a2")]
+
+
+def test_cases_take_turns():
+    rows = [("a", 1), ("b", 2), ("c", 3)]
+    found = list(in_turn(rows, ["x", "y", "z", "w"], 2))
+    assert len(found) == 12
+    assert {mark.name for one in found for mark in one.marks} == {"catalogue"}
+    run = [one.values for one in found if not one.marks]
+    assert run == [(*row, case) for row, both in zip(rows, ("xy", "zw", "xy"), strict=True) for case in both]
 
 
 @pytest.mark.slow

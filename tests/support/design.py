@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import pytest
 import torch
 from torch import nn
 
@@ -115,3 +116,20 @@ def kinds_of(method: str, pairs: set[tuple[str, str]], where: Where = attached) 
 def chosen_pairs() -> list[tuple[str, str]]:
     """Those of all hosts and methods."""
     return covering(list(TINY), METHODS)
+
+
+def in_turn(rows: Iterable[Any], cases: Sequence[Any], each: int = 1) -> Iterator[Any]:
+    """Parameters ``(*row, case)`` for what rows and cases show apart from one another, hosts and options above all.
+
+    Every row has ``each`` of the cases, which take turns; the other pairs carry the mark ``catalogue``.
+
+    Args:
+        rows: Strings, or tuples of several parameters.
+        cases: What is gone through on the rows: strings, or tuples of several parameters.
+        each: How many cases a row has.
+    """
+    for i, row in enumerate(rows):
+        for j, case in enumerate(cases):
+            values = [value for one in (row, case) for value in (one if isinstance(one, tuple) else (one,))]
+            here = (j - i * each) % len(cases) < each
+            yield pytest.param(*values, marks=() if here else pytest.mark.catalogue)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from support.design import in_turn
 from support.hosts import TINY, build, head_names, loss, perturb, tokens
 from support.refusals import attached, merged
 
@@ -18,7 +19,8 @@ VIT = "mmpretrain.VisionTransformer"
 def same_state(model, plain) -> None:
     """The model is the plain one again: keys, values, flags, hooks."""
     assert list(model.state_dict()) == list(plain.state_dict())
-    assert all(torch.equal(v, plain.state_dict()[k]) for k, v in model.state_dict().items())
+    state = plain.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     assert [p.requires_grad for p in model.parameters()] == [p.requires_grad for p in plain.parameters()]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all("forward" not in vars(m) for m in model.modules())
@@ -35,8 +37,9 @@ def test_several_adapters_on_one_base_in_turn(host, images, tmp_path):
         if name == "VPTDeep" and not all(block.takes_tokens for block in find_host(model).blocks):
             continue
         vpeft.attach(model, cfg)
+        heads = head_names(model)
         for key, param in model.named_parameters():
-            param.requires_grad_(param.requires_grad and not key.startswith(head_names(model)))  # it is not stored
+            param.requires_grad_(param.requires_grad and not key.startswith(heads))  # it is not stored
         perturb(model)
         own[name] = tokens(model, images)
         vpeft.save_adapter(model, tmp_path / f"{name}.safetensors", head=False)
@@ -84,24 +87,23 @@ def test_nothing_attached(act):
         act(build(VIT))
 
 
-@hosts
-@pytest.mark.parametrize(
-    ("cfg", "message"),
-    [
-        ("Lora", "unknown PEFT method 'Lora': did you mean 'LoRA'"),
-        ({"rank": 8}, "unknown PEFT method None"),
-        ({"type": "LoRA", "rnk": 8}, "LoRA has no hyper-parameter 'rnk': did you mean 'rank'"),
-        ({"type": "LoRA", "rank": 0}, "LoRA: rank=0 must be a whole number from 1 to 65536."),
-        ({"type": "LoRA", "rank": 65_536}, ", the narrowest width"),
-        ({"type": "LoRA", "rank": 2.5}, "rank=2.5 must be a whole number"),
-        ({"type": "LoRA", "targets": ["q", "fc3"]}, "unknown targets 'fc3': did you mean 'fc"),
-        ({"type": "LoRA", "targets": []}, "must name at least one"),
-        ({"type": "LoRA", "targets": ["q", "q"]}, "each once"),
-        ({"type": "AdaptFormer", "bottleneck": 65_536}, "bottleneck=65536"),
-        ({"type": "VPTDeep", "prompt_length": 0}, "prompt_length=0"),
-        (["SSF", {"type": "LoRA", "rank": 0}], "LoRA: rank=0"),
-    ],
-)
+FAULTS = [
+    ("Lora", "unknown PEFT method 'Lora': did you mean 'LoRA'"),
+    ({"rank": 8}, "unknown PEFT method None"),
+    ({"type": "LoRA", "rnk": 8}, "LoRA has no hyper-parameter 'rnk': did you mean 'rank'"),
+    ({"type": "LoRA", "rank": 0}, "LoRA: rank=0 must be a whole number from 1 to 65536."),
+    ({"type": "LoRA", "rank": 65_536}, ", the narrowest width"),
+    ({"type": "LoRA", "rank": 2.5}, "rank=2.5 must be a whole number"),
+    ({"type": "LoRA", "targets": ["q", "fc3"]}, "unknown targets 'fc3': did you mean 'fc"),
+    ({"type": "LoRA", "targets": []}, "must name at least one"),
+    ({"type": "LoRA", "targets": ["q", "q"]}, "each once"),
+    ({"type": "AdaptFormer", "bottleneck": 65_536}, "bottleneck=65536"),
+    ({"type": "VPTDeep", "prompt_length": 0}, "prompt_length=0"),
+    (["SSF", {"type": "LoRA", "rank": 0}], "LoRA: rank=0"),
+]
+
+
+@pytest.mark.parametrize(("host", "cfg", "message"), in_turn(sorted(TINY), FAULTS, 3))
 def test_a_failed_attach_leaves_the_model_whole(host, cfg, message, images):
     model = build(host)
     plain = copy.deepcopy(model)
