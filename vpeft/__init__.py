@@ -26,6 +26,7 @@ if not is_answered_at_once():
         )
         from vpeft.apis.config import recipes  # noqa: F401  (composed configs are bases of others)
         from vpeft.apis.predict.load import load
+        from vpeft.apis.zoo.zoo import from_zoo
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "detach",
     "disabled",
     "drop_adapter",
+    "from_zoo",
     "learn",
     "load",
     "load_adapter",

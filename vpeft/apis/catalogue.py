@@ -1,4 +1,4 @@
-"""What exists: methods, hosts, configs; and what a config would train."""
+"""What exists: methods, hosts, configs, shipped adapters; and what a config would train."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mmengine import Config
 
 from vpeft.apis.config.load import build_model, config_names
 from vpeft.apis.config.names import shown_name
+from vpeft.apis.zoo.zoo import zoo_index
 from vpeft.core.adaptation.report import Report, parameter_report
 from vpeft.core.models.build import meta_build
 from vpeft.errors import UserError
@@ -47,13 +48,29 @@ def configs(root: str | None = None) -> list[dict[str, Any]]:
     return [{"name": shown_name(path)} for path in config_names(root)]
 
 
+def zoo() -> list[dict[str, Any]]:
+    """Every adapter of the zoo: what it is of, its accuracy in percent, and its size."""
+    return [
+        {
+            "name": name,
+            "task": said["task"],
+            "accuracy": f"{100 * said['accuracy']:.1f} %",
+            "images": said["images"],
+            "trained": said["trained"],
+            "bytes": said["bytes"],
+            **{key: said[key] for key in ("config", "methods", "head", "seed", "commit", "sha256")},
+        }
+        for name, said in zoo_index().items()
+    ]
+
+
 def catalogue(what: str) -> list[dict[str, Any]]:
     """One of the lists above by name.
 
     Raises:
         UserError: There is no such list.
     """
-    lists = {"methods": methods, "hosts": hosts, "configs": configs}
+    lists = {"methods": methods, "hosts": hosts, "configs": configs, "zoo": zoo}
     if what not in lists:
         raise UserError(f"there is no list of {what!r}: {nearest(what, lists)}")
     return lists[what]()

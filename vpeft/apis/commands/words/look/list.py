@@ -1,4 +1,4 @@
-"""List what exists: methods, hosts or configs."""
+"""List what exists: methods, hosts, configs, or the adapters of the zoo."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import say
 
 #: Fields that only ``--json`` shows.
-DETAILS = ("hyper_parameters", "unverified", "identity_at_start", "merges_with")
+DETAILS = (
+    *("hyper_parameters", "unverified", "identity_at_start", "merges_with"),
+    *("config", "methods", "head", "seed", "commit", "sha256"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("what", help="methods, hosts or configs")
+    parser.add_argument("what", help="methods, hosts, configs or zoo")
     parser.add_argument("--json", action="store_true", help="machine-readable, with every field")
     args = parser.parse_args(argv)
     from vpeft.apis.catalogue import catalogue

@@ -1,0 +1,1 @@
+"""The zoo: small adapters that the embedded benchmark has trained and that are shipped, opened by their names."""
