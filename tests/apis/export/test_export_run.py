@@ -15,7 +15,8 @@ from support.hosts import perturb
 import vpeft
 from vpeft.apis.commands.words.run.export import main
 from vpeft.apis.config.load import load_config
-from vpeft.apis.export.plain import example_images, input_size
+from vpeft.apis.export import programs
+from vpeft.apis.export.plain import example_images, input_size, plain_model
 from vpeft.apis.export.run import export_run
 from vpeft.core.models.build import build_model
 from vpeft.core.models.outputs import class_scores
@@ -66,6 +67,43 @@ def test_onnx_takes_any_batch_and_says_its_classes(digits, tmp_path, capsys):
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["preprocessing"]) == run.preprocessing
     assert json.loads(facts["classes"]) == list(map(str, range(10)))
+
+
+def test_onnx_takes_images_of_other_sizes(digits, tmp_path, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    out = tmp_path / "model.onnx"
+    main([str(digits), "--to", "onnx", "--out", str(out), "--dynamic-size"])
+    said = capsys.readouterr().out
+    assert "and images of other sizes (tried: 32 x 32, 32 x 64, 64 x 32, 64 x 64)" in said
+    run, session = vpeft.load(digits, device="cpu"), onnxruntime.InferenceSession(out)
+    assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    for size in ((32, 32), (48, 40), (24, 80)):
+        images = example_images(run, 3, seed=9, size=size)
+        assert images.shape == (3, 3, *size)
+        with torch.no_grad():
+            want = class_scores(run.model, images)
+        assert np.allclose(session.run(None, {"images": images.numpy()})[0], want.numpy(), atol=1e-4)
+
+
+def test_a_program_of_one_size_is_not_kept_as_one_of_any(digits, tmp_path):
+    # torch.export holds OpenMMLab's ViT, which asks whether its table has to be resized, to one size.
+    with pytest.raises(
+        UserError, match=r"takes one size of images as a program: leave --dynamic-size out\..*is kept\."
+    ):
+        export_run(digits, "pt2", tmp_path / "model.pt2", dynamic_size=True)
+    with pytest.raises(UserError, match=r"--dynamic-size is of programs \(onnx, torchscript, pt2\), not of --to timm"):
+        export_run(digits, "timm", tmp_path / "model.safetensors", dynamic_size=True)
+    assert not list(tmp_path.iterdir())
+
+    class OneSize(torch.nn.Module):
+        def forward(self, images):
+            if images.shape[-2:] != (32, 32):
+                raise ValueError("wrong size")
+            return images
+
+    said = r"this network takes images of 32 x 32 alone, and none of 32 x 64 \(wrong size\): leave it out"
+    with pytest.raises(UserError, match=said):
+        programs._sizes(plain_model(vpeft.load(digits, device="cpu")), OneSize())
 
 
 def test_what_does_not_merge_is_exported_as_it_is(tmp_path):

@@ -113,8 +113,15 @@ def difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))
 
 
-def example_images(run: Predictor, count: int = 2, seed: int = 0) -> Tensor:
-    """Random images through the run's own reading and preprocessing, ``(count, ...)`` as its model takes them."""
+def example_images(run: Predictor, count: int = 2, seed: int = 0, size: tuple[int, int] | None = None) -> Tensor:
+    """Random images through the run's own reading and preprocessing, ``(count, ...)`` as its model takes them.
+
+    Args:
+        run: The run.
+        count: How many.
+        seed: Of the drawing.
+        size: Another height and width than that of its reading: its pixels are drawn from those then.
+    """
     height, width = input_size(run)
     generator = torch.Generator().manual_seed(seed)
     if run.family == "video":
@@ -125,7 +132,11 @@ def example_images(run: Predictor, count: int = 2, seed: int = 0) -> Tensor:
         images = torch.randint(0, 256, (count, height, width, 3), generator=generator).to(torch.uint8).numpy()
         samples = pseudo_collate([run.read_array(image) for image in images])
     inputs = run.model.data_preprocessor(samples, False)["inputs"]
-    return (torch.stack(inputs) if isinstance(inputs, (list, tuple)) else inputs).float().cpu()
+    read = (torch.stack(inputs) if isinstance(inputs, (list, tuple)) else inputs).float().cpu()
+    if size is None or read.shape[-2:] == size:
+        return read
+    pixels = torch.randint(read.shape[-2] * read.shape[-1], (size[0] * size[1],), generator=generator)
+    return read.flatten(-2)[..., pixels].unflatten(-1, size)
 
 
 def input_size(run: Predictor) -> tuple[int, int]:

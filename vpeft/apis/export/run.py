@@ -19,6 +19,9 @@ FORMS: dict[str, Callable[[PlainModel, Path], list[str]]] = {
     "timm": write_timm,
     "hf": write_hf,
     **{package: partial(write_openmmlab, to=package) for package in LOADERS},
+}
+#: What writes each form that is a program.
+PROGRAMS: dict[str, Callable[[PlainModel, Path, bool], list[str]]] = {
     "onnx": write_onnx,
     "torchscript": write_torchscript,
     "pt2": write_pt2,
@@ -31,6 +34,7 @@ def export_run(
     to: str,
     out: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
+    dynamic_size: bool = False,
 ) -> list[str]:
     """Write a run's model in another form.
 
@@ -40,6 +44,8 @@ def export_run(
             or ``peft``.
         out: The file; of ``hf`` and ``peft`` a folder.
         weights: As of :func:`vpeft.load`.
+        dynamic_size: Whether a program has to take images of other heights and widths than the run's; it is held
+            against the run at three of them.
 
     Returns:
         Lines that say how near it is, and how it is loaded.
@@ -47,12 +53,14 @@ def export_run(
     Raises:
         UserError: The form cannot hold the model, or what was written answers otherwise: nothing is kept then.
     """
-    if to not in (*FORMS, PEFT):
-        raise UserError(f"--to {to}: {nearest(to, (*FORMS, PEFT))}")
+    if to not in (forms := (*FORMS, *PROGRAMS, PEFT)):
+        raise UserError(f"--to {to}: {nearest(to, forms)}")
+    if dynamic_size and to not in PROGRAMS:
+        raise UserError(f"--dynamic-size is of programs ({', '.join(PROGRAMS)}), not of --to {to}: leave it out.")
     run = load(source, weights, "cpu")
     if to == PEFT:
         return write_peft(run, Path(out))
     plain = plain_model(run)
-    lines = FORMS[to](plain, Path(out))
+    lines = PROGRAMS[to](plain, Path(out), dynamic_size) if to in PROGRAMS else FORMS[to](plain, Path(out))
     how = f"exported as it is ({plain.unmerged})" if plain.unmerged else "merged"
     return [f"{out}: {how}; the plain model differs by {plain.difference:.1e} (relative, random input)", *lines]

@@ -18,7 +18,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--to", required=True, help=forms)
     parser.add_argument("--out", required=True, help="the file to write; of hf and peft a folder")
     parser.add_argument("--weights", help="the base's file, where it no longer stands where the run has noted")
+    parser.add_argument(
+        "--dynamic-size",
+        action="store_true",
+        help="a program for images of any height and width, or none (docs/export.md)",
+    )
     args = parser.parse_args(argv)
     from vpeft.apis.export.run import export_run
 
-    say(*export_run(args.run, args.to, args.out, args.weights))
+    say(*export_run(args.run, args.to, args.out, args.weights, args.dynamic_size))
