@@ -165,6 +165,9 @@ def test_methods_that_a_family_does_not_have(data, tmp_path):
         ("masks", "timm/convnext_atto", ("fc1", "fc2"), [4, 8, 16, 32, 64]),
         ("maps", "timm/vit_small_patch14_dinov2", ("q", "v"), [384] * 4),
         ("maps", "timm/convnext_atto", ("fc1", "fc2"), [40, 80, 160, 320]),
+        ("classes", "torchvision/swin_t", ("q", "v"), 768),
+        ("boxes", "torchvision/swin_t", ("q", "v"), [4, 8, 16, 32, 64]),
+        ("maps", "torchvision/convnext_tiny", ("fc1", "fc2"), [96, 192, 384, 768]),
     ],
 )
 def test_networks_of_libraries(data, tmp_path, kind, model, targets, shape):
@@ -193,6 +196,21 @@ def test_a_network_expects_what_its_weights_were_trained_with(data, tmp_path):
     cfg = composed(data, "classes", tmp_path, model="timm/vit_small_patch16_224.dino", random_base=True)
     assert cfg.data_preprocessor.std == [58.395, 57.12, 57.375]
     refused(data, "classes", tmp_path, "nothing says which mean", model="hf/dinov2", random_base=True)
+
+
+def test_what_torchvision_and_open_clip_state_of_their_weights(data, tmp_path):
+    cfg = composed(data, "classes", tmp_path, model="torchvision/swin_t", random_base=True)
+    assert cfg.data_preprocessor.mean == [123.675, 116.28, 103.53]
+    steps = str(cfg.val_dataloader.dataset.pipeline)
+    assert "'scale': 232" in steps
+    assert "'crop_size': 224" in steps
+    assert "'interpolation': 'bicubic'" in steps
+    pytest.importorskip("open_clip")
+    cfg = composed(data, "classes", tmp_path, model="open_clip/ViT-B-32", random_base=True)
+    assert cfg.data_preprocessor.mean == pytest.approx([122.770938, 116.746009, 104.093734])
+    assert (cfg.model.backbone.of, cfg.model.head.in_channels) == ("open_clip/ViT-B-32", 512)
+    words = ("trained with different means", "open_clip/ViT-L-14/openai", "--normalisation clip")
+    refused(data, "classes", tmp_path, words, model="open_clip/ViT-L-14", random_base=True)
 
 
 def test_preprocessing_beside_the_weights_of_transformers(data, tmp_path):

@@ -13,6 +13,7 @@ from open_clip.model import _build_vision_tower, resize_pos_embed, resize_text_p
 from torch import Tensor, nn
 
 from vpeft.core.backbones.libraries.library import Library
+from vpeft.core.backbones.libraries.preprocessing import Preprocessing, of_open_clip
 from vpeft.errors import UserError
 
 _TOWER = "visual."
@@ -53,6 +54,25 @@ class OpenClip(Library):
                 f"{'without' if quick else 'with'}: {name}-quickgelu is the other one."
             )
 
+    def preprocessing(self, name: str, folder: Path | None = None) -> Preprocessing | None:
+        if folder is not None and (stated := self.stated_in(folder)):
+            return of_open_clip(stated.get("preprocess_cfg") or {}, _side(stated[self.mark]))
+        name, _, tag = name.partition("/")
+        if name not in self.names():
+            return None
+        tags, side = (
+            [tag] if tag else open_clip.list_pretrained_tags_by_model(name),
+            _side(open_clip.get_model_config(name)),
+        )
+        found = {one: of_open_clip(open_clip.get_pretrained_cfg(name, one), side) for one in tags}
+        if len({(one.mean, one.std) for one in found.values() if one}) > 1:
+            some = ", ".join(f"{self.prefix}/{name}/{one}" for one in list(found)[:6])
+            raise UserError(
+                f"weights of open_clip's {name} were trained with different means: say which they are of, as {some}, "
+                "or state --normalisation clip, inception or imagenet."
+            )
+        return next(iter(found.values()), None)
+
     def converted(self, state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor] | None:
         if hasattr(model, "visual"):
             state = convert_state_dict(model, state)
@@ -63,6 +83,12 @@ class OpenClip(Library):
         tower = tower or {_TOWER + key: tensor for key, tensor in state.items()}
         resize_pos_embed(tower, SimpleNamespace(visual=model))
         return {key.removeprefix(_TOWER): tensor for key, tensor in tower.items()}
+
+
+def _side(config: Mapping[str, Any]) -> int:
+    """Side of the square that a vision tower sees."""
+    size = config["vision_cfg"].get("image_size", 224)
+    return size if isinstance(size, int) else max(size)
 
 
 def _tower(config: Mapping[str, Any], options: Mapping[str, Any]) -> nn.Module:

@@ -51,6 +51,20 @@ def of_timm(stated: Mapping[str, Any]) -> Preprocessing | None:
     )
 
 
+def of_open_clip(stated: Mapping[str, Any], size: int) -> Preprocessing | None:
+    """The facts of what open_clip states of weights, or of a ``preprocess_cfg``; None where it states none.
+
+    Args:
+        stated: With ``mean`` and ``std`` in 0..1.
+        size: Side of the square that the vision tower sees.
+    """
+    if not stated.get("mean") or not stated.get("std"):
+        return None
+    mean, std = (tuple(round(255 * value, 6) for value in stated[key]) for key in ("mean", "std"))
+    interpolation = stated.get("interpolation")
+    return Preprocessing(mean, std, size, "bilinear" if interpolation == "bilinear" else "bicubic", 1.0)
+
+
 def of_transformers(stated: Mapping[str, Any]) -> Preprocessing | None:
     """The facts of a ``preprocessor_config.json``; None where it states none.
 

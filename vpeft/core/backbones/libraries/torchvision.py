@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torchvision
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from vpeft.core.backbones.libraries.library import Library
+from vpeft.core.backbones.libraries.preprocessing import Preprocessing
 
 
 class TorchVision(Library):
@@ -23,6 +25,14 @@ class TorchVision(Library):
         if not isinstance(model, VisionTransformer) or "encoder.pos_embedding" not in state:
             return None
         return dict(interpolate_embeddings(model.image_size, model.patch_size, dict(state)))
+
+    def preprocessing(self, name: str, folder: Path | None = None) -> Preprocessing | None:
+        if name not in self.names():
+            return None
+        stated = torchvision.models.get_model_weights(name).DEFAULT.transforms()  # those that are fetched
+        mean, std = (tuple(round(255 * value, 6) for value in values) for values in (stated.mean, stated.std))
+        (size,), (edge,) = stated.crop_size, stated.resize_size
+        return Preprocessing(mean, std, size, stated.interpolation.value, size / edge)
 
 
 LIBRARY = TorchVision()
