@@ -52,7 +52,10 @@ def test_the_first_screen(shown):
     assert lines[3] == "data       digits: 800 of training, 200 of validation, 10 classes"
     assert lines[4] == f"folder     {folder}"
     assert re.fullmatch(r"training   1/8  0:\d\d:\d\d left  loss \d\.\d{3}", lines[6])
-    assert re.fullmatch(r"training   8/8  0:00:00 left  loss \d\.\d{3}  top1 .* % \(best .* %\)", lines[-1])
+    # The training of the last epoch, then its validation, and nothing twice.
+    assert re.fullmatch(r"training   8/8  0:00:00 left  loss \d\.\d{3}  top1 .* % \(best .* %\)", lines[-2])
+    assert re.fullmatch(r"validated  iteration 8: top1 .* % \(best .* %\)", lines[-1])
+    assert len([line for line in lines if line.startswith("training   8/8")]) == 1
 
 
 def test_validation_and_the_best_so_far(shown):

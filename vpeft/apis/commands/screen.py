@@ -122,6 +122,7 @@ class ScreenHook(Hook):
         self.loss = self.metric = ""
         self.best: float | None = None
         self.next_line = 0.0
+        self.shown: int | None = None
         self.task: TaskID | None = None
 
     # Training ---------------------------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ class ScreenHook(Hook):
         if self.living() or self._is_time() or is_last:  # reading the loss waits for the device
             loss = (outputs or {}).get("loss")
             self.loss = "" if loss is None else f"loss {float(torch.as_tensor(loss).detach().mean()):.3f}"
-        self._move(runner.iter + 1)
+        self._move(runner.iter + 1, last=is_last)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Show the metric, and the best so far."""
@@ -187,7 +188,7 @@ class ScreenHook(Hook):
     def _begin(self, what: str, total: int, done: int) -> None:
         self._end()
         self.what, self.start, self.done_before = what, time.monotonic(), done
-        self.next_line = self.start + FIRST
+        self.next_line, self.shown = self.start + FIRST, None
         self.task = self.progress.add_task(what, total=total, completed=done, said="")
         self.total = total
         _LIVING.append(self.progress)
@@ -195,11 +196,11 @@ class ScreenHook(Hook):
 
     def _move(self, done: int, last: bool = False) -> None:
         self.progress.update(self.task, completed=done, said=self._said())
-        if not self.living() and (last or self._is_time()):
+        if not self.living() and (last or self._is_time()) and self.shown != done:
             now = time.monotonic()
             left = (now - self.start) / max(done - self.done_before, 1) * (self.total - done)
             show_lines(f"{self.what:<10} {done:,}/{self.total:,}  {clock(left)} left  {self._said()}".rstrip())
-            self.next_line = now + INTERVAL
+            self.next_line, self.shown = now + INTERVAL, done
 
     def _said(self) -> str:
         return printable("  ".join(filter(None, (self.loss, self.metric))))

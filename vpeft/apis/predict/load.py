@@ -85,10 +85,12 @@ def _network(
             f"{file} was trained on the base {base}, and no such file is there, seen from {Path.cwd()}: name it in its "
             "new place by weights=FILE (--weights)."
         )
-    network = load_backbone(
-        record["network"]["of"], base if weights is None else weights, **record["network"]["options"]
-    )
-    model = NetworkClassifier(load_adapter(network, file), cfg.data_preprocessor).eval().to(device or get_device())
+    with quiet():
+        network = load_backbone(
+            record["network"]["of"], base if weights is None else weights, **record["network"]["options"]
+        )
+        network = load_adapter(network, file)
+    model = NetworkClassifier(network, cfg.data_preprocessor).eval().to(device or get_device())
     names = tuple(said.get("classes") or ())
     return Predictor(file, model, names, record["family"], record["preprocessing"], cfg)
 

@@ -20,6 +20,7 @@ from vpeft.core.backbones.load import load_backbone
 from vpeft.core.models.build import meta_build
 from vpeft.core.models.maps import Backbone
 from vpeft.core.models.reading.reader import FILES as READ
+from vpeft.core.trained.run import quiet
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -146,7 +147,8 @@ def _need_weights(of: str, weights: str | None) -> nn.Module | None:
         return None
     _know_when_alone()
     try:
-        return load_backbone(of)
+        with quiet():  # there is no log file yet
+            return load_backbone(of)
     except UserError as error:
         raise UserError(
             f"{error} Here: --weights FILE; or --random-base, which trains on an untrained network."

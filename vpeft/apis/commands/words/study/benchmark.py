@@ -18,7 +18,9 @@ from vpeft.apis.jobs.engines.build import ENGINES
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plan", nargs="?", help="plan file, .yaml or .py (docs/benchmark.md); flags go before it")
+    parser.add_argument(
+        "plan", nargs="?", help="plan file, .yaml or .py (docs/benchmark.md), named first; a flag outweighs its field"
+    )
     parser.add_argument("--methods", nargs="+", help="methods by name, or all")
     parser.add_argument("--backbones", nargs="+", help="what follows the method in the configs' names (nano_vit)")
     parser.add_argument("--folder", help="folder of configs (mini)")
