@@ -190,3 +190,35 @@ def test_one_line_of_a_wrong_folder(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "holds no images or videos in class folders" in done.stderr
+
+
+def test_going_on_is_the_same_as_never_stopping(tmp_path, capsys):
+    """A run that was stopped after an epoch, and goes on: the same tensors, and the best so far is not forgotten."""
+    data = own.class_folder(tmp_path / "data", each=4)
+    flags = [str(data), "--epochs", "3", "--cfg-options", "default_hooks.checkpoint.max_keep_ckpts=-1"]
+    for name in ("whole", "cut"):
+        train_word([*flags, "--work-dir", str(tmp_path / name)])
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for file in (*cut.glob("*.safetensors"), cut / "epoch_2.pth", cut / "epoch_3.pth", cut / "result.json"):
+        file.unlink()
+    (cut / "last_checkpoint").write_text(str(cut / "epoch_1.pth"))
+    capsys.readouterr()
+    train_word([*flags, "--work-dir", str(cut), "--resume"])
+    err = capsys.readouterr().err
+    assert "goes on    behind iteration " in err
+    for name in ("adapter.safetensors", "adapter_best.safetensors"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    one, two = (json.loads((folder / "result.json").read_text()) for folder in (whole, cut))
+    assert one["metrics"] == two["metrics"]
+    assert one["validation"] == two["validation"]
+    best = [float(value) for value in re.findall(r"\(best ([\d.]+) %\)", err)]
+    assert best[-1] == pytest.approx(100 * two["validation"]["value"], abs=0.01)
+
+    with pytest.raises(UserError, match=r"--resume: .*cut was trained on other images, or on another division of them"):
+        train_word([*flags, "--work-dir", str(cut), "--resume", "--seed", "5"])
+
+
+def test_a_flag_and_an_option_that_contradict_each_other(tmp_path):
+    data = own.class_folder(tmp_path / "data", each=4)
+    with pytest.raises(UserError, match=r"--epochs 3 and --cfg-options train_cfg\.max_epochs=2 contradict each other"):
+        train_word([str(data), "--epochs", "3", "--cfg-options", "train_cfg.max_epochs=2"])

@@ -131,6 +131,7 @@ class ScreenHook(Hook):
         """Show what is trained, where the base comes from and what the data are, and begin the line."""
         show_lines(*trained_lines(runner.model), *base_lines(runner.model), *data_lines(runner), *file_lines(runner))
         if runner.iter:
+            self.best = _best(runner)
             show_lines(f"goes on    behind iteration {runner.iter:,}")
         self._begin("training", runner.max_iters, runner.iter)
 
@@ -198,7 +199,7 @@ class ScreenHook(Hook):
         self.progress.update(self.task, completed=done, said=self._said())
         if not self.living() and (last or self._is_time()) and self.shown != done:
             now = time.monotonic()
-            left = (now - self.start) / max(done - self.done_before, 1) * (self.total - done)
+            left = (now - self.start) / max(done - self.done_before, 1) * max(self.total - done, 0)
             show_lines(f"{self.what:<10} {done:,}/{self.total:,}  {clock(left)} left  {self._said()}".rstrip())
             self.next_line, self.shown = now + INTERVAL, done
 
@@ -268,6 +269,12 @@ def data_lines(runner: Runner) -> list[str]:
 def file_lines(runner: Runner) -> list[str]:
     """Where a run writes."""
     return [f"folder     {runner.work_dir}", f"log        {runner.logger.log_file or 'none'}"]
+
+
+def _best(runner: Runner) -> float | None:
+    """The best value of what a resumed run has seen before, None where it does not say so."""
+    score, name = runner.message_hub.runtime_info.get("best_score"), runner.cfg.get("main_metric")
+    return main_metric({name: score}, name)["value"] if score is not None and name in MAIN_METRICS else None
 
 
 def _figure(metrics: Mapping[str, Any], name: str | None) -> tuple[str, float | None]:

@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmengine import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from vpeft.apis.config.origin import give_origin, origin_of
+from vpeft.apis.config.own.from_data import LISTS
 from vpeft.apis.results.files import write_result
 from vpeft.apis.run.test import test
 from vpeft.apis.run.train import train
+from vpeft.core.datasets.own.found import TRAIN
 from vpeft.core.families.metrics import main_metric
 from vpeft.core.families.per_class import class_lines
-from vpeft.core.trained.folder import ADAPTER, BEST_ADAPTER, RESULT
+from vpeft.core.trained.folder import ADAPTER, BEST_ADAPTER, RESULT, read_origin
 from vpeft.errors import UserError
-from vpeft.files import read_json, write_atomically, write_json
+from vpeft.files import read_config, read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
     from vpeft.apis.tune.study import Study
@@ -42,6 +44,7 @@ def train_own(cfg: Config) -> dict[str, Any]:
         choice was made by.
     """
     runner = train(cfg)
+    barrier()  # the first process has written the adapters that all of them test
     folder = Path(runner.work_dir)
     best = folder / BEST_ADAPTER
     file = best if best.is_file() else folder / ADAPTER
@@ -50,6 +53,32 @@ def train_own(cfg: Config) -> dict[str, Any]:
     if runner.rank == 0:
         _write(folder / RESULT, result)
     return result
+
+
+def need_same_data(work_dir: str, lists: Mapping[str, Path], resume: str | bool = True) -> None:
+    """Refuse to go on with a run of other images, or of the same ones that are divided otherwise: what it has trained
+    on would be validated on.
+
+    Args:
+        work_dir: The run's folder.
+        lists: The lists of the parts that are asked for now.
+        resume: The checkpoint, if it is another one than the folder's last.
+
+    Raises:
+        UserError: They differ from those in the folder.
+    """
+    folder = Path(work_dir) if resume is True else Path(str(resume)).parent
+    name = (read_origin(folder) or {}).get("config")
+    if not name or not (folder / name).is_file():
+        return
+    loader = read_config(folder / name, "config of a run").get("train_dataloader") or {}
+    old = Path(str((loader.get("dataset") or {}).get("ann_file")))
+    old = folder / LISTS / old.parent.name / old.name  # wherever the folder has stood before
+    if old.is_file() and old.read_bytes() != lists[TRAIN].read_bytes():
+        raise UserError(
+            f"--resume: {folder} was trained on other images, or on another division of them (--seed, --val-share, "
+            "--test-share, files that were added or removed): give the same, or another --work-dir to train anew."
+        )
 
 
 def is_of_own_data(cfg: Config) -> bool:

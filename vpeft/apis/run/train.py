@@ -35,7 +35,7 @@ def train(cfg: Config) -> Runner:
         UserError: Another process trains in the work directory.
         Stopped: A signal has ended the run.
     """
-    first = _is_first(cfg)
+    first = is_first(cfg.get("launcher", "none"))
     with hold(Path(cfg.work_dir)) if first else contextlib.nullcontext():
         if cfg.get("resume") and not cfg.get("load_from"):
             go_on(cfg, cfg.work_dir)
@@ -60,9 +60,9 @@ def train(cfg: Config) -> Runner:
     return runner
 
 
-def _is_first(cfg: Config) -> bool:
-    """Whether this is the process that writes; asked before the processes know each other."""
-    if cfg.get("launcher", "none") == "none":
+def is_first(launcher: str) -> bool:
+    """Whether this is the process that writes and speaks; asked before the processes know each other."""
+    if launcher == "none":
         return True
     return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
 

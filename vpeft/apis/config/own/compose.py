@@ -37,6 +37,12 @@ _CONSTANTS = {"nano_vit": "inception", "nano_swin": "inception"}
 SIZES = {"detection": 800, "instances": 800, "segmentation": 512}
 
 _PLACEHOLDER = "{{"
+#: Options that a config has by another name.
+_SAME = {
+    "epochs": "train_cfg.max_epochs",
+    "batch_size": "train_dataloader.batch_size",
+    "lr": "optim_wrapper.optimizer.lr",
+}
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ def own_config(
     give_origin(cfg, origin)
     origin.record("vpeft train DATA", cfg)
     origin.options = flatten(dict(options.options), into_lists=False)
+    _refuse_contradictions(options, origin.options)
     check_options(cfg, options.options)
     try:
         cfg.merge_from_dict(dict(options.options))
@@ -133,6 +140,14 @@ def own_config(
         raise UserError(f"{OPTIONS} {', '.join(options.options)}: it does not fit the config: {error}") from error
     origin.record(OPTIONS, cfg, origin.options)
     return cfg
+
+
+def _refuse_contradictions(options: OwnOptions, given: Mapping[str, Any]) -> None:
+    for name, key in _SAME.items():
+        value = getattr(options, name)
+        if value is not None and given.get(key, value) != value:
+            flag = f"--{name.replace('_', '-')} {value}"
+            raise UserError(f"{flag} and {OPTIONS} {key}={given[key]} contradict each other: leave one out.")
 
 
 def chosen_network(family: str, options: OwnOptions) -> tuple[str, Network | None]:

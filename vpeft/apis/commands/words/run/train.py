@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_run_arguments, named_config
 from vpeft.apis.commands.ending import say
 from vpeft.apis.commands.own_data import add_own_arguments, own_options, refuse_own, search_rate, share_options
+from vpeft.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,13 +51,17 @@ def _train_own(args: argparse.Namespace) -> None:
     from vpeft.apis.commands.screen import run_screen
     from vpeft.apis.config.own.from_data import model_line, run_on_data
     from vpeft.apis.data.own import own_screen
-    from vpeft.apis.run.own import own_summary, train_own
+    from vpeft.apis.run.own import need_same_data, own_summary, train_own
     from vpeft.apis.run.prepare import prepare
+    from vpeft.apis.run.train import is_first
 
+    if args.tune is not None and args.launcher != "none":
+        raise UserError(f"--tune {args.tune}: a search runs in one process: search without --launcher, then give --lr.")
     run = run_on_data(
         args.config, own_options(args), args.family, work_dir=args.work_dir, quiet=False, **share_options(args)
     )
-    if not args.show_config:
+    first = is_first(args.launcher)
+    if first and not args.show_config:
         Console().print(own_screen(run.seen), soft_wrap=True)
         say(model_line(run))
     if args.tune is not None:
@@ -64,7 +69,10 @@ def _train_own(args: argparse.Namespace) -> None:
     if args.show_config:
         say(run.cfg.pretty_text)
         return
+    if args.resume:
+        need_same_data(run.work_dir, run.lists, args.resume)
     prepare(run.cfg, run.work_dir, args.launcher, args.seed, args.resume, args.amp)
     with run_screen(args.verbose):
         result = train_own(run.cfg)
-    say(own_summary(result, run.work_dir))
+    if first:
+        say(own_summary(result, run.work_dir))
