@@ -59,7 +59,9 @@ def test_time_and_memory_are_parts_of_full():
     rows = {row["entry"]: row for row in table((DOCS / "cost.md").read_text(), "entry", "saved MiB")}
     for method, shown in FIGURES.items():
         for column, key in (("time", "step ms"), ("memory", "saved MiB")):
-            assert float(shown[column]) == pytest.approx(float(rows[method][key]) / float(rows["Full"][key]), abs=0.0051)
+            assert float(shown[column]) == pytest.approx(
+                float(rows[method][key]) / float(rows["Full"][key]), abs=0.0051
+            )
 
 
 def test_parameters():

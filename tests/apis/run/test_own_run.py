@@ -2,8 +2,10 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,3 +224,21 @@ def test_a_flag_and_an_option_that_contradict_each_other(tmp_path):
     data = own.class_folder(tmp_path / "data", each=4)
     with pytest.raises(UserError, match=r"--epochs 3 and --cfg-options train_cfg\.max_epochs=2 contradict each other"):
         train_word([str(data), "--epochs", "3", "--cfg-options", "train_cfg.max_epochs=2"])
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path):
+    """The first one writes and speaks; the other waits for the adapter that both test."""
+    data = own.class_folder(tmp_path / "data", each=4)
+    tool = Path(__file__).parents[3] / "tools/train.py"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    call = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", str(tool)]
+    call += [str(data), "--launcher", "pytorch", "--epochs", "1", "--work-dir", str(tmp_path / "run")]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("folders of classes: classification, 12 images") == 1
+    assert done.stdout.count("on the validation part, by which the moment was chosen too") == 1
+    assert json.loads((tmp_path / "run/result.json").read_text())["tested"] == "best"
+    with pytest.raises(UserError, match="a search runs in one process"):
+        train_word([str(data), "--launcher", "pytorch", "--tune", "2"])

@@ -152,7 +152,9 @@ def test_what_does_not_fit(data, tmp_path, options, words):
 
 def test_methods_that_a_family_does_not_have(data, tmp_path):
     refused(data, "boxes", tmp_path, "--method gps is not for detection on this model: it selects", method="gps")
-    refused(data, "frames", tmp_path, "a video model is one of nano_vit", model="timm/vit_tiny_patch16_224")
+    refused(
+        data, "frames", tmp_path, "not read for video: take nano_vit (shipped), ", model="timm/vit_tiny_patch16_224"
+    )
     refused(data, "frames", tmp_path, "give its file: --weights FILE", model="videomae_base")
 
 

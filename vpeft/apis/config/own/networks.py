@@ -95,7 +95,8 @@ def library_network(
 def _check_name(name: str, family: str) -> None:
     own = own_models(family)
     if "plain" not in BASES[family]:
-        raise UserError(f"--model {name}: a {family} model is one of {', '.join(own)} (with --weights FILE).")
+        given = [f"{one} ({'shipped' if 'nano' in one else 'with --weights FILE'})" for one in own]
+        raise UserError(f"--model {name}: networks of libraries are not read for {family}: take {', '.join(given)}.")
     if "/" not in name and not Path(name).expanduser().is_dir():
         shown = ", ".join(f"{prefix}/..." for prefix, (package, _) in LIBRARIES.items() if package in READ)
         raise UserError(f"--model {name}: {nearest(name, own)} Or a library's: {shown}.")
