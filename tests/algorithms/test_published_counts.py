@@ -19,6 +19,11 @@ ROOT = Path(__file__).parents[2]
 #: Config, options of its method, options of its backbone, trained parameters without the head.
 COUNTS = [
     ("lora_vit", {"rank": 8}, {}, 294_912),
+    ("dora_vit", {"rank": 8}, {}, 313_344),
+    ("lora_fa_vit", {"rank": 8}, {}, 147_456),
+    ("vera_vit", {"rank": 256}, {}, 24_576),
+    ("fourierft_vit", {"frequencies": 3000}, {}, 72_000),
+    ("ia3_vit", {}, {}, 55_296),
     ("adaptformer_vit", {"bottleneck": 8}, {}, 156_768),
     ("pfeiffer_vit", {"bottleneck": 8}, {}, 156_768),
     ("houlsby_vit", {"bottleneck": 8}, {}, 313_536),

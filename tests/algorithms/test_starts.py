@@ -92,6 +92,22 @@ STARTS = {
         {"type": "KAdaptation", "init": "official"},
         {"shared.column": uniform(0.01), "shared.row": uniform(0.01), "left": zero, "right": zero, "bias": zero},
     ),
+    "dora": (
+        {"type": "DoRA", "targets": ["qkv"]},
+        {"qkv.down.qkv": linear(C), "qkv.up.qkv": zero, "magnitude.qkv": anything},
+    ),
+    "vera": ({"type": "VeRA"}, {f"{v}.{t}": c for t in "qv" for v, c in (("d", constant(0.1)), ("b", zero))}),
+    "ia3": ({"type": "IA3"}, {f"scale.{t}": constant(1.0) for t in ("k", "v", "ff")}),
+    "loha": (
+        {"type": "LoHa", "targets": ["qkv"]},
+        {"down1.qkv": linear(C), "up1.qkv": linear(8), "up2.qkv": linear(8), "down2.qkv": zero},
+    ),
+    "lokr": (
+        {"type": "LoKr", "targets": ["proj"], "rank": 4},
+        {"left.proj": zero, "down.proj": linear(16), "up.proj": linear(4)},
+    ),
+    "fourierft": ({"type": "FourierFT"}, {f"values.{t}": normal(1.0) for t in "qv"}),
+    "fourierft-identity": ({"type": "FourierFT", "init": "identity"}, {f"values.{t}": zero for t in "qv"}),
     "arc": (
         {"type": "ARC"},
         {f"{site}0.weight": xavier(C, 50) for site in ("qkv", "fc1")}
@@ -168,7 +184,7 @@ def test_start(start, initialise):
     [
         *(
             {"type": name, "init": "identity"}
-            for name in ("PATT", "BAPAT", "ARC", "LoRand", "SNF", "SSF", "SCT", "Mona")
+            for name in ("PATT", "BAPAT", "ARC", "LoRand", "SNF", "SSF", "SCT", "Mona", "FourierFT")
         ),
         {"type": "UTuning", "kind": "adapter"},
         {"type": "DTL", "read_out": "host"},

@@ -1,4 +1,4 @@
-"""LoRA in the form of HuggingFace's peft, held against peft itself in both directions."""
+"""LoRA and DoRA in the form of HuggingFace's peft, held against peft itself in both directions."""
 
 import json
 
@@ -10,6 +10,7 @@ from torch import nn
 
 import vpeft
 from vpeft.apis.hf_peft import CONFIG, WEIGHTS, load_peft, save_peft
+from vpeft.core.adaptation.find import get_adaptation
 from vpeft.errors import UserError
 
 peft = pytest.importorskip("peft")
@@ -50,8 +51,9 @@ def answer(model, kind):
         ("hf", ["q", "k", "v", "proj", "fc1", "fc2"], 4),
     ],
 )
-def test_peft_computes_what_vpeft_has_saved(kind, targets, rank, tmp_path):
-    model = vpeft.attach(BUILD[kind](), {"type": "LoRA", "rank": rank, "alpha": 3, "targets": targets})
+@pytest.mark.parametrize("method", ["LoRA", "DoRA"])
+def test_peft_computes_what_vpeft_has_saved(kind, targets, rank, method, tmp_path):
+    model = vpeft.attach(BUILD[kind](), {"type": method, "rank": rank, "alpha": 3, "targets": targets})
     if kind == "timm":
         nn.init.normal_(model.head.weight)
     perturb(model)
@@ -71,6 +73,8 @@ def test_peft_computes_what_vpeft_has_saved(kind, targets, rank, tmp_path):
         ("timm", {"target_modules": ["qkv", "attn.proj", "fc1", "fc2"], "use_rslora": True}),
         ("hf", {"target_modules": ["query", "value"]}),
         ("hf", {"target_modules": ["key", "attention.output.dense", "fc1"], "lora_dropout": 0.1}),
+        ("timm", {"target_modules": ["qkv", "fc2"], "use_dora": True, "use_rslora": True}),
+        ("hf", {"target_modules": ["query", "value"], "use_dora": True}),
     ],
 )
 def test_vpeft_computes_what_peft_has_saved(kind, options, tmp_path):
@@ -80,12 +84,23 @@ def test_vpeft_computes_what_peft_has_saved(kind, options, tmp_path):
             nn.init.normal_(param, std=0.1, generator=torch.Generator().manual_seed(len(name)))
     theirs.save_pretrained(tmp_path)
     model = load_peft(BUILD[kind](), tmp_path)
+    assert [type(m).__name__ for m in get_adaptation(model).methods.values()] == [
+        "DoRA" if options.get("use_dora") else "LoRA"
+    ]
     assert torch.allclose(answer(model, kind), answer(theirs, kind), atol=1e-5, rtol=1e-5)
     again = save_peft(model, tmp_path / "again")
     back = peft.PeftModel.from_pretrained(BUILD[kind](), again).eval()
     assert torch.allclose(answer(back, kind), answer(theirs, kind), atol=1e-5, rtol=1e-5)
     by_name = vpeft.load_adapter(BUILD[kind](), tmp_path)
     assert torch.equal(answer(by_name, kind), answer(model, kind))
+
+
+@pytest.mark.parametrize("method", ["rsLoRA", "LoRA-FA", "PiSSA", "OLoRA"])
+def test_what_is_lora_at_inference_is_kept_as_lora(method, tmp_path):
+    model = perturb(vpeft.attach(timm_vit(), {"type": method, "rank": 4, "alpha": 3}))
+    save_peft(model, tmp_path)
+    theirs = peft.PeftModel.from_pretrained(timm_vit(), tmp_path).eval()
+    assert torch.allclose(answer(theirs, "timm"), answer(model, "timm"), atol=1e-4, rtol=1e-4)
 
 
 def saved(folder, **options):
@@ -97,8 +112,8 @@ def saved(folder, **options):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"use_dora": True}, "has use_dora=True: plain LoRA alone is read"),
-        ({"bias": "lora_only"}, "has bias='lora_only': plain LoRA alone is read"),
+        ({"lora_bias": True}, "has lora_bias=True: plain LoRA and DoRA are read"),
+        ({"bias": "lora_only"}, "has bias='lora_only': plain LoRA and DoRA are read"),
         ({"init_lora_weights": "pissa"}, "has init_lora_weights='pissa', which changes the base"),
         ({"target_modules": ["blocks.0.attn.qkv"]}, "not the same in every block"),
         ({"rank_pattern": {"blocks.1.attn.qkv": 2}}, r"has the ranks \[2, 4\] and scales"),
@@ -128,6 +143,10 @@ def test_other_networks_and_broken_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"is no config of peft's LoRA \(r:"):
         load_peft(timm_vit(), folder)
     (folder / CONFIG).write_text(json.dumps(config))
+    (folder / CONFIG).write_text(json.dumps({**config, "use_dora": True}))
+    with pytest.raises(UserError, match=r"attn\.qkv has no lora_magnitude_vector of 576 numbers"):
+        load_peft(timm_vit(), folder)
+    (folder / CONFIG).write_text(json.dumps(config))
     tensors = load_file(folder / WEIGHTS)
     save_file({**tensors, "base_model.model.norm.weight": torch.ones(192)}, folder / WEIGHTS)
     with pytest.raises(UserError, match=r"holds norm\.weight, which is neither LoRA nor a head"):
@@ -138,7 +157,7 @@ def test_other_networks_and_broken_folders_are_refused(tmp_path):
 
 
 def test_other_methods_are_not_kept_in_that_form(tmp_path):
-    with pytest.raises(UserError, match="SSF cannot be kept in peft's form: it is for LoRA alone"):
+    with pytest.raises(UserError, match="SSF cannot be kept in peft's form: it is for one method that is LoRA or DoRA"):
         save_peft(vpeft.attach(timm_vit(), "SSF"), tmp_path)
     model = vpeft.attach(timm_vit(), "LoRA")
     vpeft.merge(model)

@@ -1,8 +1,9 @@
-"""LoRA adapters as HuggingFace ``peft`` keeps them: a folder with ``adapter_config.json`` and a safetensors file.
+"""LoRA and DoRA as HuggingFace ``peft`` keeps them: a folder with ``adapter_config.json`` and a safetensors file.
 
 The folder is of the network that the methods are attached to, by the network's own names of modules. Both compute the
 same: where vpeft gives queries, keys and values of one linear a pair each, the linear's one pair in the folder has the
-sum of their ranks. The head is in it where the network holds it inside (timm).
+sum of their ranks. A method that is LoRA with another scale, start or training is kept as LoRA; what is LoRA and DoRA
+there becomes the methods of these names here. The head is in it where the network holds it inside (timm).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jsonschema import Draft202012Validator
@@ -20,7 +21,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vpeft.algorithms.reparameter.lora import TARGETS, LoRA, LowRank
+from vpeft.algorithms.reparameter.lora import LoRA, LowRank
+from vpeft.algorithms.reparameter.low_rank.dora import DoRA, Magnitude
+from vpeft.algorithms.reparameter.targets import TARGETS
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.attach import attach as attach_methods
 from vpeft.core.adaptation.contributions import every_site
@@ -37,6 +40,8 @@ from vpeft.files import read_json, write_atomically, write_json
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 #: In front of the network's own names in the file.
 PREFIX = "base_model.model."
+#: Between a linear's name and what peft keeps of it: A, B, and the magnitudes of DoRA.
+DOWN, UP, MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 _MAYBE = {"type": ["object", "null"], "additionalProperties": {"type": "number"}}
 SCHEMA = {
     "type": "object",
@@ -50,9 +55,8 @@ SCHEMA = {
         "modules_to_save": {"type": ["array", "null"], "items": {"type": "string"}},
     },
 }
-#: Fields of another method than plain LoRA, and what they hold there.
+#: Fields of another method than LoRA and DoRA, and what they hold there.
 PLAIN = {
-    "use_dora": False,
     "fan_in_fan_out": False,
     "bias": "none",
     "lora_bias": False,
@@ -65,10 +69,11 @@ STARTS = (True, False, "gaussian", "orthogonal", "eva")
 
 
 def save_peft(model: nn.Module, folder: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> Path:
-    """Write the LoRA adapter of ``model`` for ``peft.PeftModel.from_pretrained(network, folder)``.
+    """Write the LoRA or DoRA adapter of ``model`` for ``peft.PeftModel.from_pretrained(network, folder)``.
 
     Args:
-        model: A model with LoRA attached to one network of linears, not merged.
+        model: A model with LoRA, or a method that is LoRA at inference, or DoRA attached to one network of linears, not
+            merged.
         folder: The folder; older files of the same names are replaced.
         metadata: Further texts for the safetensors file, such as names of classes.
 
@@ -77,12 +82,13 @@ def save_peft(model: nn.Module, folder: str | os.PathLike[str], metadata: Mappin
     """
     adaptation = find_adaptation(model)
     adaptation.check()
-    (method,) = _methods(adaptation)
+    method = _method(adaptation)
     if adaptation.merged:
         raise UserError("the adapter is merged into the weights: unmerge it before saving (vpeft.unmerge(model)).")
     tensors, ranks, scales = {}, {}, {}
-    for name, (down, up), scale in _pairs(adaptation):
-        tensors[f"{PREFIX}{name}.lora_A.weight"], tensors[f"{PREFIX}{name}.lora_B.weight"] = down, up
+    for name, (down, up), scale, magnitude in _pairs(adaptation):
+        tensors |= {f"{PREFIX}{name}{DOWN}": down, f"{PREFIX}{name}{UP}": up}
+        tensors |= {} if magnitude is None else {f"{PREFIX}{name}{MAGNITUDE}": magnitude}
         ranks[name], scales[name] = len(down), scale * len(down)
     heads = list(adaptation.host.heads())
     state = state_dict(adaptation.host.backbone)
@@ -104,6 +110,7 @@ def save_peft(model: nn.Module, folder: str | os.PathLike[str], metadata: Mappin
         "alpha_pattern": {name: a for name, a in scales.items() if a != alpha},
         "modules_to_save": sorted({key.rpartition(".")[0] for key in inside}) or None,
         "use_rslora": False,
+        "use_dora": any(key.endswith(MAGNITUDE) for key in tensors),
         **PLAIN,
     }
     folder = Path(folder)
@@ -112,26 +119,30 @@ def save_peft(model: nn.Module, folder: str | os.PathLike[str], metadata: Mappin
     return folder
 
 
-def _methods(adaptation: Adaptation) -> list[LoRA]:
+def _method(adaptation: Adaptation) -> LoRA:
     methods = list(adaptation.methods.values())
-    if [type(method) for method in methods] != [LoRA]:
+    if len(methods) != 1 or not isinstance(methods[0], LoRA):
         names = ", ".join(method.registered_name() for method in methods)
-        raise UserError(f"{names} cannot be kept in peft's form: it is for LoRA alone. vpeft.save_adapter keeps it.")
-    return methods
+        raise UserError(
+            f"{names} cannot be kept in peft's form: it is for one method that is LoRA or DoRA. "
+            "vpeft.save_adapter keeps it."
+        )
+    return methods[0]
 
 
-def _pairs(adaptation: Adaptation) -> Iterator[tuple[str, tuple[Tensor, Tensor], float]]:
-    """Name of each updated linear in the network, its A and B, and the scale of their product."""
+def _pairs(adaptation: Adaptation) -> Iterator[tuple[str, tuple[Tensor, Tensor], float, Tensor | None]]:
+    """Name of each updated linear in the network, its A and B, the scale of their product, and DoRA's magnitudes."""
     names = _linears(adaptation.host.backbone)
-    for site, update in _updates(adaptation):
+    for site, update, magnitude in _updates(adaptation):
+        whole = None if magnitude is None else magnitude.whole()
         first = 0
         for part in _parts(site):
-            pair = update.pair(first, first + len(part))
+            pair, rows = update.pair(first, first + len(part)), slice(first, first + len(part))
             first += len(part)
             if pair is not None:
                 if id(part) not in names:
                     raise UserError(f"the weight of site {site.name!r} belongs to no linear that peft could adapt.")
-                yield names[id(part)], pair, update.scale
+                yield names[id(part)], pair, update.scale, None if whole is None else whole[rows]
 
 
 def _parts(site: Site) -> list[nn.Parameter]:
@@ -149,12 +160,16 @@ def _parts(site: Site) -> list[nn.Parameter]:
     return parts
 
 
-def _updates(adaptation: Adaptation) -> Iterator[tuple[Site, LowRank]]:
+def _updates(adaptation: Adaptation) -> Iterator[tuple[Site, LowRank, Magnitude | None]]:
+    """Site, update, and DoRA's magnitudes of what it updates."""
     for _, site in every_site(adaptation):
+        magnitude = next((entry.module for entry in site.entries if isinstance(entry.module, Magnitude)), None)
         for entry in site.entries:
+            if entry.module is magnitude:
+                continue
             if not isinstance(entry.module, LowRank):
                 raise UserError(f"{entry.key} updates a convolution, which is not kept in peft's form here.")
-            yield site, entry.module
+            yield site, entry.module, magnitude
 
 
 def _linears(network: nn.Module) -> dict[int, str]:
@@ -176,8 +191,8 @@ def load_peft(
         sample: As in :func:`vpeft.attach`.
 
     Raises:
-        UserError: It is no LoRA, a variant of it such as DoRA (rsLoRA is read), not the same in every block, or does
-            not fit. The model is unchanged then.
+        UserError: It is neither LoRA (or rsLoRA) nor DoRA, not the same in every block, or does not fit. The model is
+            unchanged then.
     """
     folder = Path(folder)
     config, tensors = _read(folder)
@@ -188,7 +203,7 @@ def load_peft(
         method = _method_for(model, backbone, updates, config, folder, sample)
         attach_methods(model, [method], backbone, sample=sample)
         adaptation = find_adaptation(model)
-        placed = {name: pair for name, pair, _ in _pairs(adaptation)}
+        placed = {name: pair for name, pair, *_ in _pairs(adaptation)}
         if placed.keys() != updates.keys():
             odd = sorted(placed.keys() ^ updates.keys())
             raise UserError(
@@ -212,7 +227,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{folder / CONFIG} is no config of peft's LoRA ({place}: {ascii(error.message)[1:100]}).")
     for field, plain in PLAIN.items():
         if config.get(field, plain) != plain:
-            raise UserError(f"{folder} has {field}={config[field]!r}: plain LoRA alone is read, {field}={plain!r}.")
+            raise UserError(f"{folder} has {field}={config[field]!r}: plain LoRA and DoRA are read, {field}={plain!r}.")
     if config.get("init_lora_weights", True) not in STARTS:
         start = config["init_lora_weights"]
         raise UserError(f"{folder} has init_lora_weights={start!r}, which changes the base: let peft convert it first.")
@@ -227,21 +242,31 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, {key.removeprefix(PREFIX): value for key, value in tensors.items()}
 
 
-def _stored_updates(
-    config: Mapping[str, Any], tensors: dict[str, Tensor], folder: Path
-) -> dict[str, tuple[Tensor, Tensor, float]]:
-    """A, B and scale by the linear's name; they are taken out of ``tensors``."""
+class Stored(NamedTuple):
+    """What a folder holds of one linear: A, B, the scale of their product, and DoRA's magnitudes."""
+
+    down: Tensor
+    up: Tensor
+    scale: float
+    magnitude: Tensor | None
+
+
+def _stored_updates(config: Mapping[str, Any], tensors: dict[str, Tensor], folder: Path) -> dict[str, Stored]:
+    """By the linear's name; they are taken out of ``tensors``."""
     found = {}
-    for key in [key for key in tensors if key.endswith(".lora_A.weight")]:
-        name = key.removesuffix(".lora_A.weight")
-        down, up = tensors.pop(key), tensors.pop(f"{name}.lora_B.weight", None)
+    for key in [key for key in tensors if key.endswith(DOWN)]:
+        name = key.removesuffix(DOWN)
+        down, up = tensors.pop(key), tensors.pop(f"{name}{UP}", None)
         if up is None or down.dim() != 2 or up.dim() != 2 or len(down) != up.shape[1]:
             raise UserError(f"{folder}: {name} has no pair of matrices (r, in) and (out, r).")
         rank = _pattern(config.get("rank_pattern"), name, config["r"])
         alpha = _pattern(config.get("alpha_pattern"), name, config["lora_alpha"])
         if rank != len(down):
             raise UserError(f"{folder}: {name} has the rank {len(down)}, and its config says {rank}.")
-        found[name] = down, up, alpha / (rank**0.5 if config.get("use_rslora") else rank)
+        magnitude = tensors.pop(f"{name}{MAGNITUDE}", None) if config.get("use_dora") else None
+        if config.get("use_dora") and (magnitude is None or magnitude.shape != up.shape[:1]):
+            raise UserError(f"{folder}: {name} has no {MAGNITUDE[1:]} of {len(up)} numbers, and use_dora is True.")
+        found[name] = Stored(down, up, alpha / (rank**0.5 if config.get("use_rslora") else rank), magnitude)
     if not found:
         raise UserError(f"{folder / WEIGHTS} holds no lora_A: it is no LoRA adapter of peft.")
     return found
@@ -260,13 +285,13 @@ def _pattern(pattern: Mapping[str, Any] | None, name: str, default: float) -> fl
 def _method_for(
     model: nn.Module,
     backbone: str | None,
-    updates: Mapping[str, tuple[Tensor, Tensor, float]],
+    updates: Mapping[str, Stored],
     config: Mapping[str, Any],
     folder: Path,
     sample: Any,
 ) -> LoRA:
-    """The LoRA whose targets are the linears that the folder updates."""
-    ranks, scales = {len(down) for down, _, _ in updates.values()}, {scale for _, _, scale in updates.values()}
+    """The LoRA or DoRA whose targets are the linears that the folder updates."""
+    ranks, scales = {len(one.down) for one in updates.values()}, {one.scale for one in updates.values()}
     if len(ranks) > 1 or len(scales) > 1:
         raise UserError(
             f"{folder} has the ranks {sorted(ranks)} and scales {sorted(scales)}: LoRA of vpeft has one of each."
@@ -290,7 +315,8 @@ def _method_for(
     if not targets:
         name = next(iter(updates))
         raise UserError(f"{folder} updates {name}, {len(updates)} linears in all, and this network has none of them.")
-    return LoRA(**options, targets=tuple(t for t in TARGETS if t in targets) or tuple(sorted(targets)))
+    kind = DoRA if config.get("use_dora") else LoRA
+    return kind(**options, targets=tuple(t for t in TARGETS if t in targets) or tuple(sorted(targets)))
 
 
 def _covers(block: Any, site: str, third: int | None, names: Mapping[int, str], updates: Mapping[str, Any]) -> bool:
@@ -303,17 +329,19 @@ def _covers(block: Any, site: str, third: int | None, names: Mapping[int, str], 
     return len(parts) == 3 and names.get(id(parts[third])) in updates
 
 
-def _put(adaptation: Adaptation, updates: Mapping[str, tuple[Tensor, Tensor, float]], folder: Path) -> None:
+def _put(adaptation: Adaptation, updates: Mapping[str, Stored], folder: Path) -> None:
     names = _linears(adaptation.host.backbone)
-    for site, update in _updates(adaptation):
+    for site, update, magnitude in _updates(adaptation):
         first = 0
         for part in _parts(site):
             rows, first = (first, first + len(part)), first + len(part)
             target = next((t for t, own in update.rows.items() if own == rows), None)
             if target is None:
                 continue
-            down, up, _ = updates[names[id(part)]]
-            for own, value in ((update.down[target], down), (update.up[target], up)):
+            stored = updates[names[id(part)]]
+            places = [(update.down[target], stored.down), (update.up[target], stored.up)]
+            places += [] if magnitude is None else [(magnitude.magnitude[target], stored.magnitude)]
+            for own, value in places:
                 if own.shape != value.shape:
                     raise UserError(
                         f"{folder}: {names[id(part)]} has the shape {tuple(value.shape)}, here {tuple(own.shape)}: it "

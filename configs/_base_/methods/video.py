@@ -12,5 +12,11 @@ methods = dict(
     dtl=dict(rank=2),
     dtlplus=dict(rank=2),
     lora=dict(rank=16, alpha=None),
+    dora=dict(rank=16),
+    rslora=dict(rank=16),
+    loraplus=dict(rank=16),
+    lora_fa=dict(rank=16),
+    pissa=dict(rank=16),
+    olora=dict(rank=16),
     bapat=dict(hidden=32, bottleneck=64),
 )

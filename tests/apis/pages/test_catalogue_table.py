@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from vpeft.apis.pages.catalogue import CATALOGUE, CatalogueRow, read_catalogue, whole_hosts, write_catalogue
+from vpeft.apis.pages.catalogue import CATALOGUE, CatalogueRow, read_catalogue, untried, whole_hosts, write_catalogue
 from vpeft.registry import HOSTS, PEFT_METHODS
 
 WIDTH = "LST is for one width, and this a.Swin has stages, unlike a ViT"
@@ -31,7 +31,10 @@ def test_a_host_counts_when_every_method_has_been_gone_through():
     methods = sorted(PEFT_METHODS.module_dict)
     whole = [replace(FOUND[0], method=method) for method in methods]
     assert whole_hosts([*whole, *FOUND[2:]]) == whole
-    assert whole_hosts(whole[1:]) == []
+    elsewhere = replace(FOUND[0], host="another", method=methods[0])
+    assert whole_hosts([*whole[1:], elsewhere]) == []
+    assert whole_hosts(whole[1:]) == whole[1:]  # a new method, gone through nowhere yet
+    assert untried(whole[1:]) == methods[:1]
 
 
 def test_the_shipped_table_names_what_exists():

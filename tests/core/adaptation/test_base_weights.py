@@ -47,6 +47,32 @@ def peft(method=LORA, **options) -> torch.nn.Module:
     return MODELS.build({"type": "vpeft.PEFT", "of": "mmpretrain.VisionTransformer", "method": method, **vit})
 
 
+@pytest.mark.parametrize(("method", "part"), [("DoRA", "magnitude"), ("PiSSA", ".up."), ("LST", ".blocks.")])
+def test_what_starts_from_the_base_starts_anew_on_another(method, part):
+    """Unless it has learned, or is loaded too."""
+    base, x = build(VIT), inputs(VIT, 2, torch.float64)
+    model = vpeft.attach(copy.deepcopy(base), method)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        for param in base.parameters():
+            param.mul_(1.5)
+    model.load_state_dict(base.state_dict(), strict=False)
+    state = vpeft.attach(copy.deepcopy(base), method).state_dict()
+    keys = [key for key in state if "peft" in key and part in key and state[key].any()]
+    assert keys
+    assert any(not torch.allclose(before[key], state[key], rtol=1e-2) for key in keys)
+    for key in keys:
+        torch.testing.assert_close(model.state_dict()[key], state[key], rtol=1e-6, atol=1e-6)
+    if method != "LST":
+        assert (tokens(model, x) - tokens(base, x)).abs().max() <= 1e-12
+    learned = {key: value.clone() for key, value in perturb(model).state_dict().items() if "peft" in key}
+    model.load_state_dict({key: value * 2 for key, value in base.state_dict().items()}, strict=False)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in learned.items())
+    other = vpeft.attach(build(VIT), method)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(tokens(other, x), tokens(model, x))
+
+
 def pretrained(file) -> dict:
     return {"type": "Pretrained", "checkpoint": str(file)}
 

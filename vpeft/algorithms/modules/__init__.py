@@ -1,7 +1,8 @@
 """Blocks that several methods share."""
 
 from vpeft.algorithms.modules.bottleneck import Bottleneck
+from vpeft.algorithms.modules.fixed import Fixed
 from vpeft.algorithms.modules.scale_shift import ScaleShift
 from vpeft.algorithms.modules.stateless import Stateless
 
-__all__ = ["Bottleneck", "ScaleShift", "Stateless"]
+__all__ = ["Bottleneck", "Fixed", "ScaleShift", "Stateless"]

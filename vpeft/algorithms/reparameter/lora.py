@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.core.backbones.block import Block
+from vpeft.algorithms.reparameter.targets import OnTargets, Rows
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.convolution import Convolution, convolve
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.backbones.sites.site import Site, channels_last
-from vpeft.core.contract.method import Method
 from vpeft.errors import UserError, closest
 from vpeft.registry import PEFT_METHODS
-
-#: Targets, the site that each belongs to, and which third of that site's rows it is (None: all rows).
-TARGETS = {
-    "q": ("qkv", 0),
-    "k": ("qkv", 1),
-    "v": ("qkv", 2),
-    "qkv": ("qkv", None),
-    "proj": ("proj", None),
-    "fc1": ("fc1", None),
-    "fc2": ("fc2", None),
-}
 
 
 class LowRank(nn.Module):
@@ -43,9 +31,7 @@ class LowRank(nn.Module):
         drop: Dropout on the input of A.
     """
 
-    def __init__(
-        self, size: tuple[int, int], rows: dict[str, tuple[int, int]], rank: int, scale: float, drop: float
-    ) -> None:
+    def __init__(self, size: tuple[int, int], rows: Rows, rank: int, scale: float, drop: float) -> None:
         super().__init__()
         inputs, self.out_features = size
         self.rows, self.rank, self.scale = rows, rank, scale
@@ -144,9 +130,14 @@ class LowRankConv(nn.Module):
         up = self.up.view(*self.up.shape, *[1] * extents)
         return channels_last(convolve(code, up, groups=groups)) * self.scale
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A ``(r, in / groups * extents)`` and B ``(out, r)`` of the weight with its rows flattened."""
+        return self.down.flatten(1), self.up
+
     def affine(self) -> tuple[Tensor, None]:
         """The update of the weight with its rows flattened, and no shift."""
-        return self.scale * (self.up.double() @ self.down.flatten(1).double()), None
+        down, up = self.factors()
+        return self.scale * (up.double() @ down.double()), None
 
 
 def _rows_and_columns(site: Site) -> tuple[int, int]:
@@ -163,7 +154,7 @@ def _ends(name: str) -> set[str]:
 
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
-class LoRA(Method):
+class LoRA(OnTargets):
     """``W <- W0 + (alpha / r) B A``, A (r, in), B (out, r); on a fused qkv each of q, k, v has a pair of its own.
 
     A convolution's A has the extents of its kernel: (r, in / groups, ...).
@@ -189,21 +180,10 @@ class LoRA(Method):
     mergeable = True
     needs_blocks = False
 
-    def settled(self, host: Host) -> LoRA:
-        chosen = {self.targets_in(block) for block in host.blocks}
-        return dataclasses.replace(self, targets=chosen.pop()) if len(chosen) == 1 else self
-
-    def targets_in(self, block: Block) -> tuple[str, ...]:
-        """The targets in a block."""
-        if self.targets is not None:
-            return self.targets
-        return ("q", "v") if "qkv" in block.sites else ("fc1", "fc2")
-
     def check(self, host: Host) -> None:
+        super().check(host)
         if host.blocks:
             self.need_width("rank", host)
-            if self.targets is not None:
-                self.need_choice("targets", TARGETS)
         elif self.targets is not None:
             chosen = self.operations(host).values()
             self.need_width("rank", host, [min(_rows_and_columns(site)) for site in chosen])
@@ -214,30 +194,32 @@ class LoRA(Method):
             )
             none = "no linear and no convolution of this network can be adapted."
             raise UserError(
-                f"LoRA: {above if host.operations('linear', 'conv') else none}"
+                f"{self.registered_name()}: {above if host.operations('linear', 'conv') else none}"
                 f"{f' Left out: {some}, {len(host.left_out)} in all.' if some else ''}"
             )
 
+    @property
+    def scale(self) -> float:
+        """What ``B A`` is multiplied by."""
+        return (self.rank if self.alpha is None else self.alpha) / self.rank
+
+    def update(self, site: Site, rows: Rows) -> nn.Module:
+        """The module that updates some row ranges of a linear, or a whole convolution."""
+        out, inputs, *extents = site.module.weight.shape
+        if extents and site.index is None:
+            return LowRankConv(site.module, self.rank, self.scale, self.drop)
+        return LowRank((inputs, out), rows, self.rank, self.scale, self.drop)
+
     def build(self, host: Host) -> None:
-        scale = (self.rank if self.alpha is None else self.alpha) / self.rank
-        for block in host.blocks:
-            targets = self.targets_in(block)
-            for site in dict.fromkeys(TARGETS[t][0] for t in targets):
-                if site not in block.sites:
-                    has = [target for target, (name, _) in TARGETS.items() if name in block.sites]
-                    raise UserError(
-                        f"LoRA: targets={targets!r}: block {block.index} of {host.registered_name()} has no "
-                        f"{site}: its blocks have {', '.join(has)}."
-                    )
-                rows = {t: self.rows(block, t) for t in targets if TARGETS[t][0] == site}
-                block.place(site, "parallel", LowRank(block.size(site), rows, self.rank, scale, self.drop), site)
+        for name, place, site, rows in self.updated(host):
+            place(name, "parallel", self.update(site, rows), name.replace(".", "_"))
+
+    def updated(self, host: Host) -> Iterator[tuple[str, Callable[..., None], Site, Rows]]:
+        """Of every linear or convolution that it updates: name, what places a module there, site, rows by target."""
+        for block, site, rows in self.linears(host):
+            yield site, block.place, block.sites[site], rows
         for name, site in self.operations(host).items():
-            out, columns = _rows_and_columns(site)
-            if site.module.weight.dim() > 2:
-                update = LowRankConv(site.module, self.rank, scale, self.drop)
-            else:
-                update = LowRank((columns, out), {"weight": (0, out)}, self.rank, scale, self.drop)
-            host.place(name, "parallel", update, name.replace(".", "_"))
+            yield name, host.place, site, {"weight": (0, _rows_and_columns(site)[0])}
 
     def operations(self, host: Host) -> dict[str, Site]:
         """The linears and convolutions outside blocks that it updates, by name."""
@@ -249,21 +231,22 @@ class LoRA(Method):
             if not any(target in _ends(name) for name in every):
                 near = closest(target, {end for name in every for end in _ends(name)})
                 raise UserError(
-                    f"LoRA: targets={self.targets!r}: this {type(host.backbone).__name__} has no linear or convolution "
-                    f"{target!r}{f' (did you mean {near!r}?)' if near else ''} that the {host.registered_name()} host "
-                    f"can adapt; it has {len(every)}, such as {', '.join(list(every)[:3])}."
+                    f"{self.registered_name()}: targets={self.targets!r}: this {type(host.backbone).__name__} has no "
+                    f"linear or convolution {target!r}{f' (did you mean {near!r}?)' if near else ''} that the "
+                    f"{host.registered_name()} host can adapt; it has {len(every)}, such as "
+                    f"{', '.join(list(every)[:3])}."
                 )
         return {name: site for name, site in every.items() if not _ends(name).isdisjoint(self.targets)}
 
-    @staticmethod
-    def rows(block: Block, target: str) -> tuple[int, int]:
-        """Rows of the target's linear that it updates."""
-        site, third = TARGETS[target]
-        return (0, block.size(site)[1]) if third is None else block.rows(target)
-
     def count(self, host: Host) -> int:
         # r rows of A, as long as the linear's inputs, and r columns of B, as long as the rows that are updated.
-        targets = [(block, t) for block in host.blocks for t in self.targets_in(block)]
-        pairs = [(block.size(TARGETS[t][0])[0], *self.rows(block, t)) for block, t in targets]
-        inside = sum(inputs + last - first for inputs, first, last in pairs)
-        return self.rank * (inside + sum(sum(_rows_and_columns(site)) for site in self.operations(host).values()))
+        return self.rank * (sum(inputs for inputs, _ in self.widths(host)) + self.updated_rows(host))
+
+    def widths(self, host: Host) -> Iterator[tuple[int, int]]:
+        """Inputs and updated rows of every target, in blocks and outside."""
+        yield from self.sizes(host)
+        yield from (_rows_and_columns(site)[::-1] for site in self.operations(host).values())
+
+    def updated_rows(self, host: Host) -> int:
+        """Rows of all linears and convolutions that it updates, once for each target."""
+        return sum(rows for _, rows in self.widths(host))

@@ -30,6 +30,8 @@ class Ladder(nn.Module):
         init: ``magnitude`` or ``random``.
     """
 
+    starts_from_base = True
+
     def __init__(self, host: Host, dim: int, temperature: float, init: str) -> None:
         super().__init__()
         self.host, self.dim, self.temperature, self.init = host, dim, temperature, init

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from string import ascii_lowercase
 
-from vpeft.apis.pages.catalogue import CatalogueRow, read_catalogue, whole_hosts
+from vpeft.apis.pages.catalogue import CatalogueRow, read_catalogue, untried, whole_hosts
 from vpeft.apis.pages.names import NamesRow, read_names
 from vpeft.apis.pages.table import markdown_row
 from vpeft.registry import HOSTS, PEFT_METHODS
@@ -36,7 +36,9 @@ def hosts_page() -> str:
         "no subclass of them; [docs/hosts.md](hosts.md) says what a host is, and what becomes of other networks.",
         "",
         f"{len(HOSTS)} hosts, {sum(len(cls.targets) for cls in HOSTS.module_dict.values())} classes. Numbers are of",
-        f"methods that passed [the whole matrix](hosts.md#tests), of {len(PEFT_METHODS)}; `?`: not gone through yet.",
+        f"methods that passed [the whole matrix](hosts.md#tests), of {len(PEFT_METHODS) - len(untried(found))};",
+        "`?`: not gone through yet."
+        + (f" Methods that are new to it: {', '.join(untried(found))}." if untried(found) else ""),
         "",
         *_families(found),
     ]

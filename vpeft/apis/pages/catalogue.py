@@ -61,9 +61,15 @@ def write_catalogue(found: Iterable[CatalogueRow], path: Path = CATALOGUE) -> No
 
 
 def whole_hosts(found: Iterable[CatalogueRow]) -> list[CatalogueRow]:
-    """The rows of hosts that have been gone through with every method."""
+    """The rows of hosts that have been gone through with every method, those that were with no host yet left aside."""
     methods: dict[str, set[str]] = defaultdict(set)
     rows = sorted(found)
     for one in rows:
         methods[one.host].add(one.method)
-    return [one for one in rows if methods[one.host] >= set(PEFT_METHODS.module_dict)]
+    tried = set(PEFT_METHODS.module_dict) & {one.method for one in rows}
+    return [one for one in rows if methods[one.host] >= tried]
+
+
+def untried(found: Iterable[CatalogueRow]) -> list[str]:
+    """Methods that have been gone through with no host."""
+    return sorted(set(PEFT_METHODS.module_dict) - {one.method for one in found})

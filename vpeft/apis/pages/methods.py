@@ -15,7 +15,7 @@ from torch import nn
 from vpeft.apis.config.load import config_files, load_config
 from vpeft.apis.config.recipes import method_rows
 from vpeft.apis.pages.by_library import family_of_host
-from vpeft.apis.pages.catalogue import CatalogueRow, read_catalogue, whole_hosts
+from vpeft.apis.pages.catalogue import CatalogueRow, read_catalogue, untried, whole_hosts
 from vpeft.apis.pages.table import markdown_row
 from vpeft.apis.results.published.tables import FOLDER
 from vpeft.core.adaptation.attach import attach
@@ -102,7 +102,7 @@ def methods_page(root: str = "configs") -> str:
     ]
     for name in order:
         cls, star = PEFT_METHODS.get(name), "*" if PEFT_METHODS.get(name).unverified else ""
-        works = f"{takes[name]} of {gone[name]}"
+        works = f"{takes[name]} of {gone[name]}" if gone[name] else "?"
         lines.append(markdown_row(f"{name}{star}", cls.category, cls.memory, merges(cls), works))
     lines += ["", *_hosts(found), "", *_counts(order, options, published)]
     lines += ["", "## Not verified", ""]
@@ -129,7 +129,7 @@ def _hosts(found: list[CatalogueRow]) -> list[str]:
     for name, hosts in sorted(answers.items()):
         takes = {
             method: sum(answer.get(method) == "passed" for answer in hosts.values())
-            for method in sorted(PEFT_METHODS.module_dict)
+            for method in sorted(PEFT_METHODS.module_dict.keys() - set(untried(found)))
         }
         some = [f"{method} ({n} of {len(hosts)})" for method, n in takes.items() if 0 < n < len(hosts)]
         none = [method for method, n in takes.items() if n == 0]
@@ -149,6 +149,8 @@ def _when(found: list[CatalogueRow]) -> list[str]:
     lines += [f"- {one.method} on `{one.host}`, options: {one.variants}" for one in different]
     if missing := len(set(HOSTS.module_dict) - {one.host for one in found}):
         lines.append(f"Not gone through yet: {missing} of {len(HOSTS)} hosts.")
+    if methods := untried(found):
+        lines.append(f"Not gone through yet on any host, `?` above: {', '.join(methods)}.")
     return lines
 
 

@@ -18,6 +18,7 @@ from vpeft.core.adaptation.fingerprint import (
     check_description,
     compare_bases,
     fingerprint,
+    need_local,
     old_fingerprint,
     require_whole,
 )
@@ -51,6 +52,8 @@ class Adapted(Protocol):
 
     def snapshot(self) -> None: ...
 
+    def restart(self) -> None: ...
+
 
 class BaseWeights:
     """The base of one adaptation.
@@ -66,7 +69,7 @@ class BaseWeights:
         self.adaptation = adaptation
         self.source, self.file, self.by, self.prefix = GIVEN, None, None, None
         self._cache: tuple[Any, dict[str, Any]] | None = None
-        self._expected: tuple[Any, dict[str, Any]] | None = None
+        self._expected: tuple[Any, dict[str, Any], bool] | None = None
         self._hooks: list[Any] = []
         self._start: list[int] = []
 
@@ -261,7 +264,7 @@ class BaseWeights:
         elif origin.get("by") == LOAD_FROM:
             self._load_whole(origin["file"], where)
         elif origin.get("file") and not self._init_cfgs():
-            _need_local(origin["file"], where)
+            need_local(origin["file"], where)
             self._load_named({"checkpoint": origin["file"], "prefix": origin.get("prefix")})
         elif not self.frozen():
             return False
@@ -289,7 +292,7 @@ class BaseWeights:
 
     def _load_whole(self, file: str, where: str) -> None:
         """Load the base out of a whole model's checkpoint, as the run did that started from it."""
-        _need_local(file, where)
+        need_local(file, where)
         if "://" not in file and not os.path.isfile(os.path.expanduser(file)):
             raise UserError(
                 f"{where} was trained on the base of {file}, and no such file is there: put it back, or name it in its "
@@ -335,18 +338,22 @@ class BaseWeights:
                     "the config says."
                 )
         elif whole or self.source == NEVER or not all(_same(state.get(prefix + p.name), p.param) for p in theirs):
-            self._expected = note, {p.name: (id(p.param), _version(p.param)) for p in theirs}
+            # What starts from the base starts anew on another one, unless it has learned or is loaded too.
+            fresh = not self.moved() and not any(is_peft_key(key) for key in state)
+            self._expected = note, {p.name: (id(p.param), _version(p.param)) for p in theirs}, fresh
 
     def met(self) -> None:
         """Take over, once a state dict is loaded, what it has brought."""
         expected, self._expected = self._expected, None
         if expected is None:
             return
-        note, before = expected
+        note, before, fresh = expected
         now = {p.name: (id(p.param), _version(p.param)) for p in self.adaptation.host.parameters()}
         if any(now[name] == state for name, state in before.items()):
             return  # not all of it was loaded: what was not known before is not known now
         was = self.source
+        if fresh:
+            self.adaptation.restart()
         if note is not None and "tensors" not in note:
             self.loaded(note["file"], LOAD_FROM)
         else:
@@ -388,12 +395,3 @@ def _version(tensor: Tensor) -> int:
 def _same(given: Any, param: Tensor) -> bool:
     fits = isinstance(given, Tensor) and given.shape == param.shape
     return fits and torch.equal(given.detach().to(param), param.detach())
-
-
-def _need_local(file: str, where: str) -> None:
-    """Refuse to follow an address that a checkpoint names."""
-    if "://" in file and not file.startswith("vpeft://"):
-        raise UserError(
-            f"{where} was trained on the base of {file}, an address, which is followed only where the config names it: "
-            "init_cfg=dict(type='Pretrained', checkpoint=...) of the backbone."
-        )

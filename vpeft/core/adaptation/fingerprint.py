@@ -195,3 +195,12 @@ def require_whole(parameters: Iterable[HostParam], state: Mapping[str, Tensor], 
             f"{where} holds the base only in part: {lacking[0]}, {len(lacking)} such, {given} fit. Give "
             "a checkpoint of the same architecture, or its file in init_cfg, which knows more formats."
         )
+
+
+def need_local(file: str, where: str) -> None:
+    """Refuse to follow an address that a checkpoint names."""
+    if "://" in file and not file.startswith("vpeft://"):
+        raise UserError(
+            f"{where} was trained on the base of {file}, an address, which is followed only where the config names it: "
+            "init_cfg=dict(type='Pretrained', checkpoint=...) of the backbone."
+        )

@@ -41,6 +41,17 @@ def test_only_what_is_trained_is_optimised():
     assert len(optim.optimizer.param_groups) == 2
 
 
+def test_factors_that_modules_ask_for():
+    """LoRA+: B learns 16 times as fast as A, and as the whole backbone where that is slowed down."""
+    for paramwise, factor in (({}, 1.0), ({"backbone_lr_mult": 0.1}, 0.1)):
+        model, optim = wrapper({"type": "LoRA+", "rank": 4}, **paramwise)
+        rates = {id(p): g["lr"] for g in optim.optimizer.param_groups for p in g["params"]}
+        pairs = model.backbone.layers[1].peft["lora_"].qkv
+        assert rates[id(pairs.down["q"])] == 1e-3 * factor
+        assert rates[id(pairs.up["v"])] == 1e-3 * (16 * factor)
+        assert rates[id(model.head.fc.weight)] == 1e-3
+
+
 def test_no_decay_on_biases_norms_scales_tables():
     for method, names in {
         "SSF": ["layers.0.peft.ssf.qkv.gamma", "layers.0.peft.ssf.qkv.beta"],

@@ -25,6 +25,9 @@ OWN_KEYS = {"backbone_lr_mult", "undecayed"}
 class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Gives the optimiser what is trained and nothing else, without weight decay where decay has no meaning.
 
+    A module whose tensors learn at other rates says so by ``lr_factors``: factors by the names of its parameters, or of
+    what holds them.
+
     No decay on vectors (biases, norms, scales and shifts), on modules that say ``weight_decay = False`` (prefixes), and
     on position tables and class tokens. ``paramwise_cfg`` works as in mmengine and goes before these rules; its key
     ``backbone_lr_mult`` multiplies the learning rate of the adapted backbone, PEFT modules included, and leaves that of
@@ -41,6 +44,7 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         undecayed = self.undecayed(model, rule)
         factor = self.paramwise_cfg.get("backbone_lr_mult", 1.0)
         inside = self.inside(model) if factor != 1.0 else set()
+        factors = self.lr_factors(model)
         groups: list[dict[str, Any]] = []
         if set(self.paramwise_cfg) - OWN_KEYS:
             self.add_params(groups, model)
@@ -51,13 +55,24 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             (param,) = group.pop("params")
             if id(param) in undecayed:
                 group.setdefault("weight_decay", 0.0)
-            if id(param) in inside:
-                group["lr"] = group.get("lr", self.optimizer_cfg["lr"]) * factor
+            own = factors.get(id(param), 1.0) * (factor if id(param) in inside else 1.0)
+            if own != 1.0:
+                group["lr"] = group.get("lr", self.optimizer_cfg["lr"]) * own
             same = merged.setdefault(tuple(sorted(group.items())), {**group, "params": []})
             same["params"].append(param)
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": list(merged.values())})
         cfg = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
         return OPTIM_WRAPPERS.build(cfg, default_args={"optimizer": optimizer})
+
+    @staticmethod
+    def lr_factors(model: nn.Module) -> dict[int, float]:
+        """Factors of the learning rate that modules ask for, by the parameters' identities."""
+        found: dict[int, float] = {}
+        for module in model.modules():
+            factors = getattr(module, "lr_factors", {})
+            for name, param in module.named_parameters() if factors else ():
+                found[id(param)] = factors.get(name.partition(".")[0], 1.0)
+        return found
 
     @staticmethod
     def inside(model: nn.Module) -> set[int]:

@@ -1,0 +1,11 @@
+"""Relatives of LoRA: what else is done with a pair of low-rank matrices."""
+
+from vpeft.algorithms.reparameter.low_rank import (  # noqa: F401  (register)
+    dora,
+    lora_fa,
+    lora_plus,
+    olora,
+    pissa,
+    rslora,
+    vera,
+)
