@@ -178,12 +178,6 @@ class Adaptation:
         self.snapshot()
         self.base.mark_start()
 
-    def restart(self) -> None:
-        """Give its start again to what starts from the base's own weights (``starts_from_base``)."""
-        for module in self.peft_modules():
-            if getattr(module, "starts_from_base", False):
-                module.reset_parameters()
-
     def set_mode(self, mode: bool) -> None:
         """A base that no gradient enters stays in eval mode, and so does what keeps statistics of its inputs.
 

@@ -52,8 +52,6 @@ class Adapted(Protocol):
 
     def snapshot(self) -> None: ...
 
-    def restart(self) -> None: ...
-
 
 class BaseWeights:
     """The base of one adaptation.
@@ -352,8 +350,9 @@ class BaseWeights:
         if any(now[name] == state for name, state in before.items()):
             return  # not all of it was loaded: what was not known before is not known now
         was = self.source
-        if fresh:
-            self.adaptation.restart()
+        for module in self.adaptation.peft_modules() if fresh else ():
+            if getattr(module, "starts_from_base", False):
+                module.reset_parameters()
         if note is not None and "tensors" not in note:
             self.loaded(note["file"], LOAD_FROM)
         else:
