@@ -1,8 +1,9 @@
-"""To how many networks of timm and torchvision does LoRA attach by the generic host, every tensor acting?
+"""To how many networks of timm, torchvision and transformers does LoRA attach by the generic host, every tensor acting?
 
     python benchmarks/generic_share.py                     # every name of timm, on the meta device: about 20 minutes
     python benchmarks/generic_share.py --shard 2/8         # every eighth name, from the second
     python benchmarks/generic_share.py --library torchvision
+    python benchmarks/generic_share.py --library transformers  # the models of images, by their types
 
 Each network is read by the generic host, also where it has a host of its own. A tensor acts where autograd's graph
 leads from the output to it. The last line is the share; the lines before it name what is refused, with the reason.
@@ -23,6 +24,7 @@ import vpeft  # isort: skip  mends torchvision
 import timm
 import torch
 import torchvision
+import transformers
 from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
@@ -50,8 +52,33 @@ def torchvision_model(name: str) -> nn.Module:
         return torchvision.models.get_model(name, **untrained)
 
 
+def transformers_types() -> list[str]:
+    """The types of transformers' models that are called with images alone."""
+    named = {
+        kind: config for kind, config in transformers.CONFIG_MAPPING.items() if config in transformers.MODEL_MAPPING
+    }
+    classes = {kind: transformers.MODEL_MAPPING[config] for kind, config in named.items()}
+    return sorted(kind for kind, cls in classes.items() if _takes_images_alone(cls))
+
+
+def _takes_images_alone(cls: Any) -> bool:
+    cls = cls[0] if isinstance(cls, tuple) else cls
+    return cls.main_input_name == "pixel_values" and "input_ids" not in inspect.signature(cls.forward).parameters
+
+
+def transformers_model(name: str) -> nn.Module:
+    """A network of transformers on the meta device, or on the CPU where its constructor computes."""
+    config = transformers.AutoConfig.for_model(name)
+    try:
+        with torch.device("meta"):
+            return transformers.AutoModel.from_config(config)
+    except Exception:
+        return transformers.AutoModel.from_config(config)
+
+
 LIBRARIES: dict[str, tuple[Callable[[], list[str]], Callable[[str], nn.Module]]] = {
     "timm": (timm.list_models, timm_model),
+    "transformers": (transformers_types, transformers_model),
     "torchvision": (torchvision.models.list_models, torchvision_model),
 }
 

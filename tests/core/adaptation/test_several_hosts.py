@@ -68,6 +68,25 @@ def test_which_backbone_is_asked():
     assert [p.requires_grad for p in model.parameters()] == flags
 
 
+def test_what_trains_around_a_backbone_is_said_largest_first(said):
+    model = nn.Module()
+    model.encoder = nn.ModuleDict({"image": build("timm.VisionTransformer"), "text": nn.Linear(64, 640)})
+    for number in range(5):
+        model.add_module(f"neck{number}", nn.Linear(8, 8 + number))
+    model.frozen, model.scale = nn.Linear(99, 99).requires_grad_(False), nn.Parameter(torch.zeros(1))
+    vpeft.attach(model, LORA)
+    (line,) = [line for line in said if "outside the backbone" in line]
+    whole = sum(p.numel() for p in model.parameters())
+    assert line.startswith(
+        f"trainable as before, outside the backbone: encoder.text ({100 * 41600 / whole:.2g} %), neck4 ("
+    )
+    assert "neck2 (" in line
+    assert line.endswith(f" and 3 more of the model's {whole:,} parameters.")
+    said.clear()
+    vpeft.attach(build("timm.VisionTransformer"), LORA)
+    assert not [line for line in said if "outside" in line]
+
+
 def test_one_is_named_and_what_stays_trainable_is_said_once(said):
     model = vpeft.attach(Towers(), LORA, backbone="left")
     assert list(adaptations(model)) == ["left."]
@@ -76,6 +95,11 @@ def test_one_is_named_and_what_stays_trainable_is_said_once(said):
     assert [line for line in said if "not adapted" in line] == [
         f"not adapted and trainable as before: towers.right ({size:,} parameters). "
         "Freeze it (requires_grad_(False)), or name it too."
+    ]
+    whole = sum(p.numel() for p in model.parameters())
+    assert [line for line in said if "outside the backbone" in line] == [
+        f"trainable as before, outside the backbone: head ({100 * 579 / whole:.2g} %) of the model's {whole:,} "
+        "parameters."
     ]
     report = parameter_report(model)
     assert report.outside == {"towers": size, "head": 3 * 193}

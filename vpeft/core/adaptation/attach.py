@@ -14,6 +14,7 @@ from torch import nn
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.base_weights import NEVER
 from vpeft.core.adaptation.find import adaptations
+from vpeft.core.adaptation.report import trained_outside
 from vpeft.core.adaptation.values.precision import named_dtype
 from vpeft.core.backbones.block import full_name
 from vpeft.core.backbones.find import hosts_in, read_host, why_no_host
@@ -26,6 +27,9 @@ from vpeft.core.contract.checks import without_blocks
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 from vpeft.registry import nearest
+
+#: So many parts that train outside the backbone are named.
+_NAMED = 4
 
 
 def attach(
@@ -78,6 +82,7 @@ def attach(
             adaptation.detach()
         raise
     _say_what_stays(hosts)
+    _say_what_is_around(model, hosts)
     return placed
 
 
@@ -162,4 +167,20 @@ def _say_what_stays(hosts: dict[str, nn.Module]) -> None:
             f"not adapted and trainable as before: {sizes}. Freeze it (requires_grad_(False)), or name it too.",
             logger="current",
             level=logging.WARNING,
+        )
+
+
+def _say_what_is_around(model: nn.Module, hosts: dict[str, nn.Module]) -> None:
+    """Say, in one line, what trains outside the backbones (head, neck, text tower), with its share of the model."""
+    backbones = {f"{name}." if name else "" for name, module in hosts.items()} | adaptations(model).keys()
+    sizes = trained_outside(model, backbones)
+    free = {name: size for name, size in sizes.items() if not f"{name}.".startswith(tuple(backbones))}
+    if free:
+        whole = sum(param.numel() for param in model.parameters())
+        most = sorted(free, key=free.__getitem__, reverse=True)
+        named = ", ".join(f"{name} ({100 * free[name] / whole:.2g} %)" for name in most[:_NAMED])
+        more = f" and {len(most) - _NAMED} more" if len(most) > _NAMED else ""
+        print_log(
+            f"trainable as before, outside the backbone: {named}{more} of the model's {whole:,} parameters.",
+            logger="current",
         )

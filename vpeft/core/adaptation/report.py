@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
-from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.adaptation.find import adaptations, find_adaptations
 from vpeft.core.adaptation.values.precision import Precision, precisions
 from vpeft.core.backbones.wrappers import named_modules
 
@@ -67,26 +68,11 @@ def parameter_report(model: nn.Module) -> Report:
         next(iter(hosts.values())) if len(found) == 1 else ", ".join(f"{names[p]}: {hosts[p]}" for p in found),
         methods[0] if all(own == methods[0] for own in methods) else [config for own in methods for config in own],
     )
-    inside: set[int] = set()
-    for one in found.values():
-        inside |= {id(p) for p in one.host.backbone.parameters()}
-        for name in one.host.heads():
-            inside -= {id(p) for p in one.host.backbone.get_submodule(name).parameters()}
-    seen: set[int] = set()
-    for name, module in named_modules(model):
-        for key, param in module._parameters.items():
-            if param is None or id(param) in seen:
-                continue
-            seen.add(id(param))
-            if not param.requires_grad:
-                report.frozen += param.numel()
-            elif id(param) in inside:
-                report.trainable_without_head += param.numel()
-            else:
-                part = (f"{name}.{key}" if name else key).split(".")[0]
-                report.outside[part] = report.outside.get(part, 0) + param.numel()
+    report.outside = trained_outside(model)
     report.head = sum(report.outside.values())
-    report.total = report.trainable_without_head + report.head
+    report.total = sum(param.numel() for param in model.parameters() if param.requires_grad)
+    report.frozen = sum(param.numel() for param in model.parameters() if not param.requires_grad)
+    report.trainable_without_head = report.total - report.head
     roles: dict[str, list[int]] = {}
     for prefix, one in found.items():
         _sites(one, report, prefix if len(found) > 1 else "")
@@ -98,6 +84,38 @@ def parameter_report(model: nn.Module) -> Report:
     adapters = [module for one in found.values() for module in one.peft_modules()]
     report.precision = precisions([one.host for one in found.values()], adapters, model)
     return report
+
+
+def trained_outside(model: nn.Module, others: Collection[str] = ()) -> dict[str, int]:
+    """Trained parameters outside the adapted backbones, or in their heads, by the part that holds no backbone.
+
+    Args:
+        model: The model.
+        others: Prefixes of the keys of backbones that are not adapted.
+    """
+    found, inside = adaptations(model), set()
+    for one in found.values():
+        inside |= {id(p) for p in one.host.backbone.parameters()}
+        for name in one.host.heads():
+            inside -= {id(p) for p in one.host.backbone.get_submodule(name).parameters()}
+    outside: dict[str, int] = {}
+    for name, module in named_modules(model):
+        for key, param in module._parameters.items():
+            if param is not None and param.requires_grad and id(param) not in inside:
+                inside.add(id(param))
+                part = _part(f"{name}.{key}".lstrip("."), {*found, *others})
+                outside[part] = outside.get(part, 0) + param.numel()
+    return outside
+
+
+def _part(name: str, prefixes: Iterable[str]) -> str:
+    """The outermost part of a model that holds the parameter and no backbone."""
+    parts = name.split(".")
+    for count in range(1, len(parts)):
+        part = ".".join(parts[:count])
+        if not any(prefix.startswith(f"{part}.") for prefix in prefixes):
+            return part
+    return name
 
 
 def _sites(adaptation: Adaptation, report: Report, prefix: str) -> None:

@@ -68,6 +68,7 @@ class _Watch:
         self.host, self.module = host, block.module
         self.tokens_first = block.kind.tokens_first
         self.width, self.layout = block.dim_in, block.kind.site_layouts(block.module)[0]
+        self.entered: Tensor | None = None
 
     def rows(self, stream: Tensor) -> Tensor:
         """``(B, N, C)`` of the tensor that enters the block, a stream or a map."""
@@ -76,9 +77,25 @@ class _Watch:
     def last(self, stream: Tensor) -> Tensor:
         """With the channels behind the map, and the batch before it."""
         stream = stream.transpose(0, 1) if self.tokens_first else stream
-        return stream.movedim(1, -1) if self.layout is MAP_FIRST or stream.shape[-1] != self.width else stream
+        return stream.movedim(1, -1) if self.channels_first else stream
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether the block takes a map ``(B, C, H, W)``; where all extents are equal, what its sites saw tells."""
+        stream = self.stream
+        if stream.dim() != 4 or self.layout is MAP_FIRST or stream.shape[-1] != self.width:
+            return self.layout is MAP_FIRST or stream.shape[-1] != self.width
+        seen = self.entered is not None and self.entered.dim() == 3 and stream.shape[1] == self.width
+        return seen and torch.equal(stream.movedim(1, -1).flatten(1, 2), self.entered)
 
     def __enter__(self) -> None:
+        enter = self.module.site_entered
+
+        def kept(x: Tensor) -> None:
+            self.entered = x.detach()
+            enter(x)
+
+        self.module.site_entered = kept
         self.hooks = [
             self.module.register_forward_pre_hook(self.take),
             self.module.register_forward_hook(self.look),
@@ -87,6 +104,7 @@ class _Watch:
     def __exit__(self, *error: Any) -> None:
         for hook in self.hooks:
             hook.remove()
+        del self.module.site_entered
 
     def take(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         self.stream = args[0].detach().requires_grad_()

@@ -53,11 +53,13 @@ def default_kinds(model: nn.Module) -> list[str]:
     """The kinds that say most of a model's host: by class token, windows, or neither."""
     adaptation = get_adaptation(model)
     host = find_host(model) if adaptation is None else adaptation.host
-    # Rollout multiplies the attention of all blocks: each must be one of all tokens.
-    rollout = ["rollout"] if host.flat_stream and not any(block.kind.frames_apart for block in host.blocks) else []
+    # Rollout multiplies the attention of all blocks: each must be one of all tokens, and all of the same.
+    staged = bool(host.downsamples) or len({block.stage for block in host.blocks}) > 1
+    apart = any(block.kind.frames_apart for block in host.blocks)
+    rollout = ["rollout"] if host.flat_stream and not staged and not apart else []
     if host.prefix and not host.pools_map:
         return ["class", *rollout]
-    if host.downsamples:
+    if staged:
         return ["received"] if host.reads_map else ["received", "gradcam"]
     return ["received", *rollout]
 
