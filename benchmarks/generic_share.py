@@ -67,12 +67,11 @@ def _takes_images_alone(cls: Any) -> bool:
 
 
 def transformers_model(name: str) -> nn.Module:
-    """A network of transformers on the meta device, or on the CPU where its constructor computes."""
+    """A network of transformers of its config's own size, on the CPU: its values are not drawn."""
     config = transformers.AutoConfig.for_model(name)
-    try:
-        with torch.device("meta"):
-            return transformers.AutoModel.from_config(config)
-    except Exception:
+    if getattr(config, "use_pretrained_backbone", False):
+        config.use_pretrained_backbone = False
+    with transformers.modeling_utils.no_init_weights():
         return transformers.AutoModel.from_config(config)
 
 
