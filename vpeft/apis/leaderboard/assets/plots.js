@@ -115,7 +115,7 @@ function labels(best, all, at, box, below) {
   const taken = all.map(e => { const [px, py] = at(e); return [px - 5, py - 5, px + 5, py + 5]; }), drawn = [];
   for (const e of [...[...best].reverse(), ...all.filter(e => below(e) && !best.includes(e))]) {
     const on = best.includes(e), text = [on && e.name, below(e) && `\u2193 ${percent(score(e))}`].filter(Boolean).join(" ");
-    const [px, py] = at(e), w = text.length * 6.3, own = all.indexOf(e);
+    const [px, py] = at(e), w = text.length * 7.2, own = all.indexOf(e);
     const places = [[px + 9, py - 6, "start"], [px - 9, py - 6, "end"], [px + 9, py + 15, "start"], [px - 9, py + 15, "end"], [px, py - 11, "middle"]];
     for (const [lx, ly, anchor] of places) {
       const left = anchor === "start" ? lx : anchor === "end" ? lx - w : lx - w / 2, area = [left, ly - 10, left + w, ly + 3];
