@@ -11,6 +11,7 @@ import pytest
 from support.results import result, store
 
 from vpeft import UserError
+from vpeft.apis.benchmark.cost import machine_load
 from vpeft.apis.leaderboard.boards import about_methods, boards, left_out
 from vpeft.apis.leaderboard.page import page, page_data
 from vpeft.apis.leaderboard.text import board_csv
@@ -190,3 +191,24 @@ def test_the_tool(tmp_path, monkeypatch, capsys):
     code, said = call("--method", "LoRa")
     assert code == 2
     assert "did you mean 'LoRA'" in said.err
+
+
+def test_a_row_is_busy_where_one_of_its_runs_was(tmp_path):
+    cost = result("LoRA", "digits", 0, 0.9)["cost"]
+    loads = {"LoRA": (0.9, 1.26), "SSF": (1.25, None), "Mona": (0.1, 0.2)}
+    for name, both in loads.items():
+        store(tmp_path, *(result(name, "digits", s, 0.5, cost={**cost, "load": load}) for s, load in enumerate(both)))
+    results = read_results(tmp_path)
+    (board,) = boards(results)
+    assert {entry.name: entry.busy for entry in board.entries} == {"LoRA": True, "SSF": False, "Mona": False}
+    text = write_leaderboard(results, None, [])[1].read_text()
+    assert text.count("100.0 \u2021 |") == 1
+    assert "- 1 of 3 rows were trained on a busy machine" in text
+
+
+def test_the_load_is_by_processor(monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (6.0, 1.0, 1.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert machine_load() == 1.5
+    monkeypatch.delattr("os.getloadavg")  # as on Windows
+    assert machine_load() is None
