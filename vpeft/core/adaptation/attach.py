@@ -13,7 +13,6 @@ from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.base_weights import NEVER
-from vpeft.core.adaptation.find import adaptations
 from vpeft.core.adaptation.report import trained_outside
 from vpeft.core.adaptation.values.precision import named_dtype
 from vpeft.core.backbones.block import full_name
@@ -60,11 +59,11 @@ def attach(
         UserError: Something is attached already, there are several backbones and none is named, or no host is found and
             a method needs blocks or no call can be watched. The model is left as it was.
     """
-    hosts = hosts_in(model)
-    names, dtype = _chosen(model, hosts, backbone), named_dtype(dtype)
+    modules, placed = dict(named_modules(model)), []
+    hosts = hosts_in(model, modules)
+    names, dtype = _chosen(model, modules, hosts, backbone), named_dtype(dtype)
     if any(name not in hosts for name in names):
         _check_generic(model, methods)
-    modules, placed = dict(named_modules(model)), []
     try:
         for name in names:
             host = read_host(hosts[name]) if name in hosts else read_generic(model, name, sample)
@@ -91,9 +90,14 @@ def backbone_names(model: nn.Module) -> list[str]:
     return list(hosts_in(model))
 
 
-def _chosen(model: nn.Module, hosts: dict[str, nn.Module], backbone: str | Sequence[str] | None) -> list[str]:
+def _chosen(
+    model: nn.Module,
+    modules: dict[str, nn.Module],
+    hosts: dict[str, nn.Module],
+    backbone: str | Sequence[str] | None,
+) -> list[str]:
     """Names of the backbones that are to be adapted."""
-    attached = {prefix.removesuffix(".") for prefix in adaptations(model)}
+    attached = {name for name, module in modules.items() if "peft_adaptation" in vars(module)}
     if backbone is None:
         if attached and len(hosts) <= len(attached):
             raise UserError("a method is attached to this model already: vpeft.detach(model) first, or give a list.")
@@ -107,7 +111,7 @@ def _chosen(model: nn.Module, hosts: dict[str, nn.Module], backbone: str | Seque
                 f"(backbone={next(name for name in hosts if name not in attached)!r}, or a list of names)."
             )
         return list(hosts) or [""]
-    parts = {name for name, module in named_modules(model) if module._modules}
+    parts = {name for name, module in modules.items() if module._modules}
     names = [_named(hosts, name, parts) for name in ([backbone] if isinstance(backbone, str) else backbone)]
     if not names or len(set(names)) != len(names):
         raise UserError(f"backbone={backbone!r} must name at least one backbone, each once.")

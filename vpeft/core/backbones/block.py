@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -150,7 +150,7 @@ class Block:
     def make_sites(self, passes: Passes) -> None:
         """Make its sites, with nothing placed."""
         stream, inside = self.kind.site_layouts(self.module)
-        make, takes_maps = partial(Site, passes=passes, index=self.index), self.kind.site_takes_maps(self.module)
+        make, takes_maps = functools.partial(Site, passes=passes, index=self.index), self.kind.site_takes_maps(self.module)
         self.sites = sites = {}
         for name, module in self.kind.site_modules(self.module).items():
             convolves = isinstance(module, nn.modules.conv._ConvNd)
@@ -184,8 +184,8 @@ class Block:
     def adopt(self, passes: Passes) -> None:
         """Run the block through its sites from now on."""
         for module, mixin in self._rebuilt():
-            for name, value in zip(_STATE, (passes, self.index, self.sites), strict=True):
-                setattr(module, name, value)
+            # None is a module or parameter, for which alone the module's own __setattr__ would look.
+            vars(module).update(zip(_STATE, (passes, self.index, self.sites), strict=True))
             module.__dict__.pop("forward", None)  # left by libraries that record: it would stand above the class's
             module.__class__ = site_class(type(module), mixin)
 
@@ -201,6 +201,7 @@ class Block:
         yield from ((self.module.get_submodule(path), mixin) for path, mixin in self.kind.site_inner.items())
 
 
+@functools.lru_cache(maxsize=4096)
 def full_name(cls: type) -> str:
     """``package.module.Class``, of the plain class where it was swapped."""
     cls = getattr(cls, "plain_class", cls)
@@ -212,7 +213,9 @@ def block_kinds() -> dict[str, type[SiteBlock]]:
     return {target: kind for kind in BLOCKS.module_dict.values() for target in kind.site_targets}
 
 
-def read_block(module: nn.Module, index: int, stage: int, where: str) -> Block:
+def read_block(
+    module: nn.Module, index: int, stage: int, where: str, kinds: Mapping[str, type[SiteBlock]] | None = None
+) -> Block:
     """A block by its class.
 
     Args:
@@ -220,12 +223,13 @@ def read_block(module: nn.Module, index: int, stage: int, where: str) -> Block:
         index: Its place in the order of all blocks.
         stage: Its stage.
         where: Its name in the backbone, for the error.
+        kinds: What :func:`block_kinds` gives, where many blocks are read.
 
     Raises:
         UserError: No block kind re-states its forward, or that of a module in it.
     """
-    kinds = block_kinds()
-    require_plain(module, tuple(kinds), where)
+    kinds = block_kinds() if kinds is None else kinds
+    require_plain(module, kinds, where)
     kind = kinds[full_name(type(module))]
     for path, targets in kind.site_parts.items():
         part = _submodule(module, path)
@@ -238,7 +242,7 @@ def read_block(module: nn.Module, index: int, stage: int, where: str) -> Block:
     return Block(module, kind, index, stage)
 
 
-def require_plain(module: nn.Module, targets: str | tuple[str, ...], what: str) -> None:
+def require_plain(module: nn.Module, targets: str | Collection[str], what: str) -> None:
     """Refuse a module whose forward is not one that is re-stated.
 
     Raises:

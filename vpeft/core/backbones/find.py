@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -17,16 +19,20 @@ from vpeft.registry import HOSTS
 _LOOKED_AT = 3
 
 
-def hosts_in(model: nn.Module) -> dict[str, nn.Module]:
+def hosts_in(model: nn.Module, modules: Mapping[str, nn.Module] | None = None) -> dict[str, nn.Module]:
     """The modules of ``model`` that a registered host reads, by their names in the plain model.
 
     Where there is none, the one that is found by its blocks (:func:`found_in`).
 
+    Args:
+        model: The model.
+        modules: Its modules by these names, where they are known already.
+
     Raises:
         UserError: As :func:`found_in`, or it is a class that its library runs wrongly (:attr:`Host.refused`).
     """
-    targets = _targets()
-    known = {name: module for name, module in named_modules(model) if full_name(type(module)) in targets}
+    targets, every = _targets(), named_modules(model) if modules is None else modules.items()
+    known = {name: module for name, module in every if full_name(type(module)) in targets}
     if not known:
         _refuse_wrong(model)
     return known or found_in(model)

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from vpeft.core.backbones.block import Block, HostParam, read_block
+from vpeft.core.backbones.block import Block, HostParam, block_kinds, read_block
 from vpeft.core.backbones.block_forward import SiteBackbone, site_class
-from vpeft.core.backbones.roles import role, roles_at_sites
+from vpeft.core.backbones.roles import names_at_sites, role, roles_at_sites
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import Passes, pass_hooks
 from vpeft.core.backbones.sites.site import PLACEMENTS, Placed, Site, hook_site
@@ -151,8 +151,9 @@ class Host:
         Raises:
             UserError: No block kind reads one of them.
         """
+        kinds = block_kinds()
         for position, module in enumerate(blocks):
-            self.blocks.append(read_block(module, len(self.blocks), stage, f"{where}.{position}"))
+            self.blocks.append(read_block(module, len(self.blocks), stage, f"{where}.{position}", kinds))
 
     def embeds(self, projection: nn.Module, embedding: nn.Module | None = None) -> None:
         """State the patch embedding: its projection, a convolution, and the module around it that sees the image."""
@@ -348,24 +349,26 @@ class Host:
         head = {id(m) for name in self.heads() for m in self.backbone.get_submodule(name).modules()}
         every = (self.sites, *(block.sites for block in self.blocks))
         modules = [(name, site.module) for named in every for name, site in named.items() if site.module is not None]
-        sites = {id(param): name for name, module in modules for param in module.parameters()}
+        sites = names_at_sites(modules)
         scales = (scale for b in self.blocks for scale in b.kind.site_scales(b.module) if scale is not None)
         roles = roles_at_sites(modules, scales)
+        found: list[HostParam] = []  # no generators inside generators, which would cost more than the walk
 
-        def walk(module: nn.Module, prefix: str, block: Block | None) -> Iterator[HostParam]:
-            module = unwrap(module)
+        def walk(module: nn.Module, prefix: str, block: Block | None) -> None:
+            module = unwrap(module) if module._modules else module
             if id(module) in head:
                 return
             block = owners.get(id(module), block)
             for name, param in module._parameters.items():
                 if param is not None:
                     own = self.special.get(prefix + name) or roles.get(id(param)) or role(module, name)
-                    yield HostParam(prefix + name, param, own, block, sites.get(id(param)))
+                    found.append(HostParam(prefix + name, param, own, block, sites.get(id(param))))
             for name, child in module._modules.items():
-                if child is not None and name != PEFT_KEY:
-                    yield from walk(child, f"{prefix}{name}.", block)
+                if child is not None and name != PEFT_KEY and (child._modules or child._parameters):
+                    walk(child, f"{prefix}{name}.", block)
 
-        yield from walk(self.backbone, "", None)
+        walk(self.backbone, "", None)
+        return iter(found)
 
     def loose(self, *roles: str) -> int:
         """Numbers in parameters of these roles that stand at no site, as in the MLP of Swin V2's positions."""

@@ -41,11 +41,21 @@ def keepers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def role(module: nn.Module, name: str) -> str:
     """The role of a module's own parameter by the form of the module."""
+    if isinstance(module, _AFFINE):  # most are, and telling a norm by its form takes longer
+        return name
     if is_norm(module):
         return f"norm_{name}"
-    if isinstance(module, _AFFINE):
-        return name
     return _OWN.get(name, "other")
+
+
+def names_at_sites(sites: Iterable[tuple[str, nn.Module | StatedLinear]]) -> dict[int, str]:
+    """The name of the site that uses each parameter, by the parameters' ``id``."""
+    found: dict[int, str] = {}
+    for name, module in sites:
+        is_leaf = isinstance(module, nn.Module) and not module._modules  # most are; None among its own does no harm
+        for param in module._parameters.values() if is_leaf else module.parameters():
+            found[id(param)] = name
+    return found
 
 
 def roles_at_sites(

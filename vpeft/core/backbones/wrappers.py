@@ -45,6 +45,7 @@ def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if id(module) not in seen:
             seen.add(id(module))
             yield name, module
-            prefix = f"{name}." if name else ""
-            inside = [(prefix + child, inner) for child, inner in module._modules.items() if inner is not None]
-            waiting += reversed(inside)
+            if module._modules:
+                prefix = f"{name}." if name else ""
+                inside = [(prefix + child, inner) for child, inner in module._modules.items() if inner is not None]
+                waiting += reversed(inside)
