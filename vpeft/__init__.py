@@ -1,32 +1,36 @@
-"""V-PEFT Bench: parameter-efficient fine-tuning of vision backbones, every method on every task."""
+"""V-PEFT Bench: parameter-efficient fine-tuning of vision backbones, every method on every task.
 
-from vpeft.apis.commands.app import is_answered_at_once
+Importing it imports no other package. What is named here is imported when it is first used, mends of other packages
+wait for these (:mod:`vpeft.compat`), and mmengine learns what it has to know of this one when it is imported itself.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from vpeft import compat
 from vpeft.errors import UserError, importing
 
-if not is_answered_at_once():
-    with importing():
-        from vpeft import compat  # isort: skip  # noqa: F401  must come before any package that it mends
-
-        from vpeft import algorithms, core, extension  # noqa: F401  (register)
-        from vpeft.core.backbones.load import load_backbone  # isort: skip
-        from vpeft.core.backbones.weights import load_pretrained  # isort: skip
-        from vpeft.apis.adapters import (
-            adapter_names,
-            attach,
-            detach,
-            disabled,
-            drop_adapter,
-            learn,
-            load_adapter,
-            merge,
-            plain_state_dict,
-            save_adapter,
-            unmerge,
-            use,
-        )
-        from vpeft.apis.config import recipes  # noqa: F401  (composed configs are bases of others)
-        from vpeft.apis.predict.load import load
-        from vpeft.apis.zoo.zoo import from_zoo
+if TYPE_CHECKING:
+    from vpeft.apis.adapters import (
+        adapter_names,
+        attach,
+        detach,
+        disabled,
+        drop_adapter,
+        learn,
+        load_adapter,
+        merge,
+        plain_state_dict,
+        save_adapter,
+        unmerge,
+        use,
+    )
+    from vpeft.apis.predict.load import load
+    from vpeft.apis.zoo.zoo import from_zoo
+    from vpeft.core.backbones.load import load_backbone
+    from vpeft.core.backbones.weights import load_pretrained
 
 __version__ = "0.1.0"
 
@@ -49,3 +53,49 @@ __all__ = [
     "unmerge",
     "use",
 ]
+
+#: Where the names are that are not those of an adapter's life.
+_ELSEWHERE = {
+    "from_zoo": "vpeft.apis.zoo.zoo",
+    "load": "vpeft.apis.predict.load",
+    "load_backbone": "vpeft.core.backbones.load",
+    "load_pretrained": "vpeft.core.backbones.weights",
+}
+_ROOMS = ("algorithms", "apis", "core", "extension", "files", "registry")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in (*__all__, *_ROOMS):
+        raise AttributeError(f"module 'vpeft' has no attribute {name!r}")
+    with importing():
+        if name in _ROOMS:
+            return import_module(f"vpeft.{name}")
+        found = globals()[name] = getattr(import_module(_ELSEWHERE.get(name, "vpeft.apis.adapters")), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})
+
+
+def _composed(path: Path) -> Path | None:
+    """The file of a config that no file holds, for a config that names it as its base."""
+    return import_module("vpeft.apis.config.recipes").composed_base(path)
+
+
+def _shipped(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """The weights of ``vpeft://<name>``."""
+    return import_module("vpeft.core.backbones.nano").load_from_vpeft(filename, map_location)
+
+
+def _register(module: ModuleType) -> None:
+    import_module("vpeft.registry")
+
+
+def _know_shipped(module: ModuleType) -> None:
+    module.CheckpointLoader.register_scheme("vpeft://", _shipped)
+
+
+compat.mmengine.COMPOSERS.append(_composed)
+compat.waiting.after_import("mmengine.registry", _register)
+compat.waiting.after_import("mmengine.runner.checkpoint", _know_shipped)

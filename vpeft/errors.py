@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 
 #: Set (``1``), it shows where an error comes from, as the tools' ``--traceback`` does.
@@ -94,13 +95,18 @@ def importing() -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ImportError, KeyboardInterrupt):
+    except (OSError, ImportError, KeyboardInterrupt) as error:
         if not os.environ.get(TRACEBACK) and "--traceback" not in sys.argv and sys.excepthook is sys.__excepthook__:
-            sys.excepthook = _end
+            sys.excepthook = partial(_end, error)
         raise
 
 
-def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _end(
+    met: BaseException, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if error is not met:  # that one was caught, and this is another
+        sys.__excepthook__(kind, error, trace)
+        return
     if isinstance(error, KeyboardInterrupt):
         raise SystemExit(130)
     if isinstance(error, ImportError):

@@ -9,12 +9,14 @@ import os
 import stat
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpeft.errors import UserError, missing_package
 
 if TYPE_CHECKING:
+    from jsonschema import ValidationError
     from mmengine import Config
 
 #: Bytes that a file's name may have on the usual file systems, less what the temporary one has besides.
@@ -252,3 +254,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {key!r} stands twice in one object")
         found[key] = value
     return found
+
+
+def schema_fault(data: Any, schema: Mapping[str, Any]) -> ValidationError | None:
+    """What is most telling among the places where ``data`` does not follow a JSON schema; None where it does."""
+    from jsonschema import Draft202012Validator  # as long to import as all of ours, for files alone
+    from jsonschema.exceptions import best_match
+
+    return best_match(Draft202012Validator(schema).iter_errors(data))

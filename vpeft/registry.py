@@ -1,39 +1,81 @@
-"""Registries: children of mmengine's under the scope ``vpeft``, and our own for methods, hosts and block kinds."""
+"""Registries: children of mmengine's under the scope ``vpeft``, and our own for methods, hosts and block kinds.
+
+Each knows where what it holds is registered, and imports that when it is first asked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import FUNCTIONS, Registry
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
-from mmengine.registry import Registry
 
 from vpeft.errors import closest
 
-#: What needs mmpretrain is imported when it is first asked for.
+#: What needs mmpretrain is there alone.
 _IMAGENET, _HEAD = "vpeft.core.datasets.classification.imagenet", "vpeft.core.models.embedding_head"
+_METHODS, _HOSTS, _DATA = "vpeft.algorithms", "vpeft.core.backbones.hosts", "vpeft.core.datasets"
+_MAPS = ["vpeft.core.models.maps", "vpeft.core.models.feature_pyramid"]
 
-MODELS = Registry("model", parent=MMENGINE_MODELS, scope="vpeft", locations=[_HEAD])
-DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope="vpeft", locations=[_IMAGENET])
-TRANSFORMS = Registry("transform", parent=MMENGINE_TRANSFORMS, scope="vpeft")
+
+class WholeRegistry(Registry):
+    """A registry that nobody sees half filled: looking at all that it holds imports where that is registered."""
+
+    @property
+    def module_dict(self) -> dict[str, Any]:
+        """What is registered, by name."""
+        self.import_from_location()
+        return super().module_dict
+
+    def __len__(self) -> int:
+        return len(self.module_dict)
+
+
+MODELS = Registry(
+    "model",
+    parent=MMENGINE_MODELS,
+    scope="vpeft",
+    locations=["vpeft.core.adaptation.peft_backbone", *_MAPS, _METHODS, _HEAD],
+)
+DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope="vpeft", locations=[_DATA, _IMAGENET])
+TRANSFORMS = Registry("transform", parent=MMENGINE_TRANSFORMS, scope="vpeft", locations=[_DATA])
 METRICS = Registry("metric", parent=MMENGINE_METRICS, scope="vpeft", locations=[_IMAGENET])
-HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="vpeft")
+HOOKS = Registry(
+    "hook",
+    parent=MMENGINE_HOOKS,
+    scope="vpeft",
+    locations=["vpeft.core.hooks", "vpeft.algorithms.hooks", "vpeft.extension.attention.hook"],
+)
 VISUALIZERS = Registry("visualizer", parent=MMENGINE_VISUALIZERS, scope="vpeft")
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    "optimizer wrapper constructor", parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS, scope="vpeft"
+    "optimizer wrapper constructor",
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope="vpeft",
+    locations=["vpeft.core.adaptation.training.parameter_groups"],
 )
 
 #: PEFT algorithms by their names (:class:`vpeft.core.contract.method.Method`).
-PEFT_METHODS = Registry("PEFT method", scope="vpeft")
+PEFT_METHODS = WholeRegistry("PEFT method", scope="vpeft", locations=[_METHODS])
 #: Hosts by ``<package>.<backbone>`` (:class:`vpeft.core.backbones.host.Host`).
-HOSTS = Registry("host", scope="vpeft")
+HOSTS = WholeRegistry("host", scope="vpeft", locations=[_HOSTS])
 #: Block kinds by ``<package>.<block>`` (:class:`vpeft.core.backbones.block_forward.SiteBlock`).
-BLOCKS = Registry("block kind", scope="vpeft")
+BLOCKS = WholeRegistry("block kind", scope="vpeft", locations=[_HOSTS])
+
+
+@FUNCTIONS.register_module(name="vpeft_keep_seed")
+def keep_seed(worker_id: int, **kwargs) -> None:
+    """A worker initialiser that leaves torch's own seeding of Python, numpy and torch as it is.
+
+    It differs from epoch to epoch and follows from the main process; mmengine's is the same in every epoch. It stands
+    here because the registry of functions looks nowhere.
+    """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmengine import Config
-
-from vpeft.apis.config.load import build_model, config_names
-from vpeft.apis.config.names import shown_name
-from vpeft.apis.zoo.zoo import zoo_index
-from vpeft.core.adaptation.report import Report, parameter_report
-from vpeft.core.models.build import meta_build
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, PEFT_METHODS, nearest
+
+if TYPE_CHECKING:
+    from mmengine import Config
+
+    from vpeft.core.adaptation.report import Report
 
 
 def methods() -> list[dict[str, Any]]:
@@ -45,11 +43,16 @@ def hosts() -> list[dict[str, Any]]:
 
 def configs(root: str | None = None) -> list[dict[str, Any]]:
     """Every leaf config, composed ones included."""
+    from vpeft.apis.config.load import config_names
+    from vpeft.apis.config.names import shown_name
+
     return [{"name": shown_name(path)} for path in config_names(root)]
 
 
 def zoo() -> list[dict[str, Any]]:
     """Every adapter of the zoo: what it is of, its accuracy in percent, and its size."""
+    from vpeft.apis.zoo.zoo import zoo_index
+
     return [
         {
             "name": name,
@@ -78,5 +81,9 @@ def catalogue(what: str) -> list[dict[str, Any]]:
 
 def config_parameters(cfg: Config) -> Report:
     """The parameters of a config's model, without data or weights: it is built on the meta device."""
+    from vpeft.apis.config.load import build_model
+    from vpeft.core.adaptation.report import parameter_report
+    from vpeft.core.models.build import meta_build
+
     with meta_build():
         return parameter_report(build_model(cfg))

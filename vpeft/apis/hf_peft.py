@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -35,7 +33,7 @@ from vpeft.core.backbones.load import built_by
 from vpeft.core.backbones.sites.site import Site
 from vpeft.core.backbones.sites.stated_linear import in_order, weight_parts
 from vpeft.errors import UserError
-from vpeft.files import read_json, write_atomically, write_json
+from vpeft.files import read_json, schema_fault, write_atomically, write_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 #: In front of the network's own names in the file.
@@ -222,7 +220,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     config = read_json(folder / CONFIG, "peft's config", missing="give a folder of save_pretrained of peft")
     if isinstance(config, dict) and config.get("peft_type") != "LORA":
         raise UserError(f"{folder} holds {config.get('peft_type')!r} of peft, and LORA alone is read.")
-    if error := best_match(Draft202012Validator(SCHEMA).iter_errors(config)):
+    if error := schema_fault(config, SCHEMA):
         place = ".".join(map(str, error.absolute_path)) or "as a whole"
         raise UserError(f"{folder / CONFIG} is no config of peft's LoRA ({place}: {ascii(error.message)[1:100]}).")
     for field, plain in PLAIN.items():

@@ -1,4 +1,4 @@
-"""Mends of mmengine."""
+"""Mends of mmengine; each waits for the module that it mends, so that none of them imports anything."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlparse
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from vpeft.compat.torch_load import Damaged, HoldsObjects, read_torch, sealed_archive
-from vpeft.compat.waiting import while_importing
+from vpeft.compat.waiting import after_import, while_importing
 from vpeft.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 #: Make a file of a config whose name no file has: put in by who composes configs (vpeft.apis.config.recipes).
 COMPOSERS: list[Callable[[Path], Path | None]] = []
@@ -32,16 +31,20 @@ def mmengine_non_reentrant_checkpointing() -> None:
     Over a frozen first block that form gives the adapters inside no gradient, with a warning only. Blocks of other
     libraries are called with keywords.
     """
-    from mmengine.runner import activation_checkpointing
+    after_import("mmengine.runner.activation_checkpointing", _non_reentrant)
+
+
+def _non_reentrant(module: types.ModuleType) -> None:
+    import torch
 
     original = torch.utils.checkpoint.checkpoint
-    if activation_checkpointing.checkpoint is original:
-        activation_checkpointing.checkpoint = functools.partial(original, use_reentrant=False)
+    if module.checkpoint is original:
+        module.checkpoint = functools.partial(original, use_reentrant=False)
 
     def wrap_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
-        return functools.wraps(forward)(functools.partial(activation_checkpointing.checkpoint, forward))
+        return functools.wraps(forward)(functools.partial(module.checkpoint, forward))
 
-    activation_checkpointing.wrap_forward = wrap_forward
+    module.wrap_forward = wrap_forward
 
 
 def mmengine_imports_transformers_later() -> None:
@@ -77,18 +80,20 @@ def mmengine_silent_debug() -> None:
 
     mmpretrain, mmdet and mmseg so announce at import an extra that is not installed, and spoil what is piped.
     """
+    after_import("mmengine.logging", _silent_debug)
+
+
+def _silent_debug(module: types.ModuleType) -> None:
     import logging
 
-    from mmengine import logging as mmengine_logging
-
-    original = mmengine_logging.print_log
+    original = module.print_log
 
     @functools.wraps(original)
     def print_log(msg: Any, logger: Any = None, level: int = logging.INFO) -> None:
         if logger is not None or level > logging.DEBUG:
             original(msg, logger, level)
 
-    mmengine_logging.print_log = mmengine_logging.logger.print_log = print_log
+    module.print_log = module.logger.print_log = print_log
 
 
 def mmengine_safe_load() -> None:
@@ -98,8 +103,16 @@ def mmengine_safe_load() -> None:
     ``Runner.resume`` runs the config that stands in old checkpoints as text; an inferencer without a config does too.
     Here a file that is no plain checkpoint is refused, a damaged one is named, and a config comes from its own file.
     """
-    from mmengine.infer import BaseInferencer
-    from mmengine.runner import checkpoint
+    after_import("mmengine.runner.checkpoint", _load_safely)
+    after_import("mmengine.infer.infer", _configs_from_files)
+
+
+def _load_safely(module: types.ModuleType) -> None:
+    from urllib.parse import urlparse
+
+    import torch
+
+    from vpeft.compat.torch_load import Damaged, HoldsObjects, read_torch
 
     def load(file: Any, map_location: Any = None, weights_only: Any = None) -> Any:
         name = file if isinstance(file, (str, os.PathLike)) else "the checkpoint"
@@ -125,18 +138,21 @@ def mmengine_safe_load() -> None:
             torch.hub.download_url_to_file(url, file, progress=progress)
         return load(file, map_location)
 
-    original = BaseInferencer._init_model
+    module._safe_torch_load, module.load_url = load, load_url
+
+
+def _configs_from_files(module: types.ModuleType) -> None:
+    original = module.BaseInferencer._init_model
 
     @functools.wraps(original)
-    def init_model(self: BaseInferencer, cfg: Any, weights: Any, device: str = "cpu") -> Any:
+    def init_model(self: Any, cfg: Any, weights: Any, device: str = "cpu") -> Any:
         if not cfg:
             raise UserError(
                 f"{weights}: a config inside a checkpoint is code, which is not run: give the config too (model=...)."
             )
         return original(self, cfg, weights, device)
 
-    checkpoint._safe_torch_load, checkpoint.load_url = load, load_url
-    BaseInferencer._init_model = init_model
+    module.BaseInferencer._init_model = init_model
 
 
 def _without_code(loaded: Any) -> Any:
@@ -151,24 +167,34 @@ def mmengine_atomic_write() -> None:
 
     Checkpoints get a sum over all their bytes too.
     """
-    from mmengine.fileio.backends import LocalBackend
+    after_import("mmengine.fileio.backends.local_backend", _write_atomically)
 
+
+def _write_atomically(module: types.ModuleType) -> None:
     from vpeft.files import write_atomically
 
-    def put(self: LocalBackend, obj: bytes, filepath: str) -> None:
-        write_atomically(filepath, sealed_archive(obj) if str(filepath).endswith(".pth") else obj)
+    def put(self: Any, obj: bytes, filepath: str) -> None:
+        if str(filepath).endswith(".pth"):
+            from vpeft.compat.torch_load import sealed_archive
 
-    def put_text(self: LocalBackend, obj: str, filepath: str, encoding: str = "utf-8") -> None:
+            obj = sealed_archive(obj)
+        write_atomically(filepath, obj)
+
+    def put_text(self: Any, obj: str, filepath: str, encoding: str = "utf-8") -> None:
         write_atomically(filepath, obj.encode(encoding))
 
-    LocalBackend.put, LocalBackend.put_text = put, put_text
+    module.LocalBackend.put, module.LocalBackend.put_text = put, put_text
 
 
 def mmengine_distributed_on_cpu() -> None:
     """mmengine 0.10.12: its launcher sets a CUDA device even for gloo on a machine without one."""
-    from mmengine.dist import utils
+    after_import("mmengine.dist.utils", _distributed_on_cpu)
 
-    original = utils._init_dist_pytorch
+
+def _distributed_on_cpu(module: types.ModuleType) -> None:
+    import torch
+
+    original = module._init_dist_pytorch
 
     @functools.wraps(original)
     def init(backend: str, init_backend: str = "torch", **kwargs: Any) -> None:
@@ -177,7 +203,7 @@ def mmengine_distributed_on_cpu() -> None:
         else:
             original(backend, init_backend=init_backend, **kwargs)
 
-    utils._init_dist_pytorch = init
+    module._init_dist_pytorch = init
 
 
 def mmengine_no_pickled_data() -> None:
@@ -185,15 +211,17 @@ def mmengine_no_pickled_data() -> None:
 
     Writing such files goes on.
     """
-    from mmengine.fileio.handlers import PickleHandler
+    after_import("mmengine.fileio.handlers.pickle_handler", _no_pickled_data)
 
-    def load_from_fileobj(self: PickleHandler, file: Any, **kwargs) -> Any:
+
+def _no_pickled_data(module: types.ModuleType) -> None:
+    def load_from_fileobj(self: Any, file: Any, **kwargs) -> Any:
         raise UserError(
             f"{getattr(file, 'name', 'a .pkl file')} is a pickle, which runs code when it is read: convert it to JSON "
             "where you trust it."
         )
 
-    PickleHandler.load_from_fileobj = load_from_fileobj
+    module.PickleHandler.load_from_fileobj = load_from_fileobj
 
 
 def mmengine_configs_of_packages() -> None:
@@ -202,13 +230,16 @@ def mmengine_configs_of_packages() -> None:
     So it calls mmseg not installed where ``onedl-mmsegmentation`` is, and ``mmengine.hub`` would put the original
     beside it. In mmaction2 it stumbles over a model that is listed with several configs.
     """
-    from mmengine.config import Config
+    after_import("mmengine.config.config", _configs_of_packages)
+
+
+def _configs_of_packages(module: types.ModuleType) -> None:
     from mmengine.config.utils import MODULE2PACKAGE
 
-    for module, package in CONTINUED.items():
-        if not _is_distribution(MODULE2PACKAGE[module]) and _is_distribution(package):
-            MODULE2PACKAGE[module] = package
-    original = Config._get_cfg_path
+    for name, package in CONTINUED.items():
+        if not _is_distribution(MODULE2PACKAGE[name]) and _is_distribution(package):
+            MODULE2PACKAGE[name] = package
+    original = module.Config._get_cfg_path
 
     @functools.wraps(original)
     def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
@@ -219,7 +250,7 @@ def mmengine_configs_of_packages() -> None:
         # ours name their types with the package before them, and the rest is their default_scope's
         return str(_config_of(package, name)), None if package == "vpeft" else package
 
-    Config._get_cfg_path = staticmethod(get_cfg_path)
+    module.Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
 def _is_distribution(name: str) -> bool:

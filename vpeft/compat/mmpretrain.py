@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import types
 
-import torch
-
 from vpeft.compat.waiting import after_import
 
 
@@ -19,6 +17,8 @@ def mmpretrain_non_reentrant_checkpointing() -> None:
 
 
 def _mend(module: types.ModuleType) -> None:
+    import torch
+
     if isinstance(module.cp, types.ModuleType):
         checkpoint = functools.partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
         module.cp = types.SimpleNamespace(checkpoint=checkpoint)

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 from vpeft.errors import UserError
@@ -74,6 +73,8 @@ class StoredHistory:
             raise UnpicklingError("a HistoryBuffer of other things than numbers")
         if type(state["max_length"]) is not int:
             raise UnpicklingError("a HistoryBuffer without a length")
+        from mmengine.logging import HistoryBuffer
+
         self.value = HistoryBuffer(*(a.value for a in arrays), state["max_length"])
 
 

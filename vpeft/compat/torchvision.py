@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vpeft.compat.waiting import while_importing
 
 _keep_alive: list[Any] = []
@@ -28,6 +26,8 @@ def torchvision_without_ops() -> None:
 
 @contextlib.contextmanager
 def _with_schemas(module: types.ModuleType) -> Iterator[None]:
+    import torch
+
     if not _loads(Path(module.__path__[0])):
         library = torch.library.Library("torchvision", "FRAGMENT")
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -38,6 +38,8 @@ def _with_schemas(module: types.ModuleType) -> Iterator[None]:
 
 def _loads(folder: Path) -> bool:
     """Whether the library of compiled operators can be loaded; torchvision does so again, without effect."""
+    import torch
+
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         if (file := folder / f"_C{suffix}").exists():
             with contextlib.suppress(OSError):

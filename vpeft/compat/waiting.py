@@ -7,7 +7,7 @@ import importlib.abc
 import importlib.machinery
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,14 +18,16 @@ Around = Callable[[types.ModuleType], AbstractContextManager[None]]
 class _Loader(importlib.abc.Loader):
     """A module's own loader, run inside of something."""
 
-    def __init__(self, loader: Any, around: Around) -> None:
+    def __init__(self, loader: Any, around: Sequence[Around]) -> None:
         self.loader, self.around = loader, around
 
     def create_module(self, spec: Any) -> Any:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        with self.around(module):
+        with contextlib.ExitStack() as stack:
+            for around in reversed(self.around):  # what was asked for first comes first behind the import
+                stack.enter_context(around(module))
             self.loader.exec_module(module)
 
     def __getattr__(self, name: str) -> Any:
@@ -36,7 +38,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     """Finds some modules as they are, with the loader above."""
 
     def __init__(self) -> None:
-        self.waiting: dict[str, Around] = {}
+        self.waiting: dict[str, list[Around]] = {}
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
         if name not in self.waiting:
@@ -53,13 +55,15 @@ _FINDER = _Finder()
 def while_importing(name: str, around: Around) -> None:
     """Let a module be loaded inside of ``around(module)``, a context manager; nothing happens if it is there already.
 
+    Several may be given for one module.
+
     Args:
         name: The module's full name.
         around: Makes the context manager.
     """
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
-    _FINDER.waiting[name] = around
+    _FINDER.waiting.setdefault(name, []).append(around)
 
 
 def after_import(name: str, mend: Callable[[types.ModuleType], None]) -> None:
@@ -69,7 +73,7 @@ def after_import(name: str, mend: Callable[[types.ModuleType], None]) -> None:
         return
 
     @contextlib.contextmanager
-    def around(module: types.ModuleType):  # noqa: ANN202
+    def around(module: types.ModuleType) -> Iterator[None]:
         yield
         mend(module)
 

@@ -27,12 +27,6 @@ def command(*words, cwd=None):
     return done.returncode, done.stdout, said, imported
 
 
-def started(monkeypatch, *argv, original=()):
-    monkeypatch.setattr(sys, "argv", list(argv))
-    monkeypatch.setattr(sys, "orig_argv", ["python", *original])
-    return app.is_answered_at_once()
-
-
 @pytest.fixture(autouse=True)
 def _arguments_again(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["vpeft"])  # the command gives its word to argparse there
@@ -108,20 +102,3 @@ def test_without_a_word_and_with_an_unknown_one(capsys):
     assert ended(capsys, "--traceback")[0] == 0
     assert "did you mean" not in ended(capsys, "#")[2]
     assert ended(capsys, "pretrain_nano", "--help")[0] == 0
-
-
-def test_what_is_answered_at_once(monkeypatch):
-    module = ("-m", "vpeft")
-    assert started(monkeypatch, "/usr/bin/vpeft")
-    assert started(monkeypatch, "vpeft.exe", "--traceback", "--help")
-    assert started(monkeypatch, "vpeft", "trian", "config.py")
-    assert started(monkeypatch, "vpeft", "train", "-h")
-    assert started(monkeypatch, "-m", "train", "-h", original=module)
-    assert not started(monkeypatch, "vpeft", "train", "config.py")
-    assert not started(monkeypatch, "vpeft", "train", "--", "--help")
-    assert not started(monkeypatch, "vpeft", "pretrain_nano", "vit")
-    assert not started(monkeypatch, "-m", "--help", original=("-m", "pytest"))
-    assert not started(monkeypatch, "tools/train.py", "--help")
-    assert not started(monkeypatch)
-    monkeypatch.delattr(sys, "argv")
-    assert not app.is_answered_at_once()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 
 from vpeft.algorithms.modules.stateless import Stateless
@@ -31,6 +30,8 @@ class SideBlock(nn.Module):
     """``x + DP(CrossAttn(LN x; [u; g]))``, ``x + F``, ``x + DP(MLP(LN x))`` on side tokens x (B, n, w)."""
 
     def __init__(self, width: int, heads: int, drop_path: float) -> None:
+        from timm.layers import DropPath  # no other method needs timm
+
         super().__init__()
         self.heads = heads
         self.token_norm = nn.LayerNorm(width)

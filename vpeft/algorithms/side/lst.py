@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from timm.models.vision_transformer import Block as PlainBlock
 from torch import Tensor, nn
 
 from vpeft.algorithms.modules.stateless import Stateless
@@ -16,6 +16,9 @@ from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import Block as PlainBlock
 
 INITS = ("magnitude", "random")
 
@@ -33,6 +36,8 @@ class Ladder(nn.Module):
     starts_from_base = True
 
     def __init__(self, host: Host, dim: int, temperature: float, init: str) -> None:
+        from timm.models.vision_transformer import Block as PlainBlock  # no other method needs timm
+
         super().__init__()
         self.host, self.dim, self.temperature, self.init = host, dim, temperature, init
         width = host.blocks[0].dim

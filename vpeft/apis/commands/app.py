@@ -26,17 +26,6 @@ def word_files() -> dict[str, Path]:
     return {file.stem.replace("_", "-"): file for file in files}
 
 
-def is_answered_at_once() -> bool:
-    """Whether this process is the command and only shows a help, or refuses a word: torch is not needed for that."""
-    started, *given = getattr(sys, "argv", None) or [""]
-    # While Python looks for what `-m` names, which imports the package, the first argument is `-m` itself.
-    if not (Path(started).stem == "vpeft" or (started == "-m" and "vpeft" in sys.orig_argv)):
-        return False
-    given = given[: given.index("--")] if "--" in given else given
-    given = [word for word in given if word != "--traceback"]
-    return not given or given[0].replace("_", "-") not in word_files() or not set(HELP).isdisjoint(given)
-
-
 def main() -> None:
     """Run the word that the command line begins with, and end the process."""
     run_main(_run)

@@ -25,7 +25,6 @@ from mmengine import Config
 
 from vpeft.apis.config.names import located
 from vpeft.apis.config.origin import Origin, give_origin, origin_of
-from vpeft.compat.mmengine import COMPOSERS
 from vpeft.core.adaptation.peft_backbone import adapted_settings
 from vpeft.errors import UserError
 from vpeft.files import import_named, read_config
@@ -196,9 +195,6 @@ def composed_base(path: Path) -> Path | None:
     file = Path(tempfile.mkdtemp(dir=_composed_bases())) / path.name
     file.write_text("".join(f"{key} = {value!r}\n" for key, value in cfg.to_dict().items()))
     return file
-
-
-COMPOSERS.append(composed_base)
 
 
 def composed_files(root: str | os.PathLike[str] = "configs") -> Iterator[str]:

@@ -37,10 +37,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 
 from vpeft.errors import UserError
-from vpeft.files import write_json
+from vpeft.files import schema_fault, write_json
 from vpeft.registry import nearest
 
 FORMAT = 1
@@ -135,7 +134,7 @@ def write_result(path: str | os.PathLike[str], result: Mapping[str, Any]) -> Non
 
 
 def _fault(result: Any) -> str | None:
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(SCHEMA).iter_errors(result))
+    error = schema_fault(result, SCHEMA)
     if error is None:
         return None
     where = ".".join(map(str, error.absolute_path))

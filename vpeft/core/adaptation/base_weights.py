@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import torch
 from mmengine.logging import MMLogger
-from mmengine.model import PretrainedInit
 from torch import Tensor, nn
 
 from vpeft.core.adaptation.fingerprint import (
@@ -380,7 +379,8 @@ class _Unloaded(_Loaded):
 
 
 def _is_pretrained(init_cfg: Mapping[str, Any]) -> bool:
-    return init_cfg.get("type") in ("Pretrained", PretrainedInit)
+    kind = init_cfg.get("type")
+    return kind == "Pretrained" or getattr(kind, "__name__", "") == "PretrainedInit"  # mmengine's class itself
 
 
 def _is_origin(note: Any) -> bool:

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from torch import Tensor
 
 from vpeft.core.backbones.block import HostParam
 from vpeft.errors import UserError
+from vpeft.files import schema_fault
 
 #: Roles of tables whose size follows from the size of the input: another size is no other base.
 RESIZED = ("pos_embed", "rel_pos_bias", "rel_pos")
@@ -98,7 +97,7 @@ def check_description(description: Any, where: str) -> None:
     Raises:
         UserError: It does not follow the schema; the message says where.
     """
-    if error := best_match(Draft202012Validator(BASE_SCHEMA).iter_errors(description)):
+    if error := schema_fault(description, BASE_SCHEMA):
         place = ".".join(map(str, error.absolute_path)) or "as a whole"
         raise UserError(f"{where} does not describe a base ({place}: {error.message[:80]}): copy or train it again.")
 

@@ -1,6 +1,5 @@
 """Which backbones are there, and how are they read? Hosts and the sites through which methods reach them."""
 
-from vpeft.core.backbones import hosts, nano  # noqa: F401  (register hosts, and the scheme vpeft://)
 from vpeft.core.backbones.block import Block, HostParam
 from vpeft.core.backbones.find import find_host
 from vpeft.core.backbones.host import Host

@@ -7,13 +7,15 @@ compared goes by the names of the plain model: those of this file.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
-from mmengine.model import BaseAveragedModel, BaseTTAModel, is_model_wrapper
+from mmengine.registry import MODEL_WRAPPERS, Registry
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-_AVERAGES = (AveragedModel, BaseAveragedModel, BaseTTAModel)
+_WRAPPERS = (nn.DataParallel, DistributedDataParallel, AveragedModel)
 #: Names under which torch.compile and the wrapper of activation checkpointing hold a module; no plain model uses them.
 _RESERVED = ("_orig_mod", "_checkpoint_wrapped_module")
 
@@ -23,9 +25,22 @@ def held_name(module: nn.Module) -> str | None:
     for name in _RESERVED:
         if name in module._modules:
             return name
-    if "module" in module._modules and (isinstance(module, _AVERAGES) or is_model_wrapper(module)):
+    if "module" in module._modules and isinstance(module, (*_WRAPPERS, *_of_mmengine(), *_registered(MODEL_WRAPPERS))):
         return "module"
     return None
+
+
+def _of_mmengine() -> tuple[type, ...]:
+    """mmengine's averages and test-time augmentation, where anything has imported them."""
+    models = sys.modules.get("mmengine.model")
+    return () if models is None else (models.BaseAveragedModel, models.BaseTTAModel)
+
+
+def _registered(registry: Registry) -> Iterator[type]:
+    """What mmengine's ``is_model_wrapper`` knows: the wrappers of a registry, and of those of other packages."""
+    yield from registry.module_dict.values()
+    for child in registry.children.values():
+        yield from _registered(child)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 
@@ -30,6 +28,9 @@ class TrainingData:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches, with a progress line where the error stream is a terminal."""
+        from rich.console import Console
+        from rich.progress import track
+
         console = Console(stderr=True)
         return iter(track(self.batches, "selecting", console=console, disable=not console.is_terminal))
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from mmengine.dist import get_rank
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.registry import FUNCTIONS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.utils import set_random_seed
 
@@ -63,11 +62,3 @@ def restart(runner: Runner, iteration: int) -> None:
     seed(runner, iteration)
     if hasattr(runner.train_dataloader.sampler, "skip"):
         runner.train_loop.dataloader_iterator.skip_iter(iteration)
-
-
-@FUNCTIONS.register_module(name="vpeft_keep_seed")
-def keep_seed(worker_id: int, **kwargs) -> None:
-    """A worker initialiser that leaves torch's own seeding of Python, numpy and torch as it is.
-
-    It differs from epoch to epoch and follows from the main process; mmengine's is the same in every epoch.
-    """

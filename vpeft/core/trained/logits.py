@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -18,7 +16,7 @@ from torch import Tensor
 from vpeft.core.adaptation.storing.format import content_sum
 from vpeft.core.trained.folder import LOGITS
 from vpeft.errors import UserError
-from vpeft.files import write_atomically
+from vpeft.files import schema_fault, write_atomically
 
 FORMAT = "vpeft-logits-2"
 _SCHEMA = {
@@ -109,7 +107,7 @@ def read_logits(path: str | os.PathLike[str]) -> Logits:
         raise UserError(f"{path} is truncated or no safetensors file ({reason}): test the run again.") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise UserError(f"{path} holds no stored logits: it was written by something else.")
-    if fault := best_match(Draft202012Validator(_SCHEMA).iter_errors(metadata)):
+    if fault := schema_fault(metadata, _SCHEMA):
         raise UserError(f"{path} describes no stored logits ({ascii(fault.message)[1:120]}): test the run again.")
     logits, labels, samples = tensors.get("logits"), tensors.get("labels"), metadata["samples"]
     if logits is None or labels is None or logits.dim() != 2 or labels.dim() != 1 or labels.dtype != torch.int64:

@@ -20,8 +20,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from mmengine import Config
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, WEIGHT_INITIALIZERS, Registry
 
@@ -151,7 +149,7 @@ def check_record(record: Any, where: str) -> None:
     Raises:
         UserError: It does not follow the schema.
     """
-    if error := best_match(Draft202012Validator(SCHEMA).iter_errors(record)):
+    if error := schema_fault(record, SCHEMA):
         place = ".".join(map(str, error.absolute_path)) or "as a whole"
         raise UserError(f"{where} does not describe its run ({place}: {ascii(error.message)[1:100]}): train it again.")
 

@@ -26,13 +26,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from mmengine.logging import HistoryBuffer, MMLogger
 from torch import Tensor
 
 from vpeft.core.adaptation.fingerprint import BASE_SCHEMA
 from vpeft.errors import UserError
+from vpeft.files import schema_fault
 
 FORMAT = "vpeft-adapter-2"
 #: It had neither table nor sum.
@@ -119,7 +118,7 @@ def check_metadata(metadata: Any, where: str) -> dict[str, Any]:
         raise UserError(
             f"{where} has the format {number[0]}, and this vpeft reads up to {FORMAT}: install the newer vpeft."
         )
-    if error := best_match(Draft202012Validator(SCHEMA).iter_errors(metadata)):
+    if error := schema_fault(metadata, SCHEMA):
         place = ".".join(map(str, error.absolute_path)) or "its description"
         raise UserError(f"{where} describes no vpeft adapter ({_short(place)}: {_short(error.message)}): {_AGAIN}")
     if metadata["format"] == FIRST:

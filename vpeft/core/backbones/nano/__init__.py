@@ -1,6 +1,6 @@
 """The nano hosts: two tiny backbones that this project trained on images drawn by rule and ships with itself.
 
-Importing this module registers the scheme ``vpeft://`` with mmengine's checkpoint loader, so that
+With ``import vpeft`` mmengine's checkpoint loader knows the scheme ``vpeft://``, so that
 ``init_cfg=dict(type='Pretrained', checkpoint='vpeft://nano_vit')`` finds the shipped file.
 """
 
@@ -10,9 +10,6 @@ import hashlib
 import json
 from pathlib import Path
 from typing import Any
-
-from mmengine.runner.checkpoint import CheckpointLoader
-from safetensors.torch import load_file
 
 from vpeft.errors import UserError
 from vpeft.registry import nearest
@@ -75,7 +72,6 @@ def nano_path(name: str) -> Path:
     return path
 
 
-@CheckpointLoader.register_scheme(prefixes=SCHEME)
 def load_from_vpeft(filename: str, map_location: Any = None) -> dict[str, Any]:
     """Load shipped weights for mmengine.
 
@@ -89,5 +85,7 @@ def load_from_vpeft(filename: str, map_location: Any = None) -> dict[str, Any]:
     Raises:
         UserError: As in :func:`nano_path`.
     """
+    from safetensors.torch import load_file
+
     path = nano_path(filename.removeprefix(SCHEME))
     return {"state_dict": load_file(path, device=str(map_location or "cpu"))}

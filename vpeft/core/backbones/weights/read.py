@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -115,8 +114,8 @@ def _from_file(path: Path) -> Any:
 
 
 def _from_address(address: str) -> Any:
-    if address.startswith("vpeft://"):
-        from vpeft.core.backbones import nano  # noqa: F401  (registers the scheme)
+    from mmengine.runner.checkpoint import CheckpointLoader  # with mmengine's whole Runner, which no file needs
+
     try:
         with _weights_only():
             return CheckpointLoader.load_checkpoint(address, map_location="cpu", logger="silent")
