@@ -101,9 +101,7 @@ def importing() -> Iterator[None]:
         raise
 
 
-def _end(
-    met: BaseException, kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
+def _end(met: BaseException, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if error is not met:  # that one was caught, and this is another
         sys.__excepthook__(kind, error, trace)
         return

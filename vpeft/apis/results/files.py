@@ -37,7 +37,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-
 from vpeft.errors import UserError
 from vpeft.files import schema_fault, write_json
 from vpeft.registry import nearest

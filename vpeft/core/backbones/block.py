@@ -150,7 +150,10 @@ class Block:
     def make_sites(self, passes: Passes) -> None:
         """Make its sites, with nothing placed."""
         stream, inside = self.kind.site_layouts(self.module)
-        make, takes_maps = functools.partial(Site, passes=passes, index=self.index), self.kind.site_takes_maps(self.module)
+        make, takes_maps = (
+            functools.partial(Site, passes=passes, index=self.index),
+            self.kind.site_takes_maps(self.module),
+        )
         self.sites = sites = {}
         for name, module in self.kind.site_modules(self.module).items():
             convolves = isinstance(module, nn.modules.conv._ConvNd)

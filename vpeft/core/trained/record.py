@@ -27,6 +27,7 @@ from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.families.metrics import FAMILIES
 from vpeft.core.trained.reading import test_reader
 from vpeft.errors import UserError, missing_package
+from vpeft.files import schema_fault
 from vpeft.registry import PEFT_METHODS
 
 _TUPLE = "tuple"
