@@ -156,9 +156,9 @@ def _unknown_type(name: str, scope: str, kind: str) -> str:
     if missing:
         return f"type={name!r} is of {missing}, which is not installed: pip install 'vpeft[{EXTRAS[missing]}]'"
     roots = [r for r in vars(mmengine.registry).values() if isinstance(r, Registry) and r.name == kind]
-    if "vpeft" in (children := {name: one for root in roots for name, one in root.children.items()}):
+    for own in (root.children["vpeft"] for root in roots if "vpeft" in root.children):
         with contextlib.suppress(ImportError):  # of an extra: what is there can be named
-            children["vpeft"].import_from_location()
+            own.import_from_location()
     known = {n for root in roots for r in (root, *root.children.values()) for n in r.module_dict}
     close = closest(name.rpartition(".")[2], known)
     hint = f"did you mean {close!r}?" if close else "is its package named in custom_imports?"
