@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from vpeft.apis.results.files import RUNS, digest, write_result
-from vpeft.core.adaptation.report import ppt
 from vpeft.core.datasets.tasks import get_task
+from vpeft.core.families.metrics import ppt
 
 
 def result(method: str, task: str, seed: int, value: float, parameters: int = 1000, **changes) -> dict[str, Any]:

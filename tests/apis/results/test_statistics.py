@@ -6,7 +6,7 @@ from support.results import result, store
 from vpeft.apis.results.files import cells, read_results, row_name, shared_settings
 from vpeft.apis.results.plots import draw_all, front, size_curves
 from vpeft.apis.results.statistics import all_tasks, compare, lines, pareto
-from vpeft.core.adaptation.report import ppt
+from vpeft.core.families.metrics import ppt
 
 
 @pytest.fixture

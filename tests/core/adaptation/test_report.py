@@ -6,7 +6,8 @@ import pytest
 import timm
 
 import vpeft
-from vpeft.core.adaptation.report import parameter_report, ppt, render
+from vpeft.core.adaptation.report import parameter_report, render
+from vpeft.core.families.metrics import ppt
 from vpeft.core.models.build import meta_build
 
 

@@ -10,6 +10,7 @@ from vpeft.core.datasets.classification.listed import ListedImages
 from vpeft.core.datasets.load.image import LoadImage
 from vpeft.core.datasets.tasks import SPLITS, SUITES
 from vpeft.errors import UserError
+from vpeft.registry import nearest
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,10 @@ def check_suite(root: str | os.PathLike[str], suite: str = "vtab", decode: bool 
         decode: Read every image, instead of looking whether its file is there.
 
     Raises:
-        UserError: ``root`` does not exist.
+        UserError: ``root`` does not exist, or there is no such suite.
     """
+    if suite not in ListedImages.readers:
+        raise UserError(f"unknown suite {suite!r}: {nearest(suite, ListedImages.readers)}")
     if not Path(root).is_dir():
         title = ListedImages.readers[suite].title
         raise UserError(f"{title} folder {root} does not exist: unpack {title} there (docs/data.md).")

@@ -22,9 +22,8 @@ from scipy import stats
 from vpeft.apis.leaderboard.boards import Board, BoardRow
 from vpeft.apis.results.published.columns import GROUP, MEAN_OF_GROUPS, PARAMETERS, PPT, TASK, Column, Table
 from vpeft.apis.results.statistics import CONFIDENCE
-from vpeft.core.adaptation.report import ppt
 from vpeft.core.datasets.tasks import SUITES
-from vpeft.core.families.metrics import MAIN_METRICS
+from vpeft.core.families.metrics import MAIN_METRICS, ppt
 
 BEYOND, WITHIN, OPEN, EQUAL, OTHER = "beyond noise", "within noise", "cannot say", "equal", "differs"
 

@@ -20,9 +20,8 @@ from vpeft.apis.leaderboard.against import Against
 from vpeft.apis.leaderboard.boards import BUSY, COSTS, MEMORY, Board, BoardRow, left_out
 from vpeft.apis.leaderboard.names import plain_task, short_titles, title
 from vpeft.apis.results.files import Results, shared_settings
-from vpeft.core.adaptation.report import PPT_CONSTANT
 from vpeft.core.contract.method import CATEGORIES
-from vpeft.core.families.metrics import metric_name
+from vpeft.core.families.metrics import PPT_CONSTANT, metric_name
 from vpeft.extension.drawing.script_data import script_json
 
 FOLDER = Path(__file__).parent / "assets"

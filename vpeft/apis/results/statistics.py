@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from vpeft.apis.results.files import Cell, Results, Row, cells
-from vpeft.core.adaptation.report import ppt
-from vpeft.core.datasets.tasks import GROUPS, TASKS
 
 CONFIDENCE = 0.95
 
@@ -66,11 +63,15 @@ def lines(results: Results, tasks: Sequence[str] | None = None) -> list[Line]:
 
 def all_tasks(results: Results) -> list[str]:
     """Tasks of the results in their suites' order, group by group; those of no suite behind them, by name."""
+    from vpeft.core.datasets.tasks import TASKS  # with all data sets, which a help does without
+
     found = {r["task"] for r in results.ok().runs.values()}
     return [task for task in TASKS if task in found] + sorted(found - set(TASKS))
 
 
 def _line(row: Row, by_task: dict[str, Cell], results: Results) -> Line:
+    from vpeft.core.datasets.tasks import GROUPS
+
     runs = [results.runs[path] for cell in by_task.values() for path in cell.runs.values()]
     means = {task: statistics.mean(cell.values.values()) for task, cell in by_task.items()}
     groups: dict[str | None, list[float]] = {}
@@ -153,6 +154,8 @@ def _student(values: Sequence[float]) -> tuple[tuple[float, float] | None, float
         return None, None
     if np.ptp(values) == 0:  # no spread: the test divides by zero
         return (values[0], values[0]), float(values[0] == 0)
+    from scipy import stats
+
     test = stats.ttest_1samp(values, 0.0)
     low, high = test.confidence_interval(CONFIDENCE)
     return (float(low), float(high)), float(test.pvalue)
@@ -163,6 +166,8 @@ def _bootstrap(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     if np.ptp(values) == 0:
         return values[0], values[0]
+    from scipy import stats
+
     rng = np.random.default_rng(0)
     found = stats.bootstrap((values,), np.mean, confidence_level=CONFIDENCE, method="BCa", rng=rng)
     low, high = found.confidence_interval

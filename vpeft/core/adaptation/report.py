@@ -13,9 +13,6 @@ from vpeft.core.adaptation.find import adaptations, find_adaptations
 from vpeft.core.adaptation.values.precision import Precision, precisions
 from vpeft.core.backbones.wrappers import named_modules
 
-#: The constant C of PPT (survey arXiv 2402.02242).
-PPT_CONSTANT = 1e7
-
 
 @dataclass
 class Report:
@@ -134,18 +131,6 @@ def _sites(adaptation: Adaptation, report: Report, prefix: str) -> None:
         if size and id(module) not in placed:
             rows.setdefault((f"{prefix}shared", "", key), []).append(size)
     report.sites += [(*key, len(sizes), sum(sizes)) for key, sizes in rows.items()]
-
-
-def ppt(metric: float, parameters: int) -> float:
-    """Performance-parameter trade-off ``M exp(-log10(P / C + 1))`` with C = 1e7 (survey arXiv 2402.02242).
-
-    Args:
-        metric: M in [0, 1].
-        parameters: P, trained parameters without the head.
-    """
-    import math
-
-    return metric * math.exp(-math.log10(parameters / PPT_CONSTANT + 1))
 
 
 def render(report: Report) -> str:

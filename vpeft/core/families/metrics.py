@@ -13,7 +13,8 @@ from vpeft.registry import nearest
 FAMILIES = {"mmpretrain": "classification", "mmdet": "detection", "mmseg": "segmentation", "mmaction": "video"}
 #: Named in the result of a run that uses them.
 FAMILY_PACKAGES = {"mmdet": "onedl-mmdetection", "mmseg": "onedl-mmsegmentation", "mmaction": "mmaction2"}
-
+#: The constant C of PPT (survey arXiv 2402.02242).
+PPT_CONSTANT = 1e7
 
 #: What counts where a config names no ``main_metric``, with the value that stands for 1.
 MAIN_METRICS = {
@@ -71,3 +72,13 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError, RuntimeError):
         return None
     return number if math.isfinite(number) else None
+
+
+def ppt(metric: float, parameters: int) -> float:
+    """Performance-parameter trade-off ``M exp(-log10(P / C + 1))`` with C = 1e7 (survey arXiv 2402.02242).
+
+    Args:
+        metric: M in [0, 1].
+        parameters: P, trained parameters without the head.
+    """
+    return metric * math.exp(-math.log10(parameters / PPT_CONSTANT + 1))

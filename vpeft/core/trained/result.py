@@ -15,8 +15,8 @@ import numpy as np
 from mmengine import Config
 from torch import Tensor, nn
 
-from vpeft.core.adaptation.report import parameter_report, ppt
-from vpeft.core.families.metrics import FAMILY_PACKAGES, main_metric
+from vpeft.core.adaptation.report import parameter_report
+from vpeft.core.families.metrics import FAMILY_PACKAGES, main_metric, ppt
 from vpeft.core.families.per_class import class_lines
 from vpeft.errors import UserError
 

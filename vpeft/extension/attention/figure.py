@@ -13,7 +13,8 @@ from mmengine.device import get_device
 from vpeft.core.trained.inputs import Look, dataset_looks, file_looks
 from vpeft.core.trained.run import open_runs
 from vpeft.errors import UserError
-from vpeft.extension.attention.maps import KINDS, Map, default_kinds, look
+from vpeft.extension.attention import KINDS
+from vpeft.extension.attention.maps import Map, default_kinds, look
 from vpeft.extension.drawing.grids import Grid, GridCell, draw_grid
 from vpeft.extension.drawing.plots import save_figure
 
@@ -34,7 +35,7 @@ def looked_at(
 
     Args:
         folders: The runs' folders; tested on the same data where test samples are looked at.
-        kinds: :data:`~vpeft.extension.attention.maps.KINDS`; those that suit the first run's host when None.
+        kinds: :data:`~vpeft.extension.attention.KINDS`; those that suit the first run's host when None.
         images: Files to look at.
         indices: Test samples to look at, by place; random ones where neither they nor ``images`` are given.
         count: How many random ones.

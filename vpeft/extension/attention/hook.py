@@ -25,7 +25,7 @@ class AttentionHook(Hook):
 
     Args:
         samples: Places in the validation or test set.
-        kinds: Kinds of maps (:data:`vpeft.extension.attention.maps.KINDS`); those that suit the host when None.
+        kinds: Kinds of maps (:data:`vpeft.extension.attention.KINDS`); those that suit the host when None.
         block: The block that is looked at, from the end where negative.
         interval: Validations between two pictures.
     """

@@ -14,18 +14,11 @@ from vpeft.core.backbones.find import find_host
 from vpeft.core.families.samples import label_of, prediction_of, shown
 from vpeft.core.trained.inputs import Look
 from vpeft.errors import UserError
+from vpeft.extension.attention import KINDS
 from vpeft.extension.attention.gradcam import gradcam
 from vpeft.extension.attention.record import record_attention, rollout_map
 from vpeft.registry import nearest
 
-#: Kinds of maps, and what their numbers are.
-KINDS = {
-    "class": "attention of the class token (1: all of it)",
-    "token": "attention of one token (1: all of it)",
-    "received": "attention that a token receives (1: an even share)",
-    "rollout": "attention rollout (1: all of it)",
-    "gradcam": "Grad-CAM, relative to each map's maximum",
-}
 #: Kinds that are of one block's attention, and so exist head by head.
 OF_HEADS = ("class", "token", "received")
 
@@ -78,7 +71,7 @@ def look(
     Args:
         model: A trained model in eval mode.
         sample: The sample.
-        kind: One of :data:`KINDS`.
+        kind: One of :data:`~vpeft.extension.attention.KINDS`.
         block: The block whose attention, or for Grad-CAM whose input, is looked at; from the end where negative.
         heads: Head by head instead of their mean.
         place: For ``token``, its row and column on the block's map.

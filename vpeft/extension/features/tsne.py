@@ -14,13 +14,13 @@ from vpeft.core.trained.inputs import choose_samples
 from vpeft.core.trained.run import class_names, open_runs
 from vpeft.errors import UserError
 from vpeft.extension.drawing.plots import COLOURS, MARKERS, figure, save_figure
+from vpeft.extension.features import EMBEDDINGS
 from vpeft.extension.features.features import Features, run_features
 from vpeft.extension.features.panels import NEIGHBOURS, Panel
 from vpeft.extension.features.scatter_page import scatter_page
 from vpeft.files import write_atomically
 from vpeft.registry import nearest
 
-EMBEDDINGS = ("tsne", "pca", "umap")
 #: Parts of the cross-validation.
 PARTS = 5
 

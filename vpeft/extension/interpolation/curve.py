@@ -23,7 +23,8 @@ from vpeft.core.trained.evaluate import evaluate
 from vpeft.core.trained.run import Run, open_run
 from vpeft.errors import UserError
 from vpeft.extension.drawing.plots import figure, save_figure, style
-from vpeft.extension.interpolation.wise import ALPHAS, Interpolation, head_of
+from vpeft.extension.interpolation import ALPHAS
+from vpeft.extension.interpolation.wise import Interpolation, head_of
 from vpeft.files import write_atomically
 from vpeft.registry import nearest
 

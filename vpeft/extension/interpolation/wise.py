@@ -29,9 +29,6 @@ from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
 from vpeft.core.adaptation.storing.adapter_file import head_keys
 from vpeft.errors import UserError
 
-#: The study's grid.
-ALPHAS = tuple(i / 10 for i in range(11))
-
 
 class Interpolation:
     """The models between start and tuned model, in place.

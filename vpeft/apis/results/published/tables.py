@@ -20,7 +20,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpeft.core.adaptation.report import ppt
+from vpeft.core.families.metrics import ppt
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -56,13 +56,18 @@ VTAB_COLUMNS = {
 }
 
 
+def table_files() -> dict[str, Path]:
+    """The files of all tables, by their names."""
+    return {file.stem: file for file in sorted(FOLDER.glob("*.csv"))}
+
+
 def published_table(name: str) -> list[dict[str, str]]:
     """Rows of a published table, as printed.
 
     Raises:
         UserError: Unknown table; the message names the nearest.
     """
-    known = {file.stem: file for file in FOLDER.glob("*.csv")}
+    known = table_files()
     if name not in known:
         raise UserError(f"no published table {name!r}: {nearest(name, known)}")
     with open(known[name], newline="", encoding="utf-8") as file:

@@ -18,23 +18,22 @@ from rich.text import Text
 from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import say
 from vpeft.apis.commands.own_data import look_word
-from vpeft.apis.data.check import check_suite
-from vpeft.apis.data.sheets import clip_sheet, contact_sheet, label_map_sheet, object_sheet
-from vpeft.core.datasets.classification.listed import ListedImages
-from vpeft.core.datasets.tasks import SPLITS
 from vpeft.errors import printable
 
-#: Pictures of the embedded tasks: who draws them, and what is on them.
+#: Pictures of the embedded tasks: which function of :mod:`vpeft.apis.data.sheets` draws them, and what is on them.
 SHEETS = {
-    "sheet": (contact_sheet, "contact sheet of the embedded tasks"),
-    "label-maps": (label_map_sheet, "embedded scenes with their label maps"),
-    "objects": (object_sheet, "embedded scenes with their boxes and masks"),
-    "clips": (clip_sheet, "frames of the moving shapes"),
+    "sheet": ("contact_sheet", "contact sheet of the embedded tasks"),
+    "label-maps": ("label_map_sheet", "embedded scenes with their label maps"),
+    "objects": ("object_sheet", "embedded scenes with their boxes and masks"),
+    "clips": ("clip_sheet", "frames of the moving shapes"),
 }
 
 
 def _check(args: argparse.Namespace) -> int:
     """Print a table; 1 where nothing is there, or something that is there is broken."""
+    from vpeft.apis.data.check import check_suite
+    from vpeft.core.datasets.tasks import SPLITS
+
     states, splits = check_suite(args.root, args.suite, args.decode), SPLITS[args.suite].names
     table = Table("task", *splits, "state")
     for state in states:
@@ -47,6 +46,13 @@ def _check(args: argparse.Namespace) -> int:
     whole = [state for state in present if state.problem is None]
     say(f"{len(whole)} of {len(states)} tasks whole, {len(present) - len(whole)} broken")
     return 0 if whole and len(whole) == len(present) else 1
+
+
+def _draw(args: argparse.Namespace) -> None:
+    """Draw a sheet."""
+    from vpeft.apis.data import sheets
+
+    say(getattr(sheets, args.draw)(args.out))
 
 
 def _is_folder(argv: Sequence[str]) -> bool:
@@ -63,12 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("check", help="what of VTAB-1k, FGVC or whole data sets stands in a folder")
     one.add_argument("root", help="folder that holds the tasks' folders, such as data/vtab-1k")
-    one.add_argument("--suite", choices=list(ListedImages.readers), default="vtab", help="of which suite (vtab)")
+    one.add_argument("--suite", default="vtab", help="vtab, fgvc or another of docs/data.md (%(default)s)")
     one.add_argument("--decode", action="store_true", help="read every image too")
     one.set_defaults(run=_check)
     for name, (draw, about) in SHEETS.items():
         other = commands.add_parser(name, help=about)
         other.add_argument("out", help="PNG file")
-        other.set_defaults(run=lambda args, draw=draw: say(draw(args.out)))
+        other.set_defaults(run=_draw, draw=draw)
     args = parser.parse_args(argv)
     return args.run(args)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import say
-from vpeft.extension.attention.maps import KINDS
+from vpeft.extension.attention import KINDS
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import say
-from vpeft.extension.features.tsne import EMBEDDINGS, panels, write_tsne
+from vpeft.extension.features import EMBEDDINGS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--title", default="", help="a line above the panels")
     parser.add_argument("--no-cache", action="store_true", help="neither read nor keep features in the runs' folders")
     args = parser.parse_args(argv)
+    from vpeft.extension.features.tsne import panels, write_tsne
+
     made, names = panels(
         args.runs, args.method, args.count, args.classes, args.seed, args.perplexity, cache=not args.no_cache
     )

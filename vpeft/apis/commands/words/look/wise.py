@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import say
-from vpeft.extension.interpolation.wise import ALPHAS
+from vpeft.extension.interpolation import ALPHAS
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import say
-from vpeft.apis.results.published.columns import TABLES
+from vpeft.apis.results.published.tables import table_files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -14,7 +14,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("results", help="folder that tools/benchmark.py wrote to")
     parser.add_argument("--out", help="folder that is written to (RESULTS/leaderboard)")
     parser.add_argument(
-        "--against", nargs="*", metavar="TABLE", help=f"published tables to compare with: {', '.join(TABLES)} (all)"
+        "--against",
+        nargs="*",
+        metavar="TABLE",
+        help=f"published tables to compare with: {', '.join(table_files())} (all)",
     )
     parser.add_argument("--method", nargs="+", help="only these methods")
     parser.add_argument("--backbone", nargs="+", help="only these backbones")
