@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vpeft.apis.results.files import Cell, Results, Row, cells
+from vpeft.core.families.metrics import ppt
 
 CONFIDENCE = 0.95
 

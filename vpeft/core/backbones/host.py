@@ -349,9 +349,8 @@ class Host:
         head = {id(m) for name in self.heads() for m in self.backbone.get_submodule(name).modules()}
         every = (self.sites, *(block.sites for block in self.blocks))
         modules = [(name, site.module) for named in every for name, site in named.items() if site.module is not None]
-        sites = names_at_sites(modules)
         scales = (scale for b in self.blocks for scale in b.kind.site_scales(b.module) if scale is not None)
-        roles = roles_at_sites(modules, scales)
+        sites, roles = names_at_sites(modules), roles_at_sites(modules, scales)
         found: list[HostParam] = []  # no generators inside generators, which would cost more than the walk
 
         def walk(module: nn.Module, prefix: str, block: Block | None) -> None:
