@@ -13,9 +13,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__)
     parser.add_argument("results", help="folder that tools/benchmark.py wrote to")
     parser.add_argument("--out", help="folder that is written to (RESULTS/leaderboard)")
-    tables = ", ".join(table_files())
+    known = ", ".join(table_files())
     parser.add_argument(
-        "--against", nargs="*", metavar="TABLE", help=f"published tables to compare with: {tables} (all)"
+        "--against", nargs="*", metavar="TABLE", help=f"published tables to compare with: {known} (all)"
     )
     parser.add_argument("--method", nargs="+", help="only these methods")
     parser.add_argument("--backbone", nargs="+", help="only these backbones")
