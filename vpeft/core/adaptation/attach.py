@@ -13,6 +13,7 @@ from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.base_weights import NEVER
+from vpeft.core.adaptation.find import adaptations
 from vpeft.core.adaptation.report import trained_outside
 from vpeft.core.adaptation.values.precision import named_dtype
 from vpeft.core.backbones.block import full_name
