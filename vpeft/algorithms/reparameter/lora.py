@@ -16,6 +16,7 @@ from vpeft.core.backbones.sites.convolution import Convolution, convolve
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.backbones.sites.site import Site, channels_last
+from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.errors import UserError, closest
 from vpeft.registry import PEFT_METHODS
 
@@ -205,7 +206,11 @@ class LoRA(OnTargets):
 
     def update(self, site: Site, rows: Rows) -> nn.Module:
         """The module that updates some row ranges of a linear, or a whole convolution."""
-        out, inputs, *extents = site.module.weight.shape
+        module, extents = site.module, ()
+        if isinstance(module, StatedLinear):  # without putting its parts together
+            out, inputs = module.out_features, module.in_features
+        else:
+            out, inputs, *extents = module.weight.shape
         if extents and site.index is None:
             return LowRankConv(site.module, self.rank, self.scale, self.drop)
         return LowRank((inputs, out), rows, self.rank, self.scale, self.drop)
