@@ -177,6 +177,8 @@ def _say_what_stays(hosts: dict[str, nn.Module]) -> None:
 
 def _say_what_is_around(model: nn.Module, hosts: dict[str, nn.Module]) -> None:
     """Say, in one line, what trains outside the backbones (head, neck, text tower), with its share of the model."""
+    if "" in hosts:  # nothing lies around a model that is the backbone
+        return
     backbones = {f"{name}." if name else "" for name, module in hosts.items()} | adaptations(model).keys()
     sizes = trained_outside(model, backbones)
     free = {name: size for name, size in sizes.items() if not f"{name}.".startswith(tuple(backbones))}
