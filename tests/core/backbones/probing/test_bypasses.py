@@ -244,3 +244,28 @@ def test_a_torchscript_part_is_named():
     model = nn.Sequential(nn.Linear(16, 16), torch.jit.script(nn.Linear(16, 16)))
     with pytest.raises(vpeft.UserError, match="1 is a TorchScript module, into which nothing can be placed"):
         vpeft.attach(model, "LoRA", sample=torch.randn(2, 16))
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_what_is_cached_for_a_mode_is_there_in_it(mode):
+    """A module that makes something where it enters eval mode, and drops it in train mode, as LeViT's attention does."""
+
+    class Cached(Net):
+        def train(self, mode=True):
+            super().train(mode)
+            if mode:
+                vars(self).pop("cache", None)
+            else:
+                self.cache = torch.ones(16)
+            return self
+
+        def first(self, x):
+            return self.a(x) + (torch.ones(16) if self.training else self.cache)
+
+    model = Cached().train(mode)
+    x = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    before = model(x)
+    vpeft.attach(model, "LoRA", sample=x)
+    assert model.training == mode
+    assert hasattr(model, "cache") != mode
+    torch.testing.assert_close(model(x), before)

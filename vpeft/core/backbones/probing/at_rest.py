@@ -27,8 +27,7 @@ def at_rest(model: nn.Module, training: bool = False, seed: int | None = None) -
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
     states = random.getstate(), np.random.get_state()
     try:
-        for module, _ in modes:
-            module.training = training
+        _switch([(module, training) for module, _ in modes])
         for _, module in keepers(model):
             module.training = False
         for param, _ in flags:
@@ -42,11 +41,19 @@ def at_rest(model: nn.Module, training: bool = False, seed: int | None = None) -
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
-        for module, mode in modes:
-            module.training = mode
+        _switch(modes)
         for param, flag in flags:
             param.requires_grad_(flag)
         with torch.no_grad():
             for buffer, version, before in buffers:
                 if buffer._version != version:
                     buffer.copy_(before)
+
+
+def _switch(modes: list[tuple[nn.Module, bool]]) -> None:
+    """Put every module into a mode of its own; what keeps a cache for one of them makes or drops it."""
+    for module, mode in modes:
+        if type(module).train is not nn.Module.train:
+            module.train(mode)
+    for module, mode in modes:
+        module.training = mode
