@@ -386,3 +386,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_file_of_before_a_setting_was_there_means_its_default(tmp_path, attached):
+    method = {"type": "FacT-TK", "rank": 4}
+    model = perturb(vpeft.attach(build(VIT), method))
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    tensors, metadata = parts(vpeft.save_adapter(model, tmp_path / "now.safetensors"))
+    assert metadata["methods"][0].pop("layout") == "slices"
+    file = write(tensors, metadata, tmp_path / "before.safetensors", sealed=True)
+    other = build(VIT)
+    if attached:
+        vpeft.attach(other, {**method, "layout": "official"})
+        refused(other, file, "was trained with")
+        vpeft.detach(other)
+        vpeft.attach(other, method)
+    vpeft.load_adapter(other, file)
+    assert torch.equal(tokens(other.eval(), x), tokens(model.eval(), x))

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vpeft.core.contract.build import build_method
 from vpeft.core.contract.method import Method
 from vpeft.core.families.classes import named_classes
 from vpeft.errors import UserError
@@ -21,10 +22,11 @@ def check_methods(methods: Iterable[Method], theirs: Sequence[Mapping[str, Any]]
         where: The file.
 
     Raises:
-        UserError: They differ.
+        UserError: They differ, or the file names a method or a setting that is not there.
     """
     own = [method.config() for method in methods]
-    if own != list(theirs):
+    # A file of before a setting was there means its default.
+    if own != [build_method(one).config() for one in theirs]:
         raise UserError(
             f"{where} was trained with {theirs}; this config has {own}, which is attached: detach it first, or use the "
             "config that it was made by."
