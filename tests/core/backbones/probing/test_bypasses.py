@@ -248,7 +248,7 @@ def test_a_torchscript_part_is_named():
 
 @pytest.mark.parametrize("mode", [True, False])
 def test_what_is_cached_for_a_mode_is_there_in_it(mode):
-    """A module that makes something where it enters eval mode, and drops it in train mode, as LeViT's attention does."""
+    """A module that makes something as it enters eval mode, and drops it in train mode, as LeViT's attention does."""
 
     class Cached(Net):
         def train(self, mode=True):
