@@ -26,6 +26,14 @@ def test_images():
     assert computed(Accuracy(), results) == {"name": "accuracy", "values": {"ant": 0.5, "bee": 1.0, "cow": None}}
 
 
+@pytest.mark.parametrize("label", [3, -1])
+def test_labels_without_a_name_leave_the_evaluation_as_it_is(label):
+    from mmpretrain.evaluation import Accuracy
+
+    results = [{"pred_score": torch.eye(4)[0], "gt_label": torch.tensor([n])} for n in (0, label)]
+    assert computed(Accuracy(), results) is None
+
+
 def test_images_with_several_labels():
     from mmpretrain.evaluation import AveragePrecision
 

@@ -79,8 +79,10 @@ def _shares(right: np.ndarray, of: np.ndarray) -> list[float]:
     return [a / b if b else math.nan for a, b in zip(right.tolist(), of.tolist(), strict=True)]
 
 
-def _accuracy(metric: Any, predicted: Sequence[int], wanted: Sequence[int]) -> Figures:
+def _accuracy(metric: Any, predicted: Sequence[int], wanted: Sequence[int]) -> Figures | None:
     predicted, wanted, classes = np.asarray(predicted), np.asarray(wanted), len(_names(metric))
+    if not all(0 <= label < classes for label in wanted):
+        return None  # the data name other classes than they have, or none
     right = np.bincount(wanted[predicted == wanted], minlength=classes)
     return "accuracy", _shares(right, np.bincount(wanted, minlength=classes))
 
