@@ -94,7 +94,7 @@ class FourierFT(OnTargets):
     category = "reparameter"
     paper = "Parameter-Efficient Fine-Tuning with Discrete Fourier Transform, ICML 2024, Section 3, Equations 2 to 4"
     identity_at_start = False
-    space = {"frequencies": [1000, 3000, 10000], "scale": [100.0, 150.0, 300.0], "init": ["official", "identity"]}
+    space = {"frequencies": [300, 1000, 3000], "scale": [100.0, 150.0, 300.0], "init": ["official", "identity"]}
     limits = {"seed": (0, 2**31 - 1)}
     mergeable = True
 
