@@ -124,7 +124,7 @@ class TuckerSlices(Slices):
         (shared,) = self.shared
         core = shared.core @ shared.third[:, self.first : self.first + self.rows * self.columns]
         inner = core.reshape(self.rank, -1, self.rank).transpose(0, 1) if self.interleaved else core.permute(2, 0, 1)
-        return inner if self.columns > 1 else inner.mT
+        return inner if self.columns > 1 else inner.transpose(1, 2)
 
 
 @dataclass(kw_only=True)
