@@ -12,6 +12,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,7 @@ def _run(tool, arguments, state, folder, before, log, pipe):
     sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1)
     os.environ.pop("TMPDIR", None)
     tempfile.tempdir = None
+    forkserver._forkserver.__init__()  # one that an earlier test has started is no child of this process
     os.chdir(folder if state == "no temporary folder" else ROOT)
     sys.argv = [f"tools/{tool}", *arguments]
     status = None
