@@ -608,3 +608,13 @@ def test_programs():
     assert torch.allclose(torch.export.export(model, (x,)).module()(x), model(x), atol=1e-4)
     assert torch.allclose(torch.jit.trace(model, (x,))(x), model(x), atol=1e-4)
     assert torch.allclose(torch.compile(model, backend="eager")(x), model(x), atol=1e-4)
+
+
+def test_sizes_are_looked_for_in_the_parts_of_a_config():
+    from types import SimpleNamespace as Config
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3))
+    model.config = Config(vision_config=Config(num_channels=1, backbone_config=Config(image_size=[48, 40])))
+    assert next(shape for shape, _ in guesses(model)) == "(1, 3, 48, 40)"
+    model.config.vision_config.image_size = 56
+    assert [shape for shape, _ in guesses(model)][:2] == ["(1, 1, 56, 56)", "(1, 3, 48, 40)"]

@@ -15,7 +15,7 @@ from vpeft.errors import UserError
 #: A call of a network or of the model around it.
 Call = Callable[[nn.Module], Any]
 #: Heights and widths that are tried where nothing states one.
-SIZES = (224, 256, 64, 32, 512)
+SIZES = (224, 256, 64, 32, 384, 512, 1024)
 #: Frames of a clip likewise.
 FRAMES = 8
 
@@ -69,8 +69,7 @@ def _stated(network: nn.Module) -> Iterator[tuple[int, ...]]:
         cfg = dataclasses.asdict(cfg) if dataclasses.is_dataclass(cfg) else cfg
         if isinstance(cfg, Mapping) and cfg.get("input_size"):
             yield (1, *cfg["input_size"])
-    config = getattr(network, "config", None)  # transformers
-    for part in (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None)):
+    for part in _configs(getattr(network, "config", None)):  # transformers
         if size := _pair(getattr(part, "image_size", None) or getattr(part, "crop_size", None)):
             frames = getattr(part, "num_frames", None) or getattr(part, "frames_per_clip", None)
             yield (1, *((frames,) if frames else ()), getattr(part, "num_channels", None) or 3, *size)
@@ -78,6 +77,14 @@ def _stated(network: nn.Module) -> Iterator[tuple[int, ...]]:
         for name in ("img_size", "image_size"):
             if size := _pair(getattr(part, name, None)):
                 yield (1, 3, *size)
+
+
+def _configs(config: Any) -> Iterator[Any]:
+    """A config, and those of its parts that see images, outermost first."""
+    if config is not None:
+        yield config
+        for part in ("vision_config", "backbone_config"):
+            yield from _configs(getattr(config, part, None))
 
 
 def _by_first_module(network: nn.Module) -> Iterator[tuple[int, ...]]:
