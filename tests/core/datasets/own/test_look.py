@@ -98,7 +98,7 @@ def test_rare_and_tiny_and_empty_are_said(tmp_path):
     (tmp_path / "nothing").mkdir()
     said = " | ".join(seen_of(tmp_path).warnings())
     assert "1 images are smaller than 16 pixels: a.png" in said
-    assert "1 classes have fewer than 5 samples: rare (1)" in said
+    assert "1 class has fewer than 5 samples: rare (1)" in said
     assert "1 classes have no sample to validate on: rare" in said
     assert "nothing/ holds no image or video: no class is made of it" in said
 

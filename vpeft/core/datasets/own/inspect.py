@@ -93,7 +93,8 @@ class OwnLook:
             lines.append(f"{len(tiny)} images are smaller than {TINY} pixels: {some(tiny)}")
         counts = {name: sum(by_part.values()) for name, by_part in self.counts().items()}
         if rare := [f"{name} ({count})" for name, count in counts.items() if count < RARE]:
-            lines.append(f"{len(rare)} classes have fewer than {RARE} samples: {some(rare)}")
+            who = "1 class has" if len(rare) == 1 else f"{len(rare)} classes have"
+            lines.append(f"{who} fewer than {RARE} samples: {some(rare)}")
         if alone := [name for name, part in self.counts().items() if self._is_divided() and not part[VAL]]:
             lines.append(f"{len(alone)} classes have no sample to validate on: {some(alone)}")
         return lines + self._duplicates()
