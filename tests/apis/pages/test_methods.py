@@ -1,5 +1,6 @@
 """The page of methods."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from vpeft.apis.pages.methods import COUNTED, agrees, count_on, methods_page
 from vpeft.core.contract.build import build_method
 from vpeft.errors import UserError
+from vpeft.registry import PEFT_METHODS
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,3 +37,11 @@ def test_agreement_is_that_of_the_rounded_figure(count, printed, mark):
 def test_the_page_is_up_to_date(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert methods_page() == (ROOT / "docs" / "methods.md").read_text(), "run tools/methods_page.py"
+
+
+def test_the_readme_names_every_method():
+    """In its table, by the names that configs take."""
+    text = (ROOT / "README.md").read_text().split("## Methods")[1].split("## Where things are")[0]
+    named = set(re.findall(r"[A-Za-z][A-Za-z0-9+-]*", text))
+    assert set(PEFT_METHODS.module_dict) <= named
+    assert text.strip().startswith(f"{len(PEFT_METHODS.module_dict)} methods: ")
