@@ -81,3 +81,10 @@ def test_what_is_not_restated_is_refused():
 def test_prompts_travel_where_no_convolution_stands_between():
     for host, carries in [("timm.MaxxVit", False), ("timm.MaxxVit/coatnet", True), ("timm.Levit", True)]:
         assert find_host(build(host)).carries_tokens == carries
+
+
+def test_keys_of_length_one_are_not_scaled():
+    """XCiT norms every channel of queries and keys: (IA)3 would train numbers that change nothing."""
+    with pytest.raises(vpeft.UserError, match="attention of timm.Xcit brings each channel of them to length one"):
+        vpeft.attach(build("timm.Xcit"), "IA3")
+    vpeft.attach(build("timm.DaVit"), "IA3")  # whose keys keep theirs

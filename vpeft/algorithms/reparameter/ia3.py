@@ -12,6 +12,7 @@ from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
+from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 
@@ -62,6 +63,13 @@ class IA3(Method):
     paper = "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, NeurIPS 2022, 3.3"
     mergeable = True
     unverified = "A language-model method, without biases there: that they are scaled too is as in HuggingFace's peft."
+
+    def check(self, host: Host) -> None:
+        if any(block.kind.unit_keys for block in host.blocks if "qkv" in block.sites):
+            raise UserError(
+                f"IA3 scales keys, and attention of {host.registered_name()} brings each channel of them to length one, "
+                "so that a scale changes nothing. LoRA attaches there."
+            )
 
     def build(self, host: Host) -> None:
         for block in host.blocks:

@@ -67,10 +67,12 @@ class SiteAttention:
     Attributes:
         full_keys: Keys and values are of the same tokens as queries, not of a reduced map.
         token_keys: Queries look for tokens, not for channels.
+        unit_keys: Every channel of keys is brought to length one over the tokens: a scale of it changes nothing.
     """
 
     full_keys: ClassVar[bool] = True
     token_keys: ClassVar[bool] = True
+    unit_keys: ClassVar[bool] = False
     plain_class: type
     peft_passes: Passes
     peft_index: int

@@ -24,6 +24,7 @@ class TimmXCABlock(SiteBlock):
     site_targets = ("timm.models.xcit.XCABlock",)
     site_parts = {"attn": ("{0}.XCA",), "local_mp": ("{0}.LPI",), "mlp": ("timm.layers.mlp.Mlp",)}
     token_keys = False
+    unit_keys = True
 
     @staticmethod
     def site_modules(block: nn.Module) -> dict[str, nn.Module]:
