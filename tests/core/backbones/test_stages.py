@@ -85,6 +85,6 @@ def test_prompts_travel_where_no_convolution_stands_between():
 
 def test_keys_of_length_one_are_not_scaled():
     """XCiT norms every channel of queries and keys: (IA)3 would train numbers that change nothing."""
-    with pytest.raises(vpeft.UserError, match="attention of timm.Xcit brings each channel of them to length one"):
+    with pytest.raises(vpeft.UserError, match=r"attention of timm\.Xcit brings each channel of them to length one"):
         vpeft.attach(build("timm.Xcit"), "IA3")
     vpeft.attach(build("timm.DaVit"), "IA3")  # whose keys keep theirs
