@@ -67,8 +67,8 @@ class IA3(Method):
     def check(self, host: Host) -> None:
         if any(block.kind.unit_keys for block in host.blocks if "qkv" in block.sites):
             raise UserError(
-                f"IA3 scales keys, and attention of {host.registered_name()} brings each channel of them to length one: "
-                "a scale changes nothing. LoRA attaches there."
+                f"IA3 scales keys, and attention of {host.registered_name()} brings each channel of them to length "
+                "one: a scale changes nothing. LoRA attaches there."
             )
 
     def build(self, host: Host) -> None:
