@@ -111,10 +111,13 @@ def test_it_is_made_of_runs(tmp_path, monkeypatch, capsys):
             }
 
     monkeypatch.setattr(make, "RunJob", Done)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/index.json").write_text(json.dumps({"bitfit_nano_vit_tissue": {"seed": 3}}))
     make_main([name, "--out", str(tmp_path / "out"), "--runs", str(tmp_path)])
     assert f"{name}: 50.0 % of 797 test images" in capsys.readouterr().out
     made = json.loads((tmp_path / "out/index.json").read_text())
-    assert made.keys() == {name}
+    assert list(made) == [name, "bitfit_nano_vit_tissue"]  # what was not asked for keeps its line
+    assert made["bitfit_nano_vit_tissue"] == {"seed": 3}
     assert {key: made[name][key] for key in ("sha256", "bytes", "images", "config")} == {
         key: INDEX[name][key] for key in ("sha256", "bytes", "images", "config")
     }

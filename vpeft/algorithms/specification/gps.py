@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from vpeft.core.backbones.block import Block, HostParam
@@ -123,6 +124,8 @@ class GPS(Method):
             host.place(site.name, "parallel", SparseRows(site.module, self.entries, site.pointwise), name, block)
 
     def learn(self, host: Host, data: TrainingData) -> None:
+        if self.selection == "contrastive" and data.colours is None:
+            print_log("GPS: how images were normalised is not known: its views keep their colours.", logger="current")
         layers = list(self.layers(host))
         parts = [weight_parts(site.module) for _, site, _ in layers]
         weights = [weight for own in parts for weight in own]

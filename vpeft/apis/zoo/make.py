@@ -14,7 +14,7 @@ from vpeft.apis.zoo.zoo import INDEX
 from vpeft.core.backbones.nano import sha256
 from vpeft.core.datasets.tasks import get_task
 from vpeft.errors import UserError
-from vpeft.files import write_json
+from vpeft.files import read_json, write_json
 from vpeft.registry import nearest
 
 SUITE, SEED = "mini", 0
@@ -49,7 +49,8 @@ def make_zoo(out: str | os.PathLike[str], runs: str | os.PathLike[str], names: S
     """
     if unknown := [name for name in names if name not in NAMES]:
         raise UserError(f"no adapter {unknown[0]!r} in the zoo: {nearest(unknown[0], NAMES)}")
-    index: dict[str, dict[str, Any]] = {}
+    listed = Path(out) / INDEX  # what is said of those that are not made now stays
+    index: dict[str, dict[str, Any]] = read_json(listed, "the zoo's index") if listed.is_file() else {}
     for method, backbone, task in (one for one, name in zip(ZOO, NAMES, strict=True) if name in (names or NAMES)):
         config = f"{SUITE}/{method}_{backbone}.py"
         path = str((configs_folder() / config).absolute())
@@ -71,5 +72,5 @@ def make_zoo(out: str | os.PathLike[str], runs: str | os.PathLike[str], names: S
             "bytes": file.stat().st_size,
             "sha256": sha256(file),
         }
-        write_json(Path(out) / INDEX, index)
+        write_json(listed, {one: index[one] for one in NAMES if one in index})
         yield f"{name}: {100 * index[name]['accuracy']:.1f} % of {index[name]['images']} test images, {file}"

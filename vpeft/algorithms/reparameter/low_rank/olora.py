@@ -24,19 +24,10 @@ class Orthonormal(FromWeight):
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
 class OLoRA(FromBase):
-    """``W <- (W0 - s B0 A0) + s B A``, ``s = alpha / r``: B and A start as r columns of Q, r rows of R, W0 = Q R.
+    __doc__ = f"""``W <- (W0 - s B0 A0) + s B A``, ``s = alpha / r``: B and A start as r columns of Q and r rows of R, of
+    ``W0 = Q R``.
 
-    The paper writes the residual into the base. Here W0 stays as it is, and ``s (B A - B0 A0)`` is added to it: the
-    same function and the same gradients, and the base's fingerprint, detaching and merging are those of every method.
-    The adapter holds A0 and B0 beside A and B.
-
-    Args:
-        rank: r.
-        alpha: Numerator of the scale; None means r, a scale of 1.
-        targets: Any of ``q, k, v, proj, fc1, fc2``, or ``qkv`` for one joint pair; None means q and v, in a block
-            without attention fc1 and fc2.
-        drop: Dropout on the input of A and A0.
-    """
+    {FromBase.__doc__}"""
 
     paper = "OLoRA: Orthonormal Low-Rank Adaptation of Large Language Models, 2406.01775, Section 3"
     kind = Orthonormal

@@ -92,7 +92,19 @@ class Principal(FromWeight):
 
 
 class FromBase(LoRA):
-    """LoRA whose pairs start from the weight (:class:`FromWeight`)."""
+    """LoRA whose pairs start from the weight.
+
+    The paper writes the residual into the base. Here W0 stays as it is, and ``s (B A - B0 A0)`` is added to it: the
+    same function and the same gradients, and the base's fingerprint, detaching and merging are those of every method.
+    The adapter holds A0 and B0 beside A and B.
+
+    Args:
+        rank: r.
+        alpha: Numerator of the scale; None means r, a scale of 1.
+        targets: Any of ``q, k, v, proj, fc1, fc2``, or ``qkv`` for one joint pair; None means q and v, in a block
+            without attention fc1 and fc2.
+        drop: Dropout on the input of A and A0.
+    """
 
     unverified = "A language-model method: q and v as targets in vision are ours."
     needs_blocks = True
@@ -109,19 +121,9 @@ class FromBase(LoRA):
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
 class PiSSA(FromBase):
-    """``W <- (W0 - s B0 A0) + s B A``, ``s = alpha / r``: A and B start as W0's principal part ``s B0 A0`` of rank r.
+    __doc__ = f"""``W <- (W0 - s B0 A0) + s B A``, ``s = alpha / r``: A and B start as W0's principal part ``s B0 A0``.
 
-    The paper writes the residual into the base. Here W0 stays as it is, and ``s (B A - B0 A0)`` is added to it: the
-    same function and the same gradients, and the base's fingerprint, detaching and merging are those of every method.
-    The adapter holds A0 and B0 beside A and B.
-
-    Args:
-        rank: r.
-        alpha: Numerator of the scale; None means r, a scale of 1.
-        targets: Any of ``q, k, v, proj, fc1, fc2``, or ``qkv`` for one joint pair; None means q and v, in a block
-            without attention fc1 and fc2.
-        drop: Dropout on the input of A and A0.
-    """
+    {FromBase.__doc__}"""
 
     paper = "PiSSA: Principal Singular Values and Singular Vectors Adaptation of LLMs, NeurIPS 2024, Section 3"
     kind = Principal
