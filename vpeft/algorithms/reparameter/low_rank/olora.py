@@ -24,7 +24,7 @@ class Orthonormal(FromWeight):
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
 class OLoRA(FromBase):
-    __doc__ = f"""``W <- (W0 - s B0 A0) + s B A``, ``s = alpha / r``: B and A start as r columns of Q and r rows of R, of
+    __doc__ = f"""``W <- (W0 - s B0 A0) + s B A``, ``s = alpha / r``: B and A start as r columns of Q and r rows of R,
     ``W0 = Q R``.
 
     {FromBase.__doc__}"""
