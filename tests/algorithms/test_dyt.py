@@ -9,7 +9,7 @@ from support.hosts.mmpretrain.vit import ARCH
 from support.refusals import attached
 
 import vpeft
-from vpeft.algorithms.adapter.dyt import DyTLoss
+from vpeft.algorithms.adapter.chosen.dyt import DyTLoss
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.training.losses import MethodLosses, add_losses
 from vpeft.registry import HOSTS

@@ -1,13 +1,9 @@
-"""Methods that add bottleneck modules to a block."""
+"""Methods that add bottleneck modules to a block, by the form of the module."""
 
 from vpeft.algorithms.adapter import (  # noqa: F401  (register)
-    adaptformer,
-    arc,
-    convpass,
-    dyt,
-    houlsby_pfeiffer,
-    lorand,
-    mona,
-    sct,
+    bottleneck,
+    chosen,
+    convolution,
+    shared,
     snf,
 )

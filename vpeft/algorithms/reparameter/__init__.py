@@ -3,12 +3,11 @@
 from vpeft.algorithms.reparameter import (  # noqa: F401  (register)
     fact,
     hydra,
-    ia3,
     kadaptation,
     krona,
     lora,
     low_rank,
     rep_adapter,
-    ssf,
+    scaling,
     structured,
 )

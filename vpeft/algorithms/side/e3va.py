@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from vpeft.algorithms.adapter.lorand import LoRandAdapter
+from vpeft.algorithms.adapter.shared.lorand import LoRandAdapter
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vpeft.algorithms.adapter.adaptformer import ParallelAdapter
+from vpeft.algorithms.adapter.bottleneck.adaptformer import ParallelAdapter
 from vpeft.algorithms.modules.bottleneck import Bottleneck
 from vpeft.algorithms.prefix.patt import PATT
 from vpeft.core.backbones.host import Host

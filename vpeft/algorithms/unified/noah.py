@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.algorithms.adapter.convpass import quick_gelu
+from vpeft.algorithms.adapter.convolution.convpass import quick_gelu
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.algorithms.prompt.vpt import insert
 from vpeft.core.backbones.host import Host

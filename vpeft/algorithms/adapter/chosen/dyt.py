@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vpeft.algorithms.adapter.adaptformer import AdaptFormer
+from vpeft.algorithms.adapter.bottleneck.adaptformer import AdaptFormer
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
@@ -77,8 +77,8 @@ class DyT(AdaptFormer):
     not computed.
 
     Training adds, in a second pass with m = 1, the complete model's loss, and
-    :class:`~vpeft.algorithms.adapter.dyt.DyTLoss`. Two passes and activation checkpointing do not go together: torch
-    stops where a block that is run again would let other tokens through.
+    :class:`~vpeft.algorithms.adapter.chosen.dyt.DyTLoss`. Two passes and activation checkpointing do not go together:
+    torch stops where a block that is run again would let other tokens through.
 
     The authors train VTAB-1k with s = 1 and a learning rate of 1e-3, complete data sets, segmentation and video with
     s = 0.1; their script has the bottleneck 16, the published count that of 8.

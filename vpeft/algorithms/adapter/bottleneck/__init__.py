@@ -1,0 +1,3 @@
+"""Down, activation, up."""
+
+from vpeft.algorithms.adapter.bottleneck import adaptformer, houlsby_pfeiffer  # noqa: F401  (register)
