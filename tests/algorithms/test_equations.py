@@ -6,7 +6,7 @@ Nothing of the package but ``attach`` takes part in the re-statement.
 import pytest
 import torch
 import torch.nn.functional as F
-from support import plain_adapters, plain_attention, plain_low_rank, plain_reparameter, plain_side
+from support import plain_adapters, plain_attention, plain_low_rank, plain_reparameter, plain_scaling, plain_side
 from support.hosts import build, perturb, tokens
 from support.plain_vit import HOST, MAP, SIZE, PlainViT, images, standardised
 
@@ -178,7 +178,7 @@ CASES = {
     "vpt-shallow": ("VPTShallow", {"prompt_length": 5}, PlainVPTShallow, False),
     "vpt-deep": ("VPTDeep", {"prompt_length": 5}, PlainVPTDeep, False),
 }
-for module in (plain_adapters, plain_attention, plain_low_rank, plain_reparameter, plain_side):
+for module in (plain_adapters, plain_attention, plain_low_rank, plain_reparameter, plain_scaling, plain_side):
     CASES |= module.CASES
 cases = pytest.mark.parametrize("case", CASES)
 

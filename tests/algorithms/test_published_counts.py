@@ -24,6 +24,7 @@ COUNTS = [
     ("vera_vit", {"rank": 256}, {}, 24_576),
     ("fourierft_vit", {"frequencies": 3000}, {}, 72_000),
     ("ia3_vit", {}, {}, 55_296),
+    ("rlrr_vit", {}, {}, 288_768),  # 31 C a block, and 4 C around them
     ("adaptformer_vit", {"bottleneck": 8}, {}, 156_768),
     ("pfeiffer_vit", {"bottleneck": 8}, {}, 156_768),
     ("houlsby_vit", {"bottleneck": 8}, {}, 313_536),

@@ -98,6 +98,22 @@ STARTS = {
     ),
     "vera": ({"type": "VeRA"}, {f"{v}.{t}": c for t in "qv" for v, c in (("d", constant(0.1)), ("b", zero))}),
     "ia3": ({"type": "IA3"}, {f"scale.{t}": constant(1.0) for t in ("k", "v", "ff")}),
+    "rlrr": (
+        {"type": "RLRR", "targets": ["qkv", "proj"]},
+        {"column.qkv": uniform(math.sqrt(6 / C)), "column.proj": uniform(math.sqrt(6 / C)), "shift": zero}
+        | {"row.qkv": uniform(math.sqrt(6)), "row.proj": uniform(math.sqrt(6))}
+        | {"gamma": normal(0.02, 1.0), "beta": normal(0.02)},
+    ),
+    "rlrr-identity": (
+        {"type": "RLRR", "init": "identity", "targets": ["proj"]},
+        {
+            "column.proj": uniform(math.sqrt(6 / C)),
+            "row.proj": zero,
+            "shift": zero,
+            "gamma": constant(1.0),
+            "beta": zero,
+        },
+    ),
     "loha": (
         {"type": "LoHa", "targets": ["qkv"]},
         {"down1.qkv": linear(C), "up1.qkv": linear(8), "up2.qkv": linear(8), "down2.qkv": zero},
@@ -184,7 +200,7 @@ def test_start(start, initialise):
     [
         *(
             {"type": name, "init": "identity"}
-            for name in ("PATT", "BAPAT", "ARC", "LoRand", "SNF", "SSF", "SCT", "Mona", "FourierFT")
+            for name in ("PATT", "BAPAT", "ARC", "LoRand", "SNF", "SSF", "SCT", "Mona", "FourierFT", "RLRR")
         ),
         {"type": "UTuning", "kind": "adapter"},
         {"type": "DTL", "read_out": "host"},

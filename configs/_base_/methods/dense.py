@@ -50,6 +50,7 @@ methods = dict(
     olora=dict(type="OLoRA", rank=64),
     vera=dict(type="VeRA", rank=256),
     ia3=dict(type="IA3"),
+    rlrr=dict(type="RLRR"),
     loha=dict(type="LoHa", rank=16),
     lokr=dict(type="LoKr", rank=16),
     fourierft=dict(type="FourierFT", frequencies=3000),

@@ -47,6 +47,7 @@ methods = dict(
     olora=dict(type="OLoRA", rank=8),
     vera=dict(type="VeRA", rank=64),
     ia3=dict(type="IA3"),
+    rlrr=dict(type="RLRR"),
     loha=dict(type="LoHa", rank=4),
     lokr=dict(type="LoKr", rank=4),
     fourierft=dict(type="FourierFT", frequencies=500),

@@ -1,3 +1,3 @@
 """Scales and shifts of what passes."""
 
-from vpeft.algorithms.reparameter.scaling import ia3, ssf  # noqa: F401  (register)
+from vpeft.algorithms.reparameter.scaling import ia3, rlrr, ssf  # noqa: F401  (register)
