@@ -15,7 +15,7 @@ from support.hosts import (
     TINY,
     again,
     build,
-    head_names,
+    head_prefixes,
     inputs,
     key_biases,
     loss,
@@ -103,7 +103,7 @@ def test_2_gradients_and_steps(host, method):
     perturb(model)
     model.train()
     own, before = trained(model), {k: p.detach().clone() for k, p in model.named_parameters()}
-    unfelt, heads = key_biases(model), head_names(model)
+    unfelt, heads = key_biases(model), head_prefixes(model)
     rest = {k: p for k, p in model.named_parameters() if not (heads and k.startswith(heads))}
     if own:
         assert without_gradient(model, images(host)) == []
@@ -198,7 +198,7 @@ def test_5_detach_and_files(host, method, tmp_path):
     state = model.state_dict()
     assert all(torch.equal(v, state[k]) for k, v in other.state_dict().items())
 
-    heads = head_names(model)
+    heads = head_prefixes(model)
     vpeft.detach(model)
     state = model.state_dict()
     assert list(state) == keys

@@ -5,11 +5,11 @@ import torch
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 from support.hosts import build, perturb, tokens
-from support.hosts.mmpretrain.vit import ARCH
 from support.refusals import attached
 
 import vpeft
 from vpeft.algorithms.adapter.chosen.dyt import DyTLoss
+from vpeft.apis.testing.hosts.mmpretrain.vit import ARCH
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.training.losses import MethodLosses, add_losses
 from vpeft.registry import HOSTS

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.hosts.mmpretrain.swin import mm_swin
-from support.hosts.mmpretrain.vit import mm_vit
 
 import vpeft
 from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.config.load import load_config
+from vpeft.apis.testing.hosts.mmpretrain.swin import mm_swin
+from vpeft.apis.testing.hosts.mmpretrain.vit import mm_vit
 from vpeft.registry import PEFT_METHODS
 
 ROOT = Path(__file__).parents[2]

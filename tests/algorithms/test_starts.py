@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 from support.hosts import build, tokens
-from support.hosts.mmpretrain.vit import mm_vit
 from test_published_counts import WIDE, check_start, constant, normal, uniform, zero
 
 import vpeft
+from vpeft.apis.testing.hosts.mmpretrain.vit import mm_vit
 from vpeft.registry import PEFT_METHODS
 
 #: Width, hidden width, blocks of the host.

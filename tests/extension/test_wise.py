@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from support.design import chosen_pairs, in_turn
-from support.hosts import TINY, build, head_names, inputs, perturb, tokens
+from support.hosts import TINY, build, head_prefixes, inputs, perturb, tokens
 from torch import nn
 
 import vpeft
@@ -69,7 +69,7 @@ def interpolated(host, method):
     if refusal is not None:
         assert any(reason in refusal and method in names for reason, names in REASONS.items()), refusal
         pytest.skip(f"refused: {refusal}")
-    heads, own = head_names(model), plain.state_dict()
+    heads, own = head_prefixes(model), plain.state_dict()
     for key, value in model.state_dict().items():  # the task's head is no part of the path
         if heads and key.startswith(heads):
             own[key].copy_(value)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from support.design import in_turn
-from support.hosts import TINY, build, head_names, loss, perturb, tokens
+from support.hosts import TINY, build, head_prefixes, loss, perturb, tokens
 from support.refusals import attached, merged
 
 import vpeft
@@ -41,7 +41,7 @@ def test_several_adapters_on_one_base_in_turn(host, first, images, tmp_path):
         if name == "VPTDeep" and not all(block.takes_tokens for block in find_host(model).blocks):
             continue
         vpeft.attach(model, cfg)
-        heads = head_names(model)
+        heads = head_prefixes(model)
         for key, param in model.named_parameters():
             param.requires_grad_(param.requires_grad and not key.startswith(heads))  # it is not stored
         perturb(model)

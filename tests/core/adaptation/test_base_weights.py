@@ -14,9 +14,9 @@ from mmengine.runner.checkpoint import load_state_dict
 from safetensors import safe_open
 from safetensors.torch import save_file
 from support.hosts import TINY, build, inputs, perturb, tokens
-from support.hosts.mmpretrain.vit import ARCH
 
 import vpeft
+from vpeft.apis.testing.hosts.mmpretrain.vit import ARCH
 from vpeft.core.adaptation import fingerprint
 from vpeft.core.adaptation.base_weights import INIT_CFG, LOAD_FROM
 from vpeft.core.adaptation.find import find_adaptation

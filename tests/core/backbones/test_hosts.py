@@ -7,13 +7,13 @@ import pytest
 import torch
 from mmpretrain.models import ImageClassifier, VisionTransformer
 from support.hosts import TINY, build, inputs, tokens
-from support.hosts.mmpretrain.vit import mm_vit
-from support.hosts.open_clip.vit import clip_vit
-from support.hosts.timm.vit import t_vit
-from support.hosts.torchvision.vit import tv_vit
 from torch import nn
 
 import vpeft
+from vpeft.apis.testing.hosts.mmpretrain.vit import mm_vit
+from vpeft.apis.testing.hosts.open_clip.vit import clip_vit
+from vpeft.apis.testing.hosts.timm.vit import t_vit
+from vpeft.apis.testing.hosts.torchvision.vit import tv_vit
 from vpeft.core.backbones.find import find_host
 from vpeft.core.backbones.roles import keepers
 from vpeft.registry import BLOCKS, HOSTS

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from support.hosts import build, inputs, perturb
-from support.hosts.timm.naflexvit import patches
 
 import vpeft
+from vpeft.apis.testing.hosts.timm.streams.naflexvit import patches
 from vpeft.extension.attention.record import record_attention
 from vpeft.registry import PEFT_METHODS
 

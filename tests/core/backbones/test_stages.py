@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from support.hosts import build, inputs, perturb, tokens
-from support.hosts.timm.maxxvit import COAT
 
 import vpeft
+from vpeft.apis.testing.hosts.timm.stages.maxxvit import COAT
 from vpeft.core.backbones.find import find_host
 from vpeft.extension.attention.record import record_attention
 

@@ -1,0 +1,1 @@
+"""Does a method keep the contract? Its checks on tiny backbones, for methods of this package and of any file."""

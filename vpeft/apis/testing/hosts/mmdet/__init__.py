@@ -1,0 +1,1 @@
+"""Which tiny backbones are of mmdet?"""
