@@ -6,7 +6,15 @@ Nothing of the package but ``attach`` takes part in the re-statement.
 import pytest
 import torch
 import torch.nn.functional as F
-from support import plain_adapters, plain_attention, plain_low_rank, plain_reparameter, plain_scaling, plain_side
+from support import (
+    plain_adapters,
+    plain_attention,
+    plain_bottleneck,
+    plain_low_rank,
+    plain_reparameter,
+    plain_scaling,
+    plain_side,
+)
 from support.hosts import build, perturb, tokens
 from support.plain_vit import HOST, MAP, SIZE, PlainViT, images, standardised
 
@@ -178,7 +186,15 @@ CASES = {
     "vpt-shallow": ("VPTShallow", {"prompt_length": 5}, PlainVPTShallow, False),
     "vpt-deep": ("VPTDeep", {"prompt_length": 5}, PlainVPTDeep, False),
 }
-for module in (plain_adapters, plain_attention, plain_low_rank, plain_reparameter, plain_scaling, plain_side):
+for module in (
+    plain_adapters,
+    plain_attention,
+    plain_bottleneck,
+    plain_low_rank,
+    plain_reparameter,
+    plain_scaling,
+    plain_side,
+):
     CASES |= module.CASES
 cases = pytest.mark.parametrize("case", CASES)
 
@@ -297,3 +313,16 @@ def test_reparametrised_prefixes_are_constants_at_inference():
     assert len(made) == 2
     close(tokens(model, images()), plain_attention.PlainReparametrisedPrefix(model.state_dict())(images()))
     assert len(made) == 3
+
+
+def test_the_drop_path_of_adapter_plus_is_its_own():
+    """One draw a sample: what is left is scaled up, what is dropped leaves the stream as it is."""
+    from vpeft.algorithms.adapter.bottleneck.adapter_plus import ChannelScaledAdapter
+
+    module = perturb(ChannelScaledAdapter(8, 4, 0.0, 0.5, "bert", norm=False, residual=True)).double()
+    x = torch.randn(64, 5, 8, dtype=torch.float64)
+    full = module.eval()(x, None) - x
+    left = module.train()(x, None) - x
+    dropped = (left == 0).flatten(1).all(1)
+    assert 10 < dropped.sum() < 54
+    torch.testing.assert_close(left[~dropped], 2 * full[~dropped])

@@ -26,6 +26,8 @@ COUNTS = [
     ("ia3_vit", {}, {}, 55_296),
     ("rlrr_vit", {}, {}, 288_768),  # 31 C a block, and 4 C around them
     ("adaptformer_vit", {"bottleneck": 8}, {}, 156_768),
+    ("adapterplus_vit", {"bottleneck": 8}, {}, 165_984),
+    ("adapterplus_vit", {"bottleneck": 16}, {}, 313_536),
     ("pfeiffer_vit", {"bottleneck": 8}, {}, 156_768),
     ("houlsby_vit", {"bottleneck": 8}, {}, 313_536),
     ("bitfit_vit", {}, {}, 102_912),

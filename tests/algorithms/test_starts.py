@@ -157,6 +157,19 @@ STARTS = {
         {"type": "DyT", "bottleneck": 32},
         {f"mlp.{k}": v for k, v in ADAPTER.items()} | {"score.weight": normal(0.02), "score.bias": zero},
     ),
+    "adapter+": (
+        {"type": "Adapter+", "bottleneck": 32, "norm": True},
+        {**ADAPTER, **dict.fromkeys(("down.weight", "up.weight"), normal(0.01, cut=2)), "scale": constant(1.0)}
+        | {"norm.weight": constant(1.0), "norm.bias": zero},
+    ),
+    "adapter+-lora": (
+        {"type": "Adapter+", "bottleneck": 32, "init": "lora"},
+        {**ADAPTER, "down.bias": linear(C), "scale": constant(1.0)},
+    ),
+    "adapter+-bert": (
+        {"type": "Adapter+", "bottleneck": 32, "init": "bert"},
+        {**ADAPTER, **dict.fromkeys(("down.weight", "up.weight"), normal(0.02)), "scale": constant(1.0)},
+    ),
     "bapat": (
         {"type": "BAPAT", "hidden": 64, "bottleneck": 32},
         {f"patt.{k}": v for k, v in {**PATT, "up.weight": linear(64), "up.bias": linear(64)}.items()}
@@ -202,6 +215,7 @@ def test_start(start, initialise):
             {"type": name, "init": "identity"}
             for name in ("PATT", "BAPAT", "ARC", "LoRand", "SNF", "SSF", "SCT", "Mona", "FourierFT", "RLRR")
         ),
+        {"type": "Adapter+", "init": "lora", "position": "houlsby"},
         {"type": "UTuning", "kind": "adapter"},
         {"type": "DTL", "read_out": "host"},
         {"type": "E3VA", "train_norms": True},

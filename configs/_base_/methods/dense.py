@@ -17,6 +17,7 @@ methods = dict(
     houlsby=dict(type="HoulsbyAdapter", bottleneck=64),
     pfeiffer=dict(type="PfeifferAdapter", bottleneck=64),
     adaptformer=dict(type="AdaptFormer", bottleneck=64, scale=0.1),
+    adapterplus=dict(type="Adapter+", bottleneck=64),
     mona=dict(type="Mona", bottleneck=64),
     lorand=dict(type="LoRand", alpha=2, beta=8),
     convpass=dict(type="Convpass", bottleneck=64),

@@ -5,6 +5,7 @@ methods = dict(
     houlsby=dict(bottleneck=8),
     pfeiffer=dict(bottleneck=8),
     adaptformer=dict(bottleneck=64, scale=0.1),
+    adapterplus=dict(bottleneck=8),
     convpass=dict(bottleneck=8),
     dyt=dict(bottleneck=8, scale=0.1),
     prefix=dict(prefix_length=16),

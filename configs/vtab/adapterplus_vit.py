@@ -1,0 +1,9 @@
+# Adapter+ on ViT-B/16, VTAB-1k.
+_base_ = [
+    "../_base_/models/classification/vit_base.py",
+    "../_base_/datasets/classification/vtab1k.py",
+    "../_base_/schedules/vtab.py",
+    "../_base_/runtimes/default.py",
+    "../_base_/authors_values/adapter_plus.py",
+]
+model = dict(backbone=dict(type="vpeft.PEFT", of="VisionTransformer", method=dict(type="Adapter+", bottleneck=8)))

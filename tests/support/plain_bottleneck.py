@@ -1,0 +1,48 @@
+"""Re-statements of the bottlenecks that stand somewhere else than in a branch."""
+
+import torch.nn.functional as F
+
+from support.plain_vit import PlainViT, standardised
+
+
+class PlainAdapterPlus(PlainViT):
+    """``s (W_up GELU(W_dn x + b_dn) + b_up)`` at the positions that the authors' file has, all outside DropPath.
+
+    ``keep`` is what the adapter's own DropPath leaves, too.
+    """
+
+    def adapter(self, i, x, place="mlp"):
+        key = f"layers.{i}.peft.adapter_.{place}"
+        if self.options.get("norm"):
+            x = standardised(x, 1e-6) * self.weight(f"{key}.norm") + self.state[f"{key}.norm.bias"]
+        return self.state[f"{key}.scale"] * self.keep * self.linear(f"{key}.up", F.gelu(self.linear(f"{key}.down", x)))
+
+    def block(self, i, x):
+        position = self.options["position"]
+        a = self.keep * self.attention(i, self.norm(f"layers.{i}.ln1", x))
+        if position == "houlsby":
+            a = a + self.adapter(i, a, "attn")
+        y = x + a
+        if position == "pre":
+            y = y + self.adapter(i, y)
+        f = self.keep * self.mlp(i, self.norm(f"layers.{i}.ln2", y))
+        if position in ("intermediate", "houlsby"):
+            f = f + self.adapter(i, f)
+        if position == "pfeiffer":  # the input is the whole stream, the skip the branch alone
+            f = f + self.adapter(i, y + f)
+        out = y + f
+        if position == "parallel":
+            out = out + self.adapter(i, y)
+        return out + self.adapter(i, out) if position == "post" else out
+
+
+CASES = {
+    f"adapter+-{position}": ("Adapter+", {"position": position, "bottleneck": 4}, PlainAdapterPlus, True)
+    for position in ("post", "pre", "parallel", "intermediate", "houlsby")
+}
+CASES["adapter+-pfeiffer"] = (
+    "Adapter+",
+    {"position": "pfeiffer", "bottleneck": 4, "norm": True},
+    PlainAdapterPlus,
+    True,
+)
