@@ -21,6 +21,7 @@ COUNTS = [
     ("lora_vit", {"rank": 8}, {}, 294_912),
     ("dora_vit", {"rank": 8}, {}, 313_344),
     ("lora_fa_vit", {"rank": 8}, {}, 147_456),
+    ("mlae_vit", {"rank": 8}, {}, 295_104),
     ("vera_vit", {"rank": 256}, {}, 24_576),
     ("fourierft_vit", {"frequencies": 3000}, {}, 72_000),
     ("ia3_vit", {}, {}, 55_296),

@@ -96,6 +96,10 @@ STARTS = {
         {"type": "DoRA", "targets": ["qkv"]},
         {"qkv.down.qkv": linear(C), "qkv.up.qkv": zero, "magnitude.qkv": anything},
     ),
+    "mlae": (
+        {"type": "MLAE", "targets": ["qkv"], "alpha": 3.0},
+        {"down.qkv": linear(C), "up.qkv": zero, "weight.qkv": constant(3.0)},
+    ),
     "vera": ({"type": "VeRA"}, {f"{v}.{t}": c for t in "qv" for v, c in (("d", constant(0.1)), ("b", zero))}),
     "ia3": ({"type": "IA3"}, {f"scale.{t}": constant(1.0) for t in ("k", "v", "ff")}),
     "rlrr": (

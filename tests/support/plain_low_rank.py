@@ -94,6 +94,16 @@ class PlainOLoRA(PlainPiSSA):
         return left @ left.T @ weight
 
 
+class PlainMLAE(OnWeights):
+    """``W0 + sum_k lambda_k b_k a_k^T``, expert by expert."""
+
+    name = "mlae"
+
+    def changed(self, i, site, target, weight):
+        down, up, own = (self.own(i, f"{site}.{part}.{target}") for part in ("down", "up", "weight"))
+        return weight + sum(own[k] * torch.outer(up[:, k], down[k]) for k in range(len(own)))
+
+
 class PlainVeRA(OnWeights):
     """``W0 + diag(b) B diag(d) A`` with the first columns of A and rows of B that fit."""
 
@@ -173,6 +183,7 @@ CASES = {
     "lora-fa": ("LoRA-FA", {"rank": 4, "alpha": 3, "targets": Q_V}, PlainLoRAFA, True),
     "pissa": ("PiSSA", {"rank": 4, "alpha": 2, "targets": ALL}, PlainPiSSA, True),
     "olora": ("OLoRA", {"rank": 4, "alpha": 2, "targets": Q_V}, PlainOLoRA, True),
+    "mlae": ("MLAE", {"rank": 4, "expert_drop": 0.0, "targets": ("k", "v", "fc1")}, PlainMLAE, True),
     "vera": ("VeRA", {"rank": 8, "targets": ("q", "v", "fc1", "fc2")}, PlainVeRA, True),
     "ia3": ("IA3", {}, PlainIA3, True),
     "loha": ("LoHa", {"rank": 4, "alpha": 3, "targets": ("q", "v", "fc1")}, PlainLoHa, True),

@@ -49,6 +49,7 @@ methods = dict(
     lora_fa=dict(type="LoRA-FA", rank=64),
     pissa=dict(type="PiSSA", rank=64),
     olora=dict(type="OLoRA", rank=64),
+    mlae=dict(type="MLAE", rank=64),
     vera=dict(type="VeRA", rank=256),
     ia3=dict(type="IA3"),
     rlrr=dict(type="RLRR"),

@@ -46,6 +46,7 @@ methods = dict(
     lora_fa=dict(type="LoRA-FA", rank=8),
     pissa=dict(type="PiSSA", rank=8),
     olora=dict(type="OLoRA", rank=8),
+    mlae=dict(type="MLAE", rank=8),
     vera=dict(type="VeRA", rank=64),
     ia3=dict(type="IA3"),
     rlrr=dict(type="RLRR"),

@@ -19,5 +19,6 @@ methods = dict(
     lora_fa=dict(rank=16),
     pissa=dict(rank=16),
     olora=dict(rank=16),
+    mlae=dict(rank=16),
     bapat=dict(hidden=32, bottleneck=64),
 )
