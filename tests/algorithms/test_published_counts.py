@@ -36,6 +36,7 @@ COUNTS = [
     ("ssf_vit", {}, {}, 205_824),
     ("vptshallow_vit", {"prompt_length": 100}, {}, 76_800),
     ("vptdeep_vit", {"prompt_length": 10}, {}, 92_160),
+    ("vfpt_vit", {"prompt_length": 10}, {}, 92_160),
     ("mona_vit", {"bottleneck": 64}, {}, 2_684_928),
     ("linear_vit", {}, {}, 0),
     ("lntune_swin", {}, {}, 57_600),
@@ -136,6 +137,7 @@ STARTS = {
     "ssf-identity": ({"type": "SSF", "init": "identity"}, {"gamma": constant(1.0), "beta": zero}),
     "vpt-shallow": ({"type": "VPTShallow"}, PROMPTS),
     "vpt-deep": ({"type": "VPTDeep"}, PROMPTS),
+    "vfpt": ({"type": "VFPT"}, PROMPTS),
 }
 
 

@@ -19,5 +19,6 @@ options = dict(
     vera={_lr: 0.02},
     vptshallow={_lr: 0.02},
     vptdeep={_lr: 0.02},
+    vfpt={_lr: 0.02},
     hst={"model.head.in_channels": 72},
 )

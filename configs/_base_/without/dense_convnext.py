@@ -18,6 +18,7 @@ without = dict(
     bapat=__attention,
     vptshallow=__tokens,
     vptdeep=__tokens,
+    vfpt=__tokens,
     noah=__tokens,
     lst=__width,
     last=__width,

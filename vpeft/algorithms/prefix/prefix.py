@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ class ReparametrisedPrefix(Prefix):
         self.embedding = nn.Embedding(length, dim)
         self.down = nn.Linear(dim, hidden)
         self.up = nn.Linear(hidden, 2 * dim)
-        self.folded: tuple[list, tuple[Tensor, Tensor]] | None = None
+        self.kept: tuple[list, tuple[Tensor, Tensor]] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -68,9 +68,13 @@ class ReparametrisedPrefix(Prefix):
             return self.make()
         autocast = torch.is_autocast_enabled(self.down.weight.device.type)
         state = [autocast, *((p.data_ptr(), p._version) for p in self.parameters())]
-        if self.folded is None or self.folded[0] != state:
-            self.folded = (state, self.make())
-        return self.folded[1]
+        if self.kept is None or self.kept[0] != state:
+            self.kept = (state, self.make())
+        return self.kept[1]
+
+    def folded(self) -> dict[str, Tensor]:
+        """The direct prefixes that do the same."""
+        return dict(zip(("key", "value"), self.make(), strict=True))
 
     def make(self) -> tuple[Tensor, Tensor]:
         """``P_k`` and ``P_v`` from the embedding."""
@@ -116,6 +120,9 @@ class PrefixTuning(Method):
             else:
                 module = Prefix(self.prefix_length, block.inner)
             block.place("core", "before", module, "prefix")
+
+    def folded(self) -> PrefixTuning | None:
+        return replace(self, reparametrised=False) if self.reparametrised else None
 
     def count(self, host: Host) -> int:
         n, m = self.prefix_length, self.hidden

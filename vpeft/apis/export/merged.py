@@ -46,16 +46,16 @@ def export_merged(cfg: Config, checkpoint: str, out: str) -> dict[str, float]:
     dtypes = {key: value.dtype for key, value in plain_state_dict(model).items()}
     model.double()
     place = backbone_prefix(model).rstrip(".")
-    before = _outputs(model, place, images)
+    before = backbone_outputs(model, place, images)
     left = merge(model)
     if left:
         raise UserError(f"{', '.join(left)} cannot be merged: the plain config could not hold it. Nothing was written.")
-    merged = _difference(before, _outputs(model, place, images))
+    merged = largest_difference(before, backbone_outputs(model, place, images))
     detach(model, restore=False)
     state = {key: value.to(dtypes[key]) for key, value in model.state_dict().items()}
     plain = build_model(plain_config(cfg))
     plain.load_state_dict(state, strict=True)
-    written = _difference(before, _outputs(plain.double().eval(), place, images))
+    written = largest_difference(before, backbone_outputs(plain.double().eval(), place, images))
     if not (merged <= MERGED_TOLERANCE and written <= WRITTEN_TOLERANCE):
         raise UserError(
             f"the plain model's output differs from the adapted one's by {merged:.1e} (merged, float64) and "
@@ -85,11 +85,12 @@ def random_images(model: nn.Module, cfg: Config, count: int = 2) -> Tensor:
 
 
 @torch.no_grad()
-def _outputs(model: nn.Module, backbone: str, images: Tensor) -> Tensor:
+def backbone_outputs(model: nn.Module, backbone: str, images: Tensor) -> Tensor:
     """All outputs of the backbone in one vector: what stands behind it is the same, and asks for more than images."""
     out = model.get_submodule(backbone)(images)
     return torch.cat([one.flatten() for one in (out if isinstance(out, (tuple, list)) else (out,))])
 
 
-def _difference(a: Tensor, b: Tensor) -> float:
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    """The largest difference between two outputs, relative to the largest of the first."""
     return float((a - b).abs().max() / a.abs().max().clamp_min(1e-12))

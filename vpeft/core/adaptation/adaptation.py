@@ -24,6 +24,7 @@ from vpeft.core.adaptation.wrappers import plain_keys, state_dict
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import PEFT_KEY, Host, is_peft_key
 from vpeft.core.backbones.roles import keepers
+from vpeft.core.contract.build import keyed
 from vpeft.core.contract.training import TrainingData
 from vpeft.errors import UserError
 
@@ -50,12 +51,7 @@ class Adaptation:
         self.host = host
         self.heads = Heads(host)
         self.dtype = dtype
-        self.methods: dict[str, Method] = {}
-        for method in methods:
-            key, number = method.key(), 2
-            while key in self.methods:
-                key, number = f"{method.key()}_{number}", number + 1
-            self.methods[key] = method.settled(host)
+        self.methods = {key: method.settled(host) for key, method in keyed(methods).items()}
         self.params = list(host.parameters())
         self.flags = {p.name: p.param.requires_grad for p in self.params}
         self.originals: dict[str, Tensor] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vpeft.core.contract.method import Method
@@ -51,3 +51,14 @@ def build_methods(cfg: str | Mapping[str, Any] | Method | Sequence[Any]) -> list
     if not cfg:
         raise UserError("no method is given: name at least one, such as dict(type='LoRA', rank=8).")
     return [build_method(one) for one in cfg]
+
+
+def keyed(methods: Iterable[Method]) -> dict[str, Method]:
+    """Methods by their keys, in order; of two of a kind the second has a number behind its own."""
+    found: dict[str, Method] = {}
+    for method in methods:
+        key, number = method.key(), 2
+        while key in found:
+            key, number = f"{method.key()}_{number}", number + 1
+        found[key] = method
+    return found

@@ -107,6 +107,14 @@ class Method(Checks):
         """The method with what it leaves to the host filled in, as files hold it."""
         return self
 
+    def folded(self) -> Method | None:
+        """A plainer method that answers the same once training is over; None where there is none.
+
+        Its modules stand where those of this one do, by the same names. What a module of this one gives by its own
+        ``folded()`` are the tensors there, by name; one without has them as they are.
+        """
+        return None
+
     def check(self, host: Host) -> None:
         """Raise a :class:`UserError` where the hyper-parameters do not fit the host."""
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.find import find_adaptations
 from vpeft.core.adaptation.storing.fit import check_tensors
+from vpeft.core.adaptation.storing.folded import folded_methods, folded_tensors
 from vpeft.core.adaptation.storing.format import check_finite, check_metadata, check_whole, seal
 from vpeft.core.adaptation.wrappers import state_dict, unwrap
 from vpeft.core.backbones.load import built_by
@@ -38,19 +39,20 @@ def adapter_state(model: nn.Module, head: bool = True) -> dict[str, Tensor]:
     return {key: value for key, value in state_dict(model).items() if key in keys}
 
 
-def adapter_metadata(adaptation: Adaptation) -> dict[str, Any]:
+def adapter_metadata(adaptation: Adaptation, folded: bool = False) -> dict[str, Any]:
     """What identifies an adapter and its base: methods' configs, host, where the base is from and its digests."""
+    methods = folded_methods(adaptation) if folded else adaptation.methods.values()
     return {
-        "methods": [method.config() for method in adaptation.methods.values()],
+        "methods": [method.config() for method in methods],
         "host": adaptation.host.description(),
         "base": adaptation.base.describe(),
     }
 
 
-def model_metadata(model: nn.Module) -> dict[str, Any]:
+def model_metadata(model: nn.Module, folded: bool = False) -> dict[str, Any]:
     """The same of a model, with the prefix of its backbone's keys; of further adapted backbones under ``others``."""
     found = find_adaptations(model)
-    first, *others = ({**adapter_metadata(one), "prefix": prefix} for prefix, one in found.items())
+    first, *others = ({**adapter_metadata(one, folded), "prefix": prefix} for prefix, one in found.items())
     return {**first, "others": others} if others else first
 
 
@@ -67,6 +69,7 @@ def save_adapter(
     task: str | None = None,
     run: Mapping[str, Any] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    folded: bool = False,
 ) -> Path:
     """Write the adapter of ``model`` to a safetensors file, atomically.
 
@@ -81,20 +84,24 @@ def save_adapter(
         preprocessing: Of such a network, for ``vpeft.load``: ``size`` of the images, ``mean`` and ``std`` by channel
             for values of 0 to 255; ``interpolation`` (``bicubic``), and ``crop``, which part of the image's shorter
             side is seen (None: the whole image, whatever its shape).
+        folded: Write the adapter of plainer methods that answer the same at inference: VFPT as VPTDeep, reparametrised
+            prefixes as direct ones. What ``run`` says has to be of these.
 
     Returns:
         The path.
 
     Raises:
-        UserError: Nothing is attached, the adapter is merged, or it holds NaN or infinity.
+        UserError: Nothing is attached, the adapter is merged, or it holds NaN or infinity; or no method is to be folded
+            that could be.
     """
     for adaptation in find_adaptations(model).values():
         adaptation.check()
     if any(adaptation.merged for adaptation in find_adaptations(model).values()):
         raise UserError("the adapter is merged into the weights: unmerge it before saving (vpeft.unmerge(model)).")
-    tensors = {key: value.detach().cpu().contiguous() for key, value in adapter_state(model, head).items()}
+    stored = folded_tensors(model, adapter_state(model, head)) if folded else adapter_state(model, head)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in stored.items()}
     check_finite(tensors, f"{path} is not written")
-    metadata = {**model_metadata(model), "head": head}
+    metadata = {**model_metadata(model, folded), "head": head}
     metadata |= {"classes": None if classes is None else [str(name) for name in classes], "task": task}
     run = network_record(unwrap(model), preprocessing) if run is None else run
     metadata |= {} if run is None else {"run": dict(run)}

@@ -1,6 +1,7 @@
 """Merge a trained adapter into a plain checkpoint, verified before it is written.
 
-``--to adapter`` writes the adapter file of a checkpoint instead, such as that of an epoch before the last.
+``--to adapter`` writes the adapter file of a checkpoint instead, such as that of an epoch before the last; ``--to
+folded`` that of a plainer method that answers the same (VFPT as VPTDeep).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="epoch_*.pth or adapter.safetensors of a run")
     parser.add_argument("out", help="the file to write: .pth or .safetensors, an adapter's .safetensors")
-    parser.add_argument("--to", choices=["plain", "adapter"], default="plain", help="what is written (plain)")
+    parser.add_argument("--to", choices=["plain", "adapter", "folded"], default="plain", help="what is written (plain)")
     add_verbose(parser)
     args = parser.parse_args(argv)
     from vpeft.apis.catalogue import config_parameters
@@ -27,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with run_screen(args.verbose):
         cfg = load_config(named_config(args), args.task, args.cfg_options)
-        show_lines(*report_lines(config_parameters(cfg), "stored" if args.to == "adapter" else "merged"))
-        if args.to == "adapter":
-            size = export_adapter(cfg, args.checkpoint, args.out)
-            say(f"{args.out}: the adapter of {args.checkpoint}, {size:,} bytes")
+        show_lines(*report_lines(config_parameters(cfg), "merged" if args.to == "plain" else "stored"))
+        if args.to != "plain":
+            size = export_adapter(cfg, args.checkpoint, args.out, folded=args.to == "folded")
+            say(f"{args.out}: the adapter of {args.checkpoint}{', folded' * (args.to == 'folded')}, {size:,} bytes")
             return
         done = export_merged(cfg, args.checkpoint, args.out)
     say(

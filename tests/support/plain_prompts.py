@@ -1,0 +1,41 @@
+"""Re-statements of the methods that put tokens into the stream, beyond VPT itself."""
+
+import math
+
+import torch
+
+from support.plain_vit import PlainViT
+
+
+class PlainVFPT(PlainViT):
+    """The first ``floor(alpha p)`` prompts as ``C_m P C_D - S_m P S_D``, cosines and sines written out."""
+
+    def prompts(self, i):
+        prompts = self.weight(f"layers.{i}.peft.vfpt.prompts")
+        first = math.floor(self.options["alpha"] * len(prompts))
+        cos_m, sin_m = self.waves(first, self.options["axes"] != "hidden")
+        cos_d, sin_d = self.waves(prompts.shape[1], self.options["axes"] != "sequence")
+        changed = cos_m @ prompts[:first] @ cos_d - sin_m @ prompts[:first] @ sin_d
+        return torch.cat([changed, prompts[first:]])
+
+    def waves(self, count, used):
+        if not used:
+            return torch.eye(count, dtype=torch.float64), torch.zeros(count, count, dtype=torch.float64)
+        steps = torch.arange(count, dtype=torch.float64)
+        angles = 2 * math.pi / count * steps[:, None] * steps
+        root = math.sqrt(count) if self.options["norm"] == "ortho" else 1
+        return angles.cos() / root, angles.sin() / root
+
+    def block(self, i, x):
+        prompts = self.prompts(i).expand(len(x), -1, -1)
+        x = super().block(i, torch.cat([x[:, :1], prompts, x[:, 1:]], 1))
+        return torch.cat([x[:, :1], x[:, 1 + prompts.shape[1] :]], 1)
+
+
+VFPT = {"prompt_length": 5, "alpha": 0.7, "axes": "all", "norm": "none"}
+CASES = {
+    "vfpt": ("VFPT", VFPT, PlainVFPT, False),
+    "vfpt-ortho": ("VFPT", {**VFPT, "alpha": 1.0, "norm": "ortho"}, PlainVFPT, False),
+    "vfpt-sequence": ("VFPT", {**VFPT, "axes": "sequence"}, PlainVFPT, False),
+    "vfpt-hidden": ("VFPT", {**VFPT, "axes": "hidden"}, PlainVFPT, False),
+}
