@@ -25,6 +25,8 @@ COUNTS = [
     ("vera_vit", {"rank": 256}, {}, 24_576),
     ("fourierft_vit", {"frequencies": 3000}, {}, 72_000),
     ("ia3_vit", {}, {}, 55_296),
+    ("loramul_vit", {"rank": 4}, {}, 931_008),
+    ("loramul_vit", {"rank": 10}, {}, 2_203_104),
     ("rlrr_vit", {}, {}, 288_768),  # 31 C a block, and 4 C around them
     ("adaptformer_vit", {"bottleneck": 8}, {}, 156_768),
     ("adapterplus_vit", {"bottleneck": 8}, {}, 165_984),

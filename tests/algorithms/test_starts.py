@@ -100,6 +100,11 @@ STARTS = {
         {"type": "MLAE", "targets": ["qkv"], "alpha": 3.0},
         {"down.qkv": linear(C), "up.qkv": zero, "weight.qkv": constant(3.0)},
     ),
+    "loramul": (
+        {"type": "LoRAmul", "rank": 60, "targets": ["qkv"]},
+        {"qkv.down.qkv": xavier(60, C), "qkv.up.qkv": zero, "bias.qkv": zero}
+        | {"prompt_down.qkv": xavier(60, 1), "prompt_up.qkv": zero},
+    ),
     "vera": ({"type": "VeRA"}, {f"{v}.{t}": c for t in "qv" for v, c in (("d", constant(0.1)), ("b", zero))}),
     "ia3": ({"type": "IA3"}, {f"scale.{t}": constant(1.0) for t in ("k", "v", "ff")}),
     "rlrr": (

@@ -42,6 +42,31 @@ class PlainDoRA(OnWeights):
         return torch.stack([m * row / (row * row).sum().sqrt() for m, row in zip(magnitude, changed, strict=True)])
 
 
+class PlainLoRAmul(OnWeights):
+    """Entry by entry ``W (1 + B A)``, and ``b (1 + d) + W p`` with the prompt ``p = p1 p2``."""
+
+    name = "loramul"
+
+    def changed(self, i, site, target, weight):
+        down, up = self.own(i, f"{site}.down.{target}"), self.own(i, f"{site}.up.{target}")
+        rows = [w * (1 + sum(u[k] * down[k] for k in range(len(down)))) for w, u in zip(weight, up, strict=True)]
+        return torch.stack(rows)
+
+    def linear(self, key, x):
+        y = super().linear(key, x).clone()
+        i, site = self.place(key)
+        for target in self.options["targets"]:
+            if site == target or (site == "qkv" and target in THIRDS):
+                rows = y.shape[-1] // 3 if target in THIRDS else y.shape[-1]
+                first = THIRDS.index(target) * rows if target in THIRDS else 0
+                weight = self.state[f"{key}.weight"][first : first + rows]
+                bias = self.state[f"{key}.bias"][first : first + rows]
+                one, two = self.own(i, f"{site}.prompt_up.{target}"), self.own(i, f"{site}.prompt_down.{target}")
+                y[..., first : first + rows] += weight @ (one @ two)[:, 0]
+                y[..., first : first + rows] += bias * self.own(i, f"{site}.bias.{target}")
+        return y
+
+
 class PlainRsLoRA(OnWeights):
     """``W0 + alpha / sqrt r  B A``."""
 
@@ -178,6 +203,8 @@ Q_V, ALL = ("q", "v"), ("q", "k", "v", "proj", "fc1", "fc2")
 CASES = {
     "dora": ("DoRA", {"rank": 4, "alpha": 3, "targets": Q_V}, PlainDoRA, True),
     "dora-all": ("DoRA", {"rank": 4, "alpha": None, "targets": ("k", "proj", "fc1", "fc2")}, PlainDoRA, True),
+    "loramul": ("LoRAmul", {"rank": 4, "targets": ("qkv", "proj", "fc1", "fc2")}, PlainLoRAmul, True),
+    "loramul-some": ("LoRAmul", {"rank": 4, "targets": ("v", "q", "fc1")}, PlainLoRAmul, True),
     "rslora": ("rsLoRA", {"rank": 4, "alpha": 3, "targets": Q_V}, PlainRsLoRA, True),
     "lora-plus": ("LoRA+", {"rank": 4, "alpha": 3, "targets": Q_V}, PlainLoRAPlus, True),
     "lora-fa": ("LoRA-FA", {"rank": 4, "alpha": 3, "targets": Q_V}, PlainLoRAFA, True),

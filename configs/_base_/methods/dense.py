@@ -45,6 +45,7 @@ methods = dict(
     krona=dict(type="KronA", size=32),
     kadaptation=dict(type="KAdaptation", terms=32),
     dora=dict(type="DoRA", rank=64),
+    loramul=dict(type="LoRAmul", rank=10),
     rslora=dict(type="rsLoRA", rank=64),
     loraplus=dict(type="LoRA+", rank=64),
     lora_fa=dict(type="LoRA-FA", rank=64),

@@ -42,6 +42,7 @@ methods = dict(
     krona=dict(type="KronA", size=8),
     kadaptation=dict(type="KAdaptation", terms=8),
     dora=dict(type="DoRA", rank=8),
+    loramul=dict(type="LoRAmul", rank=4),
     rslora=dict(type="rsLoRA", rank=8),
     loraplus=dict(type="LoRA+", rank=8),
     lora_fa=dict(type="LoRA-FA", rank=8),

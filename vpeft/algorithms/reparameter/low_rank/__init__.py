@@ -4,6 +4,7 @@ from vpeft.algorithms.reparameter.low_rank import (  # noqa: F401  (register)
     dora,
     lora_fa,
     lora_plus,
+    loramul,
     mlae,
     olora,
     pissa,
