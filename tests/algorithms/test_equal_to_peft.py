@@ -1,5 +1,7 @@
 """Methods that HuggingFace's peft has too compute the same there with the same tensors."""
 
+import importlib
+
 import pytest
 import torch
 from support.hosts import perturb
@@ -66,6 +68,24 @@ CASES = {
         ("FourierFTConfig", {"n_frequency": 100, "scaling": 20.0, "target_modules": ["qkv", "attn.proj"]}),
         {"fourierft_spectrum.default": "{s}.values.{s}"},
     ),
+    "oft": (
+        {"type": "OFT", "block": 16},
+        BOTH,
+        ("OFTConfig", {"oft_block_size": 16, "use_cayley_neumann": False, "target_modules": ["qkv", "attn.proj"]}),
+        {"oft_R.default.weight": "{s}.skew.{s}"},
+    ),
+    "oft-series": (
+        {"type": "OFT", "block": 8, "shared": True, "terms": 5},
+        BOTH,
+        ("OFTConfig", {"oft_block_size": 8, "block_share": True, "target_modules": ["qkv", "attn.proj"]}),
+        {"oft_R.default.weight": "{s}.skew.{s}"},
+    ),
+    "boft": (
+        {"type": "BOFT", "block": 6, "factors": 3},
+        BOTH,
+        ("BOFTConfig", {"boft_block_size": 6, "boft_n_butterfly_factor": 3, "target_modules": ["qkv", "attn.proj"]}),
+        {"boft_R.default": "{s}.skew.{s}", "boft_s.default": "{s}.scale.{s}"},
+    ),
 }
 
 
@@ -90,6 +110,7 @@ def hand_over(ours, theirs, keys, sites):
             for name, template in keys.items():
                 prefix = f"blocks.{i}.peft.{key}.{template.format(s=site)}"
                 value = state[prefix] if prefix in state else scales(state, prefix)
+                value = THEIR_FORM.get((key, name.split(".")[0]), lambda value, theirs: value)(value, theirs)
                 param = own[f"{network}.blocks.{i}.{MODULES[site]}.{name}"]
                 param.copy_(value.view(param.shape))
                 given.add(f"{network}.blocks.{i}.{MODULES[site]}.{name}")
@@ -99,6 +120,33 @@ def hand_over(ours, theirs, keys, sites):
     if "peft.vera.shared.down" in state:
         theirs.base_model.vera_A["default"].copy_(state["peft.vera.shared.down"])
         theirs.base_model.vera_B["default"].copy_(state["peft.vera.shared.up"])
+
+
+def of_other_sign(values, theirs):
+    """Where peft inverts, it has the transform of -Q."""
+    return values if theirs.peft_config["default"].use_cayley_neumann else -values
+
+
+def whole_blocks(values, theirs):
+    """All of -Q, where ours is what stands above its diagonal."""
+    size = theirs.peft_config["default"].boft_block_size
+    rows, columns = torch.triu_indices(size, size, 1)
+    upper = values.new_zeros(*values.shape[:2], size, size)
+    upper[..., rows, columns] = values
+    return upper.mT - upper
+
+
+#: What becomes of our tensors on the way, by our method's key and the name of theirs.
+THEIR_FORM = {("oft", "oft_R"): of_other_sign, ("boft", "boft_R"): whole_blocks}
+
+
+@pytest.fixture(autouse=True)
+def _several_factors_without_cuda(monkeypatch):
+    """BOFT of peft has one factor where its CUDA extension is not there; of that it needs block-diagonal matrices."""
+    layer = importlib.import_module("peft.tuners.boft.layer")
+    monkeypatch.setattr(layer, "get_fbd_cuda", lambda: True)
+    apply = staticmethod(lambda factors: torch.stack([torch.block_diag(*blocks) for blocks in factors]))
+    monkeypatch.setattr(layer, "FastBlockDiag", type("FastBlockDiag", (), {"apply": apply}))
 
 
 def scales(state, prefix):

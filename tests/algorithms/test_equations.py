@@ -15,6 +15,7 @@ from support import (
     plain_reparameter,
     plain_scaling,
     plain_side,
+    plain_updates,
 )
 from support.hosts import build, perturb, tokens
 from support.plain_vit import HOST, MAP, SIZE, PlainViT, images, standardised
@@ -196,6 +197,7 @@ for module in (
     plain_reparameter,
     plain_scaling,
     plain_side,
+    plain_updates,
 ):
     CASES |= module.CASES
 cases = pytest.mark.parametrize("case", CASES)

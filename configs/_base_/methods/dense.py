@@ -58,6 +58,8 @@ methods = dict(
     loha=dict(type="LoHa", rank=16),
     lokr=dict(type="LoKr", rank=16),
     fourierft=dict(type="FourierFT", frequencies=3000),
+    oft=dict(type="OFT", block=32),
+    boft=dict(type="BOFT", block=8),
     noah=dict(type="NOAH", prompts=5, ranks=5, widths=5),
     utuning=dict(type="UTuning", op="attn", kind="prefix", length=10),
     bapat=dict(type="BAPAT", hidden=128, bottleneck=64),

@@ -55,6 +55,8 @@ methods = dict(
     loha=dict(type="LoHa", rank=4),
     lokr=dict(type="LoKr", rank=4),
     fourierft=dict(type="FourierFT", frequencies=500),
+    oft=dict(type="OFT", block=8),
+    boft=dict(type="BOFT"),
     noah=dict(type="NOAH", prompts=2, ranks=2, widths=2),
     utuning=dict(type="UTuning", length=5),
     bapat=dict(type="BAPAT", hidden=16, bottleneck=16),

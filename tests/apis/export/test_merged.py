@@ -25,6 +25,9 @@ def test_they_are_the_ones_of_the_specification():
     in_place = {"Full", "Linear", "BitFit", "LNTune", "GPS", "PartialK", "BlockTune", "AttentionTune", "MLPTune"}
     parametric |= {"DoRA", "rsLoRA", "LoRA+", "LoRA-FA", "PiSSA", "OLoRA", "VeRA", "IA3", "LoHa", "LoKr", "FourierFT"}
     parametric |= {"RLRR", "MLAE", "LoRAmul"}
+    parametric |= {"RLRR", "MLAE"}
+    parametric |= {"OFT"}
+    parametric |= {"BOFT"}
     assert types == parametric | in_place | {"DiffFit"}
 
 

@@ -1,0 +1,70 @@
+"""Re-statements of rotations, sparse and full-rank updates of weights, with dense matrices and explicit loops."""
+
+import torch
+
+from support.plain_low_rank import OnWeights
+
+Q_V = ("q", "v")
+
+
+def orthogonal(values, size):
+    """``(I + Q)(I - Q)^-1`` of what stands above Q's diagonal, entry by entry."""
+    q, numbers = torch.zeros(size, size, dtype=values.dtype), iter(values)
+    for a in range(size):
+        for b in range(a + 1, size):
+            q[a, b] = next(numbers)
+            q[b, a] = -q[a, b]
+    eye = torch.eye(size, dtype=values.dtype)
+    return (eye + q) @ torch.inverse(eye - q)
+
+
+class PlainOFT(OnWeights):
+    """``W0 R^T``, block by block of the columns."""
+
+    name = "oft"
+
+    def changed(self, i, site, target, weight):
+        size, values = self.options["block"], self.own(i, f"{site}.skew.{target}")
+        parts = []
+        for j in range(weight.shape[1] // size):
+            rotation = orthogonal(values[j if len(values) > 1 else 0], size)
+            torch.testing.assert_close(rotation @ rotation.T, torch.eye(size, dtype=weight.dtype))
+            parts.append(weight[:, j * size : (j + 1) * size] @ rotation.T)
+        return torch.cat(parts, 1)
+
+
+class PlainBOFT(OnWeights):
+    """``diag(s) W0 (F_m ... F_1)^T``, each factor a dense matrix, entry by entry."""
+
+    name = "boft"
+
+    def changed(self, i, site, target, weight):
+        size, columns = self.options["block"], weight.shape[1]
+        rotation = torch.eye(columns, dtype=weight.dtype)
+        for level, values in enumerate(self.own(i, f"{site}.skew.{target}")):
+            factor = torch.zeros(columns, columns, dtype=weight.dtype)
+            for j in range(columns // size):
+                channels = self.channels(level, j, size)
+                for a, row in zip(channels, orthogonal(values[j], size), strict=True):
+                    for b, entry in zip(channels, row, strict=True):
+                        factor[a, b] = entry
+            rotation = factor @ rotation
+        scale = self.own(i, f"{site}.scale.{target}") if self.options["gains"] else torch.ones(len(weight))
+        return scale[:, None].to(weight) * (weight @ rotation.T)
+
+    @staticmethod
+    def channels(level, j, size):
+        """Which channels block j of a factor turns: two pieces of half a block, ``2^level`` pieces apart."""
+        half, apart = size // 2, 2**level
+        run, k = divmod(j, apart)
+        first = (2 * apart * run + k) * half
+        return [*range(first, first + half), *range(first + apart * half, first + apart * half + half)]
+
+
+#: As in ``plain_reparameter``.
+CASES = {
+    "oft": ("OFT", {"block": 8, "targets": ("q", "v", "fc1")}, PlainOFT, True),
+    "oft-shared": ("OFT", {"block": 16, "shared": True, "targets": ("qkv", "fc2")}, PlainOFT, True),
+    "boft": ("BOFT", {"block": 4, "factors": 3, "gains": True, "targets": ("q", "v", "fc2")}, PlainBOFT, True),
+    "boft-rotation": ("BOFT", {"block": 8, "factors": 1, "gains": False, "targets": Q_V}, PlainBOFT, True),
+}
