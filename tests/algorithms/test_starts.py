@@ -179,6 +179,10 @@ STARTS = {
         {"type": "Adapter+", "bottleneck": 32, "init": "bert"},
         {**ADAPTER, **dict.fromkeys(("down.weight", "up.weight"), normal(0.02)), "scale": constant(1.0)},
     ),
+    "adapterbias": (
+        {"type": "AdapterBias"},
+        {"alpha.weight": linear(H), "alpha.bias": anything, "vector": zero},
+    ),
     "bapat": (
         {"type": "BAPAT", "hidden": 64, "bottleneck": 32},
         {f"patt.{k}": v for k, v in {**PATT, "up.weight": linear(64), "up.bias": linear(64)}.items()}

@@ -36,7 +36,23 @@ class PlainAdapterPlus(PlainViT):
         return out + self.adapter(i, out) if position == "post" else out
 
 
+class PlainAdapterBias(PlainViT):
+    """``y + alpha(h) v`` on the output y of the MLP's last linear, token by token."""
+
+    def mlp(self, i, x):
+        h = F.gelu(self.linear(f"layers.{i}.ffn.layers.0.0", x))
+        y = self.linear(f"layers.{i}.ffn.layers.1", h)
+        read = y if self.options.get("reads") == "output" else h
+        key = f"layers.{i}.peft.adapterbias.shift"
+        alpha = f"peft.adapterbias.alpha{read.shape[-1]}" if self.options.get("shared_alpha") else f"{key}.alpha"
+        return y + self.linear(alpha, read) * self.state[f"{key}.vector"]
+
+
 CASES = {
+    "adapterbias": ("AdapterBias", {}, PlainAdapterBias, True),
+    "adapterbias-output": ("AdapterBias", {"reads": "output"}, PlainAdapterBias, True),
+    "adapterbias-shared": ("AdapterBias", {"shared_alpha": True}, PlainAdapterBias, True),
+} | {
     f"adapter+-{position}": ("Adapter+", {"position": position, "bottleneck": 4}, PlainAdapterPlus, True)
     for position in ("post", "pre", "parallel", "intermediate", "houlsby")
 }

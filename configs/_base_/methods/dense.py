@@ -18,6 +18,7 @@ methods = dict(
     pfeiffer=dict(type="PfeifferAdapter", bottleneck=64),
     adaptformer=dict(type="AdaptFormer", bottleneck=64, scale=0.1),
     adapterplus=dict(type="Adapter+", bottleneck=64),
+    adapterbias=dict(type="AdapterBias"),
     mona=dict(type="Mona", bottleneck=64),
     lorand=dict(type="LoRand", alpha=2, beta=8),
     convpass=dict(type="Convpass", bottleneck=64),

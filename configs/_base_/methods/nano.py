@@ -15,6 +15,7 @@ methods = dict(
     pfeiffer=dict(type="PfeifferAdapter", bottleneck=8),
     adaptformer=dict(type="AdaptFormer", bottleneck=8, scale=1.0, drop=0.0),
     adapterplus=dict(type="Adapter+", bottleneck=8),
+    adapterbias=dict(type="AdapterBias"),
     mona=dict(type="Mona", bottleneck=16),
     lorand=dict(type="LoRand", alpha=2, beta=4),
     convpass=dict(type="Convpass", bottleneck=8),

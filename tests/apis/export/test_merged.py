@@ -28,7 +28,7 @@ def test_they_are_the_ones_of_the_specification():
     parametric |= {"RLRR", "MLAE"}
     parametric |= {"OFT"}
     parametric |= {"BOFT"}
-    assert types == parametric | in_place | {"DiffFit"}
+    assert types == parametric | in_place | {"DiffFit", "AdapterBias"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
