@@ -80,6 +80,12 @@ CASES = {
         ("OFTConfig", {"oft_block_size": 8, "block_share": True, "target_modules": ["qkv", "attn.proj"]}),
         {"oft_R.default.weight": "{s}.skew.{s}"},
     ),
+    "randlora": (
+        {"type": "RandLoRA", "rank": 20, "alpha": 30.0},
+        BOTH,
+        ("RandLoraConfig", {"r": 20, "randlora_alpha": 30, "target_modules": ["qkv", "attn.proj"]}),
+        {"randlora_lambda.default": "{s}.left.{s}", "randlora_gamma.default": "{s}.right.{s}"},
+    ),
     "boft": (
         {"type": "BOFT", "block": 6, "factors": 3},
         BOTH,
@@ -112,7 +118,7 @@ def hand_over(ours, theirs, keys, sites):
                 value = state[prefix] if prefix in state else scales(state, prefix)
                 value = THEIR_FORM.get((key, name.split(".")[0]), lambda value, theirs: value)(value, theirs)
                 param = own[f"{network}.blocks.{i}.{MODULES[site]}.{name}"]
-                param.copy_(value.view(param.shape))
+                param.copy_(value.reshape(param.shape))
                 given.add(f"{network}.blocks.{i}.{MODULES[site]}.{name}")
     assert given == {name for name, param in own.items() if param.requires_grad}
     for name in ("weight", "bias"):  # ours is trained, theirs is a part of the base
@@ -120,6 +126,11 @@ def hand_over(ours, theirs, keys, sites):
     if "peft.vera.shared.down" in state:
         theirs.base_model.vera_A["default"].copy_(state["peft.vera.shared.down"])
         theirs.base_model.vera_B["default"].copy_(state["peft.vera.shared.up"])
+    if "peft.randlora.shared.down" in state:
+        theirs.base_model.randlora_A["default"].copy_(state["peft.randlora.shared.down"][:, None])
+        # Theirs go base by base along the columns of B, and rank by rank along the rows of A.
+        up = state["peft.randlora.shared.up"].permute(1, 2, 0)
+        theirs.base_model.randlora_B["default"].copy_(up.reshape(len(up), up.shape[2], up.shape[1]))
 
 
 def of_other_sign(values, theirs):
@@ -137,7 +148,11 @@ def whole_blocks(values, theirs):
 
 
 #: What becomes of our tensors on the way, by our method's key and the name of theirs.
-THEIR_FORM = {("oft", "oft_R"): of_other_sign, ("boft", "boft_R"): whole_blocks}
+THEIR_FORM = {
+    ("oft", "oft_R"): of_other_sign,
+    ("boft", "boft_R"): whole_blocks,
+    ("randlora", "randlora_lambda"): lambda values, theirs: values.t(),
+}
 
 
 @pytest.fixture(autouse=True)

@@ -106,6 +106,14 @@ STARTS = {
         | {"prompt_down.qkv": xavier(60, 1), "prompt_up.qkv": zero},
     ),
     "vera": ({"type": "VeRA"}, {f"{v}.{t}": c for t in "qv" for v, c in (("d", constant(0.1)), ("b", zero))}),
+    "randlora": (
+        {"type": "RandLoRA"},
+        {f"left.{t}": zero for t in "qv"} | {f"right.{t}": constant(1 / C) for t in "qv"},
+    ),
+    "randlora-vision": (
+        {"type": "RandLoRA", "zero": "gamma"},
+        {f"left.{t}": constant(1 / 32) for t in "qv"} | {f"right.{t}": zero for t in "qv"},
+    ),
     "ia3": ({"type": "IA3"}, {f"scale.{t}": constant(1.0) for t in ("k", "v", "ff")}),
     "rlrr": (
         {"type": "RLRR", "targets": ["qkv", "proj"]},

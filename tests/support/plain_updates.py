@@ -61,10 +61,26 @@ class PlainBOFT(OnWeights):
         return [*range(first, first + half), *range(first + apart * half, first + apart * half + half)]
 
 
+class PlainRandLoRA(OnWeights):
+    """``W0 + s sum_i B_i diag(lambda_i) A diag(gamma_i)``, base by base; transposed where the rows are fewer."""
+
+    name = "randlora"
+
+    def changed(self, i, site, target, weight):
+        down, up = (self.state[f"peft.randlora.shared.{part}"] for part in ("down", "up"))
+        small, large = sorted(weight.shape)
+        change = torch.zeros(large, small, dtype=weight.dtype)
+        pairs = zip(self.own(i, f"{site}.left.{target}"), self.own(i, f"{site}.right.{target}"), strict=True)
+        for j, (left, right) in enumerate(pairs):
+            change += up[j, :large] @ torch.diag(left) @ down[:, :small] @ torch.diag(right)
+        return weight + self.scale() * (change.T if weight.shape[1] > weight.shape[0] else change)
+
+
 #: As in ``plain_reparameter``.
 CASES = {
     "oft": ("OFT", {"block": 8, "targets": ("q", "v", "fc1")}, PlainOFT, True),
     "oft-shared": ("OFT", {"block": 16, "shared": True, "targets": ("qkv", "fc2")}, PlainOFT, True),
     "boft": ("BOFT", {"block": 4, "factors": 3, "gains": True, "targets": ("q", "v", "fc2")}, PlainBOFT, True),
+    "randlora": ("RandLoRA", {"rank": 24, "alpha": 30.0, "targets": ("q", "v", "fc1", "fc2")}, PlainRandLoRA, True),
     "boft-rotation": ("BOFT", {"block": 8, "factors": 1, "gains": False, "targets": Q_V}, PlainBOFT, True),
 }

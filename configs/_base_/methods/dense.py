@@ -61,6 +61,7 @@ methods = dict(
     fourierft=dict(type="FourierFT", frequencies=3000),
     oft=dict(type="OFT", block=32),
     boft=dict(type="BOFT", block=8),
+    randlora=dict(type="RandLoRA", rank=32),
     noah=dict(type="NOAH", prompts=5, ranks=5, widths=5),
     utuning=dict(type="UTuning", op="attn", kind="prefix", length=10),
     bapat=dict(type="BAPAT", hidden=128, bottleneck=64),

@@ -58,6 +58,7 @@ methods = dict(
     fourierft=dict(type="FourierFT", frequencies=500),
     oft=dict(type="OFT", block=8),
     boft=dict(type="BOFT"),
+    randlora=dict(type="RandLoRA", rank=16),
     noah=dict(type="NOAH", prompts=2, ranks=2, widths=2),
     utuning=dict(type="UTuning", length=5),
     bapat=dict(type="BAPAT", hidden=16, bottleneck=16),

@@ -8,6 +8,7 @@ from vpeft.algorithms.reparameter.low_rank import (  # noqa: F401  (register)
     mlae,
     olora,
     pissa,
+    rand_lora,
     rslora,
     vera,
 )
