@@ -45,6 +45,7 @@ COUNTS = [
     ("vptshallow_vit", {"prompt_length": 100}, {}, 76_800),
     ("vptdeep_vit", {"prompt_length": 10}, {}, 92_160),
     ("vfpt_vit", {"prompt_length": 10}, {}, 92_160),
+    ("e2vpt_vit", {}, {}, 92_160 + 85),
     ("mona_vit", {"bottleneck": 64}, {}, 2_684_928),
     ("linear_vit", {}, {}, 0),
     ("lntune_swin", {}, {}, 57_600),
@@ -146,6 +147,11 @@ STARTS = {
     "vpt-shallow": ({"type": "VPTShallow"}, PROMPTS),
     "vpt-deep": ({"type": "VPTDeep"}, PROMPTS),
     "vfpt": ({"type": "VFPT"}, PROMPTS),
+    "e2vpt": (
+        {"type": "E2VPT"},
+        {**PROMPTS, "rows.weight": uniform(math.sqrt(6 / (5 * 64)))}
+        | {"masks.tokens": constant(1.0), "masks.pieces": constant(1.0)},
+    ),
 }
 
 

@@ -32,10 +32,40 @@ class PlainVFPT(PlainViT):
         return torch.cat([x[:, :1], x[:, 1 + prompts.shape[1] :]], 1)
 
 
+class PlainE2VPT(PlainViT):
+    """Prompts times the masks of prompt and channel, and the same rows in front of keys and values."""
+
+    def prompts(self, i):
+        prompts, tokens = self.weight(f"layers.{i}.peft.e2vpt.prompts").clone(), self.state["peft.e2vpt.masks.tokens"]
+        pieces = self.state["peft.e2vpt.masks.pieces"]
+        for token in range(len(prompts)):
+            for channel in range(prompts.shape[1]):
+                prompts[token, channel] *= tokens[token] * pieces[token, channel % pieces.shape[1]]
+        return prompts
+
+    def block(self, i, x):
+        prompts = self.prompts(i).expand(len(x), -1, -1)
+        x = super().block(i, torch.cat([x[:, :1], prompts, x[:, 1:]], 1))
+        return torch.cat([x[:, :1], x[:, 1 + prompts.shape[1] :]], 1)
+
+    def core(self, i, q, k, v, x):
+        key = f"layers.{i}.peft.e2vpt.rows"
+        keys, values = self.weight(key), self.state.get(f"{key}.value", self.weight(key))
+        keys, values = (rows.expand(len(x), -1, -1) for rows in (keys, values))
+        return q, torch.cat([keys, k], 1), torch.cat([values, v], 1)
+
+
 VFPT = {"prompt_length": 5, "alpha": 0.7, "axes": "all", "norm": "none"}
 CASES = {
     "vfpt": ("VFPT", VFPT, PlainVFPT, False),
     "vfpt-ortho": ("VFPT", {**VFPT, "alpha": 1.0, "norm": "ortho"}, PlainVFPT, False),
     "vfpt-sequence": ("VFPT", {**VFPT, "axes": "sequence"}, PlainVFPT, False),
     "vfpt-hidden": ("VFPT", {**VFPT, "axes": "hidden"}, PlainVFPT, False),
+    "e2vpt": ("E2VPT", {"prompt_length": 3, "prefix_length": 2, "pieces": 5}, PlainE2VPT, False),
+    "e2vpt-pruned": (
+        "E2VPT",
+        {"prompt_length": 3, "prefix_length": 2, "shared": False, "zero_tokens": (1,), "zero_pieces": (0, 5, 40)},
+        PlainE2VPT,
+        False,
+    ),
 }

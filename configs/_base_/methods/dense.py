@@ -29,6 +29,7 @@ methods = dict(
     vptshallow=dict(type="VPTShallow", prompt_length=100),
     vptdeep=dict(type="VPTDeep", prompt_length=10),
     vfpt=dict(type="VFPT", prompt_length=10),
+    e2vpt=dict(type="E2VPT"),
     prefix=dict(type="PrefixTuning", prefix_length=10),
     patt=dict(type="PATT", hidden=128),
     lst=dict(type="LST", reduction=8),

@@ -20,5 +20,6 @@ options = dict(
     vptshallow={_lr: 0.02},
     vptdeep={_lr: 0.02},
     vfpt={_lr: 0.02},
+    e2vpt={_lr: 0.02},
     hst={"model.head.in_channels": 72},
 )

@@ -26,6 +26,7 @@ methods = dict(
     vptshallow=dict(type="VPTShallow", prompt_length=10),
     vptdeep=dict(type="VPTDeep", prompt_length=10),
     vfpt=dict(type="VFPT", prompt_length=10),
+    e2vpt=dict(type="E2VPT"),
     prefix=dict(type="PrefixTuning", prefix_length=5),
     patt=dict(type="PATT", hidden=16),
     lst=dict(type="LST", reduction=4),

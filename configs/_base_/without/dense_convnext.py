@@ -19,6 +19,7 @@ without = dict(
     vptshallow=__tokens,
     vptdeep=__tokens,
     vfpt=__tokens,
+    e2vpt=__tokens,
     noah=__tokens,
     lst=__width,
     last=__width,

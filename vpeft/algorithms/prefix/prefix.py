@@ -11,7 +11,6 @@ from vpeft.core.backbones.block_forward import QKV
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
-from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 
@@ -106,12 +105,7 @@ class PrefixTuning(Method):
 
     def check(self, host: Host) -> None:
         self.need_token_keys(host)
-        for block in host.blocks:
-            if len({last - first for first, last in map(block.rows, "kv")} | {block.inner}) > 1:
-                raise UserError(
-                    f"{self.registered_name()} adds keys as wide as values; in block {block.index} of "
-                    f"{host.registered_name()} they have another width. LoRA attaches there."
-                )
+        self.need_key_width(host)
 
     def build(self, host: Host) -> None:
         for block in host.blocks:

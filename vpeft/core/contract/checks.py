@@ -70,6 +70,15 @@ class Checks:
                 f"{host.registered_name()} is among channels, where no key is of a token. PATT and VPT attach there."
             )
 
+    def need_key_width(self, host: Host) -> None:
+        """Keys must be as wide as values, and these as the attention."""
+        for block in host.blocks:
+            if len({last - first for first, last in map(block.rows, "kv")} | {block.inner}) > 1:
+                raise UserError(
+                    f"{self.registered_name()} adds keys as wide as values; in block {block.index} of "
+                    f"{host.registered_name()} they have another width. LoRA attaches there."
+                )
+
     def need_square(self, host: Host) -> None:
         """Queries, keys and values must be as wide as the stream, and the stream as wide at both ends of a block."""
         for block in host.blocks:

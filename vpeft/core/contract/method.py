@@ -91,6 +91,13 @@ class Method(Checks):
     def learn(self, host: Host, data: TrainingData) -> None:
         """Select from the training data, once before training, what a module's buffer ``learned`` waits for."""
 
+    def pruned(self, host: Host, data: TrainingData) -> Method | None:
+        """What it becomes, once trained, by another look at the data: it is then trained again from its start.
+
+        None where a method does not prune. ``vpeft rewind`` calls it in eval mode, on the trained model.
+        """
+        return None
+
     def losses(self, host: Host, training: TrainingPass) -> dict[str, Tensor]:
         """Losses by name that are added to the task's, from the pass that has just run (``adds_losses``)."""
         raise NotImplementedError(f"{type(self).__name__} says adds_losses and states no losses(host, training).")

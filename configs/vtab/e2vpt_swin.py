@@ -1,0 +1,9 @@
+# E2VPT on Swin-B, VTAB-1k.
+_base_ = [
+    "../_base_/models/classification/swin_base.py",
+    "../_base_/datasets/classification/vtab1k.py",
+    "../_base_/schedules/vtab.py",
+    "../_base_/runtimes/default.py",
+]
+model = dict(backbone=dict(type="vpeft.PEFT", of="SwinTransformer", method=dict(type="E2VPT", importance="official")))
+optim_wrapper = dict(optimizer=dict(lr=0.01, weight_decay=0.001))
