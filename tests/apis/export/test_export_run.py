@@ -239,5 +239,19 @@ def test_what_is_not_possible_is_said(to, name, said, digits, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_program_of_another_size(digits, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    export_run(digits, "onnx", tmp_path / "model.onnx", size=(48, 40))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert session.get_inputs()[0].shape[-2:] == [48, 40]
+    for options, said in (
+        ({"to": "timm"}, r"--size is of programs \(onnx, torchscript, pt2\)"),
+        ({"to": "onnx", "dynamic_size": True}, "--size and --dynamic-size exclude each other"),
+        ({"to": "onnx", "size": (0, 32)}, "--size 0 32: a height and a width of 1 to 8192"),
+    ):
+        with pytest.raises(UserError, match=said):
+            export_run(digits, out=tmp_path / "other.onnx", **{"size": (48, 40), **options})
+
+
 def test_the_size_is_that_of_the_runs_reading(digits):
     assert input_size(vpeft.load(digits, device="cpu")) == (32, 32)

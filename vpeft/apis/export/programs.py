@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vpeft.apis.export.detector_onnx import write_detector
 from vpeft.apis.export.plain import PlainModel, difference, example_images, input_size
 from vpeft.errors import UserError, missing_package, one_line
 from vpeft.files import write_atomically
@@ -59,7 +60,9 @@ def facts(plain: PlainModel) -> dict[str, str]:
     return said
 
 
-def write_onnx(plain: PlainModel, out: Path, dynamic_size: bool = False) -> list[str]:
+def write_onnx(
+    plain: PlainModel, out: Path, dynamic_size: bool = False, size: tuple[int, int] | None = None
+) -> list[str]:
     """Write ONNX, of a dynamic batch where the network can, once onnxruntime gives the model's answers."""
     try:
         import onnx
@@ -68,6 +71,12 @@ def write_onnx(plain: PlainModel, out: Path, dynamic_size: bool = False) -> list
         raise UserError(f"--to onnx: {missing_package(error) or error} (pip install 'vpeft[export]')") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if plain.run.family == "detection":
+        _of_suffix(out, ".onnx")
+        if dynamic_size:
+            raise UserError("--dynamic-size: a detector's anchors are of one size of images: leave it out.")
+        with _quiet():
+            return write_detector(plain, out, options, size)
 
     def make(answers: nn.Module, images: Tensor, free: Free) -> tuple[bytes, Callable[[Tensor], Tensor]]:
         buffer = io.BytesIO()
@@ -83,14 +92,16 @@ def write_onnx(plain: PlainModel, out: Path, dynamic_size: bool = False) -> list
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         return data, lambda x: torch.from_numpy(session.run(None, {INPUT: x.numpy()})[0])
 
-    said = _write(plain, out, ".onnx", make, dynamic_size)
+    said = _write(plain, out, ".onnx", make, dynamic_size, size)
     return [
         f"onnxruntime {said}",
         f"load it: onnxruntime.InferenceSession({str(out)!r}).run(None, {{{INPUT!r}: images}})",
     ]
 
 
-def write_torchscript(plain: PlainModel, out: Path, dynamic_size: bool = False) -> list[str]:
+def write_torchscript(
+    plain: PlainModel, out: Path, dynamic_size: bool = False, size: tuple[int, int] | None = None
+) -> list[str]:
     """Write a traced program for ``torch.jit.load``, once it gives the model's answers."""
 
     def make(answers: nn.Module, images: Tensor, free: Free) -> tuple[bytes, Callable[[Tensor], Tensor]]:
@@ -100,11 +111,13 @@ def write_torchscript(plain: PlainModel, out: Path, dynamic_size: bool = False) 
         buffer.seek(0)
         return buffer.getvalue(), torch.jit.load(buffer)
 
-    said = _write(plain, out, ".pt", make, dynamic_size)
+    said = _write(plain, out, ".pt", make, dynamic_size, size)
     return [f"it {said}", f"load it: torch.jit.load({str(out)!r})(images)"]
 
 
-def write_pt2(plain: PlainModel, out: Path, dynamic_size: bool = False) -> list[str]:
+def write_pt2(
+    plain: PlainModel, out: Path, dynamic_size: bool = False, size: tuple[int, int] | None = None
+) -> list[str]:
     """Write a program of ``torch.export``, of a dynamic batch where the network can, once it answers as the model."""
 
     def make(answers: nn.Module, images: Tensor, free: Free) -> tuple[bytes, Callable[[Tensor], Tensor]]:
@@ -116,11 +129,13 @@ def write_pt2(plain: PlainModel, out: Path, dynamic_size: bool = False) -> list[
         buffer.seek(0)
         return buffer.getvalue(), torch.export.load(buffer).module()
 
-    said = _write(plain, out, ".pt2", make, dynamic_size)
+    said = _write(plain, out, ".pt2", make, dynamic_size, size)
     return [f"it {said}", f"load it: torch.export.load({str(out)!r}).module()(images)"]
 
 
-def _write(plain: PlainModel, out: Path, suffix: str, make: Maker, dynamic_size: bool) -> str:
+def _write(
+    plain: PlainModel, out: Path, suffix: str, make: Maker, dynamic_size: bool, size: tuple[int, int] | None
+) -> str:
     """Make a program, compare it, and write it; what is said of it.
 
     Args:
@@ -129,16 +144,16 @@ def _write(plain: PlainModel, out: Path, suffix: str, make: Maker, dynamic_size:
         suffix: How its name ends.
         make: Gives the file's bytes, and the program as it is loaded from them.
         dynamic_size: Whether it has to take images of other heights and widths.
+        size: Height and width of its images, where they are not the run's.
     """
-    if out.suffix != suffix:
-        raise UserError(f"{out}: the name ends in {suffix}.")
+    _of_suffix(out, suffix)
     if plain.run.family == "detection":
         raise UserError(
-            f"{out}: a detector's answer is made by steps that no program of one input holds (proposals, NMS): take "
-            "--to mmdet, and mmdeploy from there."
+            f"{out}: a detector's answer is made by steps that a program of this form does not hold (proposals, NMS): "
+            "take --to onnx, or --to mmdet."
         )
     answers, fault = plain.answers.requires_grad_(False), ""
-    sizes = _sizes(plain, answers) if dynamic_size else [None]
+    sizes = _sizes(plain, answers) if dynamic_size else [size]
     for batches, traced in itertools.product(BATCHES, sizes[:2]):
         free = Free(len(batches) > 1, dynamic_size)
         try:
@@ -159,6 +174,11 @@ def _write(plain: PlainModel, out: Path, suffix: str, make: Maker, dynamic_size:
         "takes one size of images as a program: leave --dynamic-size out." if dynamic_size else "cannot be written so:"
     )
     raise UserError(f"{out}: this model {what} {fault} Nothing is kept.")
+
+
+def _of_suffix(out: Path, suffix: str) -> None:
+    if out.suffix != suffix:
+        raise UserError(f"{out}: the name ends in {suffix}.")
 
 
 def _sizes(plain: PlainModel, answers: nn.Module) -> list[tuple[int, int]]:

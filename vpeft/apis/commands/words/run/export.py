@@ -23,7 +23,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="a program for images of any height and width, or none (docs/export.md)",
     )
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the images that a program takes (default: that of the run's own reading)",
+    )
     args = parser.parse_args(argv)
     from vpeft.apis.export.run import export_run
 
-    say(*export_run(args.run, args.to, args.out, args.weights, args.dynamic_size))
+    say(*export_run(args.run, args.to, args.out, args.weights, args.dynamic_size, args.size))
