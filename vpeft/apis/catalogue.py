@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ def methods() -> list[dict[str, Any]]:
             "mergeable": cls.mergeable,
             "merges_with": cls.merges_with,
             "identity_at_start": cls.identity_at_start,
-            "hyper_parameters": {f.name: f.default for f in dataclasses.fields(cls)},
+            "hyper_parameters": cls.hyper_parameters(),
             "paper": cls.paper,
             "unverified": cls.unverified,
         }

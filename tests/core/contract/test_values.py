@@ -12,6 +12,7 @@ from support.hosts import build
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.contract.build import build_method, build_methods
+from vpeft.core.contract.options import OPTIONS
 from vpeft.core.contract.search_space import Range
 from vpeft.core.contract.values import OF_NAME, OF_TYPE, type_hints
 from vpeft.registry import PEFT_METHODS
@@ -24,7 +25,12 @@ JUNK = {
     str: [3, True, "", "nonsense", "official ", ["official"], NAN, b"official"],
     tuple: [3, 0.5, "nonsense", [], [[]], ["nonsense"], [None], [NAN], [True], {"q": 1}],
 }
-FIELDS = [(name, field) for name, cls in sorted(PEFT_METHODS.module_dict.items()) for field in dataclasses.fields(cls)]
+FIELDS = [
+    (name, field)
+    for name, cls in sorted(PEFT_METHODS.module_dict.items())
+    for field in dataclasses.fields(cls)
+    if field.name not in OPTIONS
+]
 IDS = [f"{name}.{field.name}" for name, field in FIELDS]
 HOST = "mmpretrain.VisionTransformer"
 

@@ -139,7 +139,7 @@ class VPT(Method):
 
     def bound(self, host: Host) -> float:
         """``sqrt(6 / (3 ph pw + D))``: Xavier's bound for a patch embedding; ``D`` is its width in every stage."""
-        return math.sqrt(6 / (host.in_channels * math.prod(host.patch_size) + host.blocks[0].dim))
+        return math.sqrt(6 / (host.in_channels * math.prod(host.patch_size) + host.whole.blocks[0].dim))
 
     def prompts(self, host: Host, block: Block) -> Prompts:
         return Prompts(self.prompt_length, block.dim_in, self.bound(host), self.drop)
@@ -167,6 +167,7 @@ class VPTShallow(VPT):
     over the windows of their image, and pass a patch merging as four copies side by side.
     {VPT.__doc__}"""
     paper = "Visual Prompt Tuning, ECCV 2022, Section 3.2, Eq. 4-6"
+    in_a_row = True
 
     def check(self, host: Host) -> None:
         super().check(host)
@@ -201,19 +202,19 @@ class VPTDeep(VPT):
     paper = "Visual Prompt Tuning, ECCV 2022, Section 3.2, Eq. 7-8"
 
     def check(self, host: Host) -> None:
-        if not self.blocks(host):
+        if not self.prompted(host):
             self.need_tokens(host)
 
     @staticmethod
-    def blocks(host: Host) -> list[Block]:
+    def prompted(host: Host) -> list[Block]:
         """The blocks that take prompts."""
         return [block for block in host.blocks if block.takes_tokens]
 
     def build(self, host: Host) -> None:
-        for block in self.blocks(host):
+        for block in self.prompted(host):
             block.place("block", "before", self.prompts(host, block), "prompts")
             self.place_out(host, block, keep=False)
         self.place_pool(host)
 
     def count(self, host: Host) -> int:
-        return self.prompt_length * sum(block.dim_in for block in self.blocks(host))
+        return self.prompt_length * sum(block.dim_in for block in self.prompted(host))

@@ -180,9 +180,9 @@ class FacTTT(FacT):
     paper = "FacT: Factor-Tuning for Lightweight Adaptation on Vision Transformer, AAAI 2023 (FacT-TT)"
 
     def build(self, host: Host) -> None:
-        for stage, blocks in enumerate(self.stages(host)):
+        for blocks in self.stages(host):
             shared = SharedFactors(blocks[0].dim, self.rank, slices=0)
-            host.keep(shared, f"shared{stage}")
+            host.keep(shared, f"shared{blocks[0].stage}")
             for block in blocks:
                 for site, cut in self.cuts(block).items():
                     block.place(site, "parallel", TrainSlices(shared, cut, self.scale, self.drop), site)
@@ -212,9 +212,9 @@ class FacTTK(FacT):
         self.need_choice("layout", LAYOUTS)
 
     def build(self, host: Host) -> None:
-        for stage, blocks in enumerate(self.stages(host)):
+        for blocks in self.stages(host):
             shared = SharedFactors(blocks[0].dim, self.rank, self.slices(blocks))
-            host.keep(shared, f"shared{stage}")
+            host.keep(shared, f"shared{blocks[0].stage}")
             first = 0
             for block in blocks:
                 for site, cut in self.cuts(block).items():

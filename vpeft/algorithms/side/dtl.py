@@ -106,6 +106,7 @@ class DTL(Method):
     space = {"rank": [1, 2, 4, 8], "beta": [10.0, 100.0]}
     limits = {"first_out": (0, 10_000), "first_in": (0, 10_000)}
     memory = "M1"
+    needs_all_blocks = "where its side state begins and where it acts is what first_in and first_out say"
     kernel = 0
 
     def out(self, host: Host) -> int:

@@ -186,6 +186,7 @@ class HST(Method):
     paper = "Hierarchical Side-Tuning for Vision Transformers, 2310.05393"
     space = {"drop_path": [0.0, 0.1, 0.2]}
     identity_at_start = False
+    needs_all_blocks = "its pyramid shares out all blocks among its stages"
 
     def check(self, host: Host) -> None:
         self.need_one_width(host)

@@ -108,6 +108,7 @@ class LAST(Method):
     paper = "Low-rank Attention Side-Tuning for Parameter-Efficient Fine-Tuning, 2402.04009"
     space = {"rank": [4, 8, 16], "depth": [1, 2]}
     memory = "M0"
+    needs_all_blocks = "its side attention reads every group of blocks, and its read-out is the sum over them"
     base_eval = True
     unverified = (
         "A reconstruction: no code is public. Groups, sequence of attentions and the correction are the abstract's and "

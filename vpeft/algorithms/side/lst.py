@@ -165,6 +165,7 @@ class LST(Method):
     paper = "LST: Ladder Side-Tuning for Parameter and Memory Efficient Transfer Learning, NeurIPS 2022"
     space = {"reduction": [4, 8, 16], "init": ["magnitude", "random"]}
     memory = "M0"
+    needs_all_blocks = "its ladder has a rung at every block"
     identity_at_start = False
     base_eval = True
     unverified = "There is no official version for ViT: side layers and head fit the published count."

@@ -51,6 +51,7 @@ class PartialK(Selective):
     paper = "How transferable are features in deep neural networks?, NeurIPS 2014 (as Partial-1 in VPT, ECCV 2022)"
     space = {"lr": LOW_LR, "k": [1, 2, 4]}
     memory = "M1w"
+    needs_all_blocks = "k says how many of the last blocks are trained; BlockTune(blocks=...) trains others"
 
     def check(self, host: Host) -> None:
         if self.k >= len(host.blocks):
@@ -69,28 +70,7 @@ class PartialK(Selective):
 
 @dataclass(kw_only=True)
 class BlockChoice(Selective):
-    """Trains chosen blocks, or a part of them.
-
-    Args:
-        blocks: Indices of the blocks, negative ones from the end; None means all.
-    """
-
-    blocks: tuple[int, ...] | None = None
-
-    limits = {"blocks": (-10_000, 10_000)}
-
-    def check(self, host: Host) -> None:
-        count = len(host.blocks)
-        if self.blocks is not None and (not self.blocks or not all(-count <= i < count for i in self.blocks)):
-            raise UserError(
-                f"{self.registered_name()}: blocks={self.blocks!r} must name blocks of {host.registered_name()}, from "
-                f"{-count} to {count - 1}."
-            )
-
-    def chosen(self, host: Host) -> list[Block]:
-        if self.blocks is None:
-            return list(host.blocks)
-        return [host.blocks[i] for i in sorted({i % len(host.blocks) for i in self.blocks})]
+    """Trains the base's own blocks, or a part of them: all, or those that ``blocks=`` names."""
 
 
 @PEFT_METHODS.register_module()
@@ -99,11 +79,10 @@ class BlockTune(BlockChoice):
     __doc__ = f"The chosen blocks are trained whole. {BlockChoice.__doc__}"
 
     def trains(self, param: HostParam) -> bool:
-        own = param.block is not None and param.role != "unused"
-        return own and param.block in self.chosen(param.block.host)
+        return param.block is not None and param.role != "unused"
 
     def count(self, host: Host) -> int:
-        return sum(block_size(block) for block in self.chosen(host))
+        return sum(block_size(block) for block in host.blocks)
 
 
 @dataclass(kw_only=True)
@@ -113,23 +92,22 @@ class LayerTune(BlockChoice):
     sites: ClassVar[tuple[str, ...]]
 
     def check(self, host: Host) -> None:
-        super().check(host)
-        if not all(name in block.sites for block in self.chosen(host) for name in self.sites):
+        if not all(name in block.sites for block in host.blocks for name in self.sites):
             raise UserError(
                 f"{self.registered_name()}: blocks of {host.registered_name()} have no {' and '.join(self.sites)}."
             )
 
-        if any(isinstance(m, SlicedLinear) for block in self.chosen(host) for _, m in block.linears(*self.sites)):
+        if any(isinstance(m, SlicedLinear) for block in host.blocks for _, m in block.linears(*self.sites)):
             raise UserError(
                 f"{self.registered_name()}: a linear of the blocks of {host.registered_name()} is of attention and MLP "
                 "at once, and cannot be trained for one of them: use BlockTune."
             )
 
     def trains(self, param: HostParam) -> bool:
-        return param.site in self.sites and param.block in self.chosen(param.block.host)
+        return param.site in self.sites and param.block is not None
 
     def count(self, host: Host) -> int:
-        return sum(size(block.sites[name].module) for block in self.chosen(host) for name in self.sites)
+        return sum(size(block.sites[name].module) for block in host.blocks for name in self.sites)
 
 
 @PEFT_METHODS.register_module()

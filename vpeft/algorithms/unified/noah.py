@@ -192,6 +192,7 @@ class NOAH(Method):
     limits = dict.fromkeys(KINDS.values(), (0, 2**16))
     partly_mergeable = True
     identity_at_start = False
+    in_a_row = True
 
     def sizes(self, kind: str, host: Host) -> tuple[int, ...]:
         """Sizes of one kind of module, block by block."""

@@ -43,6 +43,8 @@ class Space:
         if not found:
             raise UserError("the config has no method NOAH to search the sizes of.")
         self.key, method = found[0]
+        if method.blocks is not None:
+            raise UserError("a supernet is in all blocks: leave blocks= out, and let depths say in how many.")
         for field in KINDS.values():
             sizes = getattr(method, field)
             if sizes != max(self.choices) and sizes != (max(self.choices),) * self.blocks:

@@ -61,7 +61,7 @@ def count_on(name: str, method: Method) -> int:
     with meta_build():
         (adaptation,) = attach(plain(name), [method])
     try:
-        return method.count(adaptation.host)
+        return adaptation.count()
     finally:
         adaptation.detach()
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vpeft.core.adaptation.base_weights import GIVEN, RANDOM, BaseWeights
 from vpeft.core.adaptation.folding import fold_site
 from vpeft.core.adaptation.identity import Identity, check_count, refuse_frozen_stages
+from vpeft.core.adaptation.options.on_host import OnHost
 from vpeft.core.adaptation.storing.fit import check_tensors
 from vpeft.core.adaptation.values.heads import Heads
 from vpeft.core.adaptation.values.merged_state import MERGED, put_merged, take_merged
@@ -38,6 +39,7 @@ class Adaptation:
     Attributes:
         host: The host.
         methods: Methods by their keys, in order.
+        on_host: What each of them is on this host, by the same keys.
         params: The parameters of the base, until the methods are placed.
         originals: Values, from before any training, of the existing parameters that the methods train, by key.
         merged: Weights as they were before :meth:`merge`, by key; empty while nothing is merged.
@@ -51,7 +53,8 @@ class Adaptation:
         self.host = host
         self.heads = Heads(host)
         self.dtype = dtype
-        self.methods = {key: method.settled(host) for key, method in keyed(methods).items()}
+        self.on_host = {key: OnHost(method, host, key) for key, method in keyed(methods).items()}
+        self.methods = {key: one.method for key, one in self.on_host.items()}
         self.params = list(host.parameters())
         self.flags = {p.name: p.param.requires_grad for p in self.params}
         self.originals: dict[str, Tensor] = {}
@@ -72,15 +75,12 @@ class Adaptation:
         params, self.params = self.params, []
         self.identity = Identity(host, params)
         try:
-            for key, method in self.methods.items():
-                host.method_key = key
-                method.need_blocks(host)
-                method.check(host)
-                method.build(host)
-                if (width := method.out_width(host)) is not None:
+            for method in self.on_host.values():
+                method.check(params)
+                if (width := method.build()) is not None:
                     host.resize_head(width)
-            self.trained = [p.name for p in params if any(m.trains(p) for m in self.methods.values())]
-            check_count(host, self.methods, self.peft_items(), params)
+            self.trained = [p.name for p in params if any(m.trains(p) for m in self.on_host.values())]
+            check_count(self.on_host, self.peft_items(), params)
         except Exception:  # a method that cannot be attached leaves the model as it was
             host.clear() if host.hooks else host.release()
             raise
@@ -151,9 +151,12 @@ class Adaptation:
         """Let every method select from the training data what it has to."""
         self.check()
         self.base.need("what is selected")
-        for key, method in self.methods.items():
-            self.host.method_key = key
-            method.learn(self.host, data)
+        for method in self.on_host.values():
+            method.learn(data)
+
+    def count(self) -> int:
+        """Trainable parameters without the head, by the methods' formulas; what two of them train counts twice."""
+        return sum(method.count() for method in self.on_host.values())
 
     def snapshot(self) -> None:
         """Remember the present values of the existing parameters that are trained, and of the head, as the base's."""

@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from torch import nn
 
+from vpeft.core.adaptation.options.on_host import OnHost
 from vpeft.core.backbones.block import HostParam, full_name
 from vpeft.core.backbones.host import Host, is_peft_key
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.core.backbones.wrappers import named_modules
-from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 
 
@@ -123,7 +123,7 @@ class Identity:
 
 
 def check_count(
-    host: Host, methods: Mapping[str, Method], placed: Iterable[tuple[str, nn.Module]], params: list[HostParam]
+    methods: Mapping[str, OnHost], placed: Iterable[tuple[str, nn.Module]], params: list[HostParam]
 ) -> None:
     """Compare the parameters that each method counts by its formula with those that it has made and trains.
 
@@ -131,8 +131,7 @@ def check_count(
     attention) may be left out of it.
 
     Args:
-        host: The host.
-        methods: The methods by their keys.
+        methods: The methods on their host by their keys.
         placed: Key and module of everything that they have registered.
         params: The parameters of the base.
 
@@ -143,11 +142,12 @@ def check_count(
     for key, method in methods.items():
         own = {id(p): p for one, module in placed if one == key for p in module.parameters()}
         own |= {id(p.param): p.param for p in params if method.trains(p)}
-        truth, formula = sum(p.numel() for p in own.values()), method.count(host)
+        truth, formula = sum(p.numel() for p in own.values()), method.count()
         beside = sum(p.param.numel() for p in params if p.site is None and method.trains(p))
         if not truth - beside <= formula <= truth:
+            name, host = type(method.method).__name__, method.host.registered_name()
             raise UserError(
-                f"{type(method).__name__} trains {truth:,} parameters of this {host.registered_name()}, and its "
+                f"{name} trains {truth:,} parameters of this {host}, and its "
                 f"count() says {formula:,}: a fault of the method; mend its formula or what it builds."
             )
 

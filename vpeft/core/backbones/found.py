@@ -102,7 +102,7 @@ class FoundHost(Host):
     @property
     def holder(self) -> nn.Module:
         """The patch embedding: the backbone may be a list of modules that runs whatever is in it."""
-        return self.modules["patch_embed"]
+        return self.whole.modules["patch_embed"]
 
     def registered_name(self) -> str:
         """What it is made of: the names of its kinds."""

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block import Block, HostParam, block_kinds, read_block
 from vpeft.core.backbones.block_forward import SiteBackbone, site_class
-from vpeft.core.backbones.roles import names_at_sites, role, roles_at_sites
+from vpeft.core.backbones.roles import existing_parameters
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import Passes, pass_hooks
 from vpeft.core.backbones.sites.site import PLACEMENTS, Placed, Site, hook_site
-from vpeft.core.backbones.wrappers import unwrap
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, nearest
 
@@ -101,6 +100,9 @@ class Host:
         self.adds_between = False
         self.flat_stream = True
         self.method_key = ""
+        #: Where it is a part of a host: which (:mod:`vpeft.core.adaptation.options.part`), and what differs there.
+        self.part: Any = None
+        self.varies = ""
         #: The base's own head, by name, where a method has put one of another width in its place.
         self.plain_heads: dict[str, nn.Module] = {}
         self.hooks: list[Any] = []
@@ -111,6 +113,11 @@ class Host:
         self.passes.last = len(self.blocks) - 1
         self.passes.base = (self.modules.get("patch_embed", self.embedding), "weight")
         self._make_sites()
+
+    @property
+    def whole(self) -> Host:
+        """The host itself, of which this may be a part with some of the blocks."""
+        return self if self.part is None else self.part.host
 
     @classmethod
     def registered_name(cls) -> str:
@@ -299,6 +306,8 @@ class Host:
         if self.method_key not in methods:
             methods[self.method_key] = nn.ModuleDict()
         if name in methods[self.method_key]:
+            if self.varies:
+                raise UserError(f"{self.method_key}: blocks share {name!r}, so {self.varies} must be the same in them.")
             where = f"block {block.index}" if block else "the backbone"
             raise UserError(f"{self.method_key}: the name {name!r} is taken at {where}: a fault of the method.")
         methods[self.method_key][name] = module
@@ -345,29 +354,7 @@ class Host:
 
     def parameters(self) -> Iterator[HostParam]:
         """Every parameter of the base with its role; PEFT parameters and the head are left out."""
-        owners = {id(block.module): block for block in self.blocks}
-        head = {id(m) for name in self.heads() for m in self.backbone.get_submodule(name).modules()}
-        every = (self.sites, *(block.sites for block in self.blocks))
-        modules = [(name, site.module) for named in every for name, site in named.items() if site.module is not None]
-        scales = (scale for b in self.blocks for scale in b.kind.site_scales(b.module) if scale is not None)
-        sites, roles = names_at_sites(modules), roles_at_sites(modules, scales)
-        found: list[HostParam] = []  # no generators inside generators, which would cost more than the walk
-
-        def walk(module: nn.Module, prefix: str, block: Block | None) -> None:
-            module = unwrap(module) if module._modules else module
-            if id(module) in head:
-                return
-            block = owners.get(id(module), block)
-            for name, param in module._parameters.items():
-                if param is not None:
-                    own = self.special.get(prefix + name) or roles.get(id(param)) or role(module, name)
-                    found.append(HostParam(prefix + name, param, own, block, sites.get(id(param))))
-            for name, child in module._modules.items():
-                if child is not None and name != PEFT_KEY and (child._modules or child._parameters):
-                    walk(child, f"{prefix}{name}.", block)
-
-        walk(self.backbone, "", None)
-        return iter(found)
+        return iter(existing_parameters(self, PEFT_KEY) if self.part is None else self.part.parameters())
 
     def loose(self, *roles: str) -> int:
         """Numbers in parameters of these roles that stand at no site, as in the MLP of Swin V2's positions."""

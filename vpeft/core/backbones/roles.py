@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from torch import nn
 
+from vpeft.core.backbones.block import Block, HostParam
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
-from vpeft.core.backbones.wrappers import named_modules
+from vpeft.core.backbones.wrappers import named_modules, unwrap
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
 _AFFINE = (nn.Linear, nn.modules.conv._ConvNd)
@@ -72,4 +74,31 @@ def roles_at_sites(
     for scale in scales:
         params = [scale] if isinstance(scale, nn.Parameter) else scale.parameters()
         found |= {id(param): "layer_scale" for param in params}
+    return found
+
+
+def existing_parameters(host: Any, left_out: str) -> list[HostParam]:
+    """Every parameter of a host's backbone with its role, but its head's and those of modules named ``left_out``."""
+    owners = {id(block.module): block for block in host.blocks}
+    head = {id(m) for name in host.heads() for m in host.backbone.get_submodule(name).modules()}
+    every = (host.sites, *(block.sites for block in host.blocks))
+    modules = [(name, site.module) for named in every for name, site in named.items() if site.module is not None]
+    scales = (scale for b in host.blocks for scale in b.kind.site_scales(b.module) if scale is not None)
+    sites, roles = names_at_sites(modules), roles_at_sites(modules, scales)
+    found: list[HostParam] = []  # no generators inside generators, which would cost more than the walk
+
+    def walk(module: nn.Module, prefix: str, block: Block | None) -> None:
+        module = unwrap(module) if module._modules else module
+        if id(module) in head:
+            return
+        block = owners.get(id(module), block)
+        for name, param in module._parameters.items():
+            if param is not None:
+                own = host.special.get(prefix + name) or roles.get(id(param)) or role(module, name)
+                found.append(HostParam(prefix + name, param, own, block, sites.get(id(param))))
+        for name, child in module._modules.items():
+            if child is not None and name != left_out and (child._modules or child._parameters):
+                walk(child, f"{prefix}{name}.", block)
+
+    walk(host.backbone, "", None)
     return found

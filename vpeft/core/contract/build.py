@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vpeft.core.contract.method import Method
-from vpeft.core.contract.values import check_values, type_hints
+from vpeft.core.contract.options import check_varying, is_varying
+from vpeft.core.contract.values import check_values, options_of, type_hints
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS, nearest
 
@@ -21,7 +22,7 @@ def build_method(cfg: str | Mapping[str, Any] | Method) -> Method:
     """
     if isinstance(cfg, Method):
         values = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg)}
-        check_values(cfg.registered_name(), type_hints(type(cfg)), cfg.limits, values, type(cfg))
+        _check(cfg.registered_name(), type(cfg), values)
         return cfg
     if not isinstance(cfg, (str, Mapping)):
         raise UserError(f"method={cfg!r}: give a method's name, or a dict such as dict(type='LoRA', rank=8).")
@@ -36,8 +37,22 @@ def build_method(cfg: str | Mapping[str, Any] | Method) -> Method:
         if keyword not in known:
             raise UserError(f"{name} has no hyper-parameter {keyword!r}: {nearest(keyword, known)}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}
-    check_values(name, type_hints(cls), cls.limits, values, cls)
+    values = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+    _check(name, cls, values)
     return cls(**values)
+
+
+def _check(name: str, cls: type[Method], values: Mapping[str, Any]) -> None:
+    hints = type_hints(cls)
+    sized = {
+        field: value
+        for field, value in values.items()
+        if is_varying(value) or _is_for_number(value, hints.get(field, Any))
+    }
+    for field, value in sized.items():
+        check_varying(name, field, value, hints.get(field, Any), cls.limits)
+    plain = {field: value for field, value in values.items() if field not in sized}
+    check_values(name, hints, cls.limits, plain, cls)
 
 
 def build_methods(cfg: str | Mapping[str, Any] | Method | Sequence[Any]) -> list[Method]:
@@ -62,3 +77,7 @@ def keyed(methods: Iterable[Method]) -> dict[str, Method]:
             key, number = f"{method.key()}_{number}", number + 1
         found[key] = method
     return found
+
+
+def _is_for_number(value: Any, hint: Any) -> bool:
+    return isinstance(value, Mapping) and not {int, float}.isdisjoint(options_of(hint))

@@ -15,6 +15,7 @@ from torch import Tensor
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host
 from vpeft.core.contract.checks import Checks
+from vpeft.core.contract.options import OPTIONS, Options, plain_value
 from vpeft.core.contract.search_space import COMMON, Values
 from vpeft.core.contract.training import TrainingData, TrainingPass
 from vpeft.core.contract.values import Limits
@@ -37,8 +38,11 @@ STARTS = ("official", "identity")
 
 
 @dataclasses.dataclass(kw_only=True)
-class Method(Checks):
+class Method(Options, Checks):
     """Base of every method. A subclass states the class attributes and :meth:`build`, :meth:`trains`, :meth:`count`.
+
+    It is given a host: all of it, or the part with the blocks that :class:`~vpeft.core.contract.options.Options` leave
+    it. What it does follows ``host.blocks``, ``host.sites``, ``host.modules`` and ``host.parameters()`` alone.
 
     Class attributes:
         category: The survey's category.
@@ -58,6 +62,9 @@ class Method(Checks):
         needs_blocks: Whether it is defined by the blocks of a host; a method that is not attaches to any network.
         limits: Lowest and highest value of a hyper-parameter, or of each of a list, where those of
             :mod:`vpeft.core.contract.values` do not hold: whole numbers from 1, others above 0, drop rates from 0.
+        in_a_row: Whether blocks pass something on to the next one (``flow.state``), so that those that it is in must
+            follow one another, and none may differ in its sizes from the others.
+        needs_all_blocks: Why it cannot be without some of the blocks, or "".
         unverified: What of it could not be checked against the authors' own words, or None.
     """
 
@@ -73,6 +80,8 @@ class Method(Checks):
     needs_blocks: ClassVar[bool] = True
     space: ClassVar[dict[str, Values]] = {}
     limits: ClassVar[dict[str, Limits]] = {}
+    in_a_row: ClassVar[bool] = False
+    needs_all_blocks: ClassVar[str] = ""
     unverified: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -140,8 +149,12 @@ class Method(Checks):
         """Its space, and what every method shares."""
         return {**COMMON, **cls.space}
 
+    @classmethod
+    def hyper_parameters(cls) -> dict[str, Any]:
+        """Its own fields with their defaults, without the options that every method has."""
+        return {f.name: f.default for f in dataclasses.fields(cls) if f.name not in OPTIONS}
+
     def config(self) -> dict[str, Any]:
         """The config that builds it again."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        return {"type": self.registered_name(), **plain}
+        values = {name: getattr(self, name) for name in self.hyper_parameters()}
+        return {"type": self.registered_name(), **plain_value({**values, **self.options()})}

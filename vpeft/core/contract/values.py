@@ -19,7 +19,7 @@ Limits = tuple[float, float]
 #: Of every field of a type: no width or count is larger than any layer, no factor vanishes or overflows in float32.
 OF_TYPE: dict[type, Limits] = {int: (1, 2**16), float: (1e-6, 1e6)}
 #: Of every field of a name, for all methods.
-OF_NAME: dict[str, Limits] = {"drop": (0, 1), "drop_path": (0, 0.99)}
+OF_NAME: dict[str, Limits] = {"drop": (0, 1), "drop_path": (0, 0.99), "blocks": (-10_000, 10_000)}
 
 
 def check_values(
@@ -70,6 +70,11 @@ def fits(value: Any, hint: Any, limits: Limits | None = None) -> bool:
         low, high = limits or OF_TYPE[hint]
         return number and low <= value <= high and math.isfinite(value)
     return isinstance(value, hint) if hint in (bool, str, type(None)) else True
+
+
+def options_of(hint: Any) -> tuple[Any, ...]:
+    """What a hint leaves open: the parts of a union, else the hint itself."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def words(hint: Any, limits: Limits | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,5 +99,5 @@ class OwnParts:
 def _left_to_the_host(method: Mapping[str, Any]) -> dict[str, Any]:
     """A method without what it chooses by the host where nothing is said, such as the linears that are adapted."""
     kind = PEFT_METHODS.get(method["type"])
-    chosen = {one.name for one in dataclasses.fields(kind) if one.default is None}
+    chosen = {name for name, default in kind.hyper_parameters().items() if default is None}
     return {key: value for key, value in method.items() if key not in chosen}

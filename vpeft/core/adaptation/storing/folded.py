@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,8 @@ from vpeft.errors import UserError
 
 def folded_methods(adaptation: Adaptation) -> list[Method]:
     """The methods of an adaptation, each as the plainer one where it has one."""
-    return [method.folded() or method for method in adaptation.methods.values()]
+    pairs = [(method, method.folded()) for method in adaptation.methods.values()]
+    return [method if plainer is None else replace(plainer, **method.options()) for method, plainer in pairs]
 
 
 def folded_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

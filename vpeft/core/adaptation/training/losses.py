@@ -30,11 +30,9 @@ class MethodLosses:
     def __call__(self, *args, **kwargs) -> dict[str, Tensor]:
         losses, scores = self.once(*args, **kwargs)
         for adaptation in find_adaptations(self.model).values():
-            for key, method in adaptation.methods.items():
-                if not method.adds_losses:
-                    continue
-                adaptation.host.method_key = key
-                losses.update(method.losses(adaptation.host, TrainingPass(scores, lambda: self.once(*args, **kwargs))))
+            for one in adaptation.on_host.values():
+                if one.method.adds_losses:
+                    losses.update(one.losses(TrainingPass(scores, lambda: self.once(*args, **kwargs))))
         return losses
 
 

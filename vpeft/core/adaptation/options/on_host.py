@@ -1,0 +1,86 @@
+"""A method on a host, under its options: through this alone the mechanism calls a method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from vpeft.core.adaptation.options.blocks import chosen_part, sized_parts
+from vpeft.core.adaptation.options.extra import check_extra, is_extra
+from vpeft.core.backbones.block import HostParam
+from vpeft.core.backbones.host import Host
+from vpeft.core.contract.method import Method
+from vpeft.core.contract.training import TrainingData, TrainingPass
+
+
+class OnHost:
+    """What a method is on a host.
+
+    ``blocks`` makes :attr:`part` of the host, which is all that the method sees; sizes by stage or block split it into
+    :attr:`pieces`, each with a method of plain sizes; ``extra`` adds existing parameters to those that it trains.
+
+    Attributes:
+        method: The method, with what it leaves to the host filled in.
+        host: The host.
+        key: The method's component in the keys of its parameters.
+        part: What of the host it is in; the host itself without ``blocks``.
+        pieces: Methods with plain sizes, each with its part of the host; one pair without sizes by stage or block.
+    """
+
+    def __init__(self, method: Method, host: Host, key: str) -> None:
+        self.host, self.key = host, key
+        self.part = chosen_part(method, host)
+        self.method = method.settled(self.part)
+        self.pieces = sized_parts(self.method, self.part)
+
+    def each(self) -> Iterator[tuple[Method, Host]]:
+        """The pieces, one after the other, with the host ready for the method."""
+        for method, part in self.pieces:
+            self.host.method_key = part.method_key = self.key
+            yield method, part
+
+    def check(self, params: Sequence[HostParam]) -> None:
+        """Refuse hyper-parameters and options that do not fit the host."""
+        self.method.need_blocks(self.host)
+        for method, part in self.each():
+            method.check(part)
+        check_extra(self.method.extra, params, self.part, self.method.registered_name())
+
+    def build(self) -> int | None:
+        """Make and place the method's modules; gives the width of the head's features where it is not the host's."""
+        width = None
+        for method, part in self.each():
+            method.build(part)
+            width = method.out_width(part)
+        return width
+
+    def trains(self, p: HostParam) -> bool:
+        """Whether an existing parameter is trained."""
+        return self._trains_itself(p) or is_extra(p, self.method.extra, self.part)
+
+    def count(self) -> int:
+        """Trainable parameters by the method's formula, and those that are trained beside it."""
+        beside = (p.param.numel() for p in (self.host.parameters() if self.method.extra else ()) if self._is_beside(p))
+        return sum(method.count(part) for method, part in self.pieces) + sum(beside)
+
+    def learn(self, data: TrainingData) -> None:
+        """Let it select from the training data."""
+        if len(self.pieces) > 1:
+            data = dataclasses.replace(data, batches=list(data.batches))
+        for method, part in self.each():
+            method.learn(part, data)
+
+    def losses(self, training: TrainingPass) -> dict[str, Tensor]:
+        """Losses that it adds to the task's."""
+        ((method, part),) = self.each()
+        return method.losses(part, training)
+
+    def _trains_itself(self, p: HostParam) -> bool:
+        return any(
+            (part.part is None or part.part.owns(p.block, p.site)) and method.trains(p) for method, part in self.pieces
+        )
+
+    def _is_beside(self, p: HostParam) -> bool:
+        return is_extra(p, self.method.extra, self.part) and not self._trains_itself(p)
