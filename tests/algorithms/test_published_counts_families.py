@@ -27,6 +27,8 @@ COUNTS = [
     ("Swin-L", "adaptformer", {}, 2_329_728),
     ("Swin-B", "mona", {}, 3_667_456),
     ("Swin-L", "mona", {}, 5_267_712),
+    ("Swin-B", "colin", {}, 1_703_424),
+    ("Swin-L", "colin", {}, 2_389_248),
     ("Swin-B", "lorand", {}, 1_197_312),
     ("Swin-L", "lorand", {}, 1_792_896),
     ("Swin-B", "lorand", {"shared_kernel": False}, 1_203_456),

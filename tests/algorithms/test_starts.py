@@ -191,6 +191,11 @@ STARTS = {
         {"type": "AdapterBias"},
         {"alpha.weight": linear(H), "alpha.bias": anything, "vector": zero},
     ),
+    "colin": (
+        {"type": "CoLin"},
+        {**dict.fromkeys(("left", "right", "gains"), anything), "mix": zero}
+        | {"down.bias": linear(C), "up.bias": linear(100), "conv.weight": uniform(1 / 3), "conv.bias": uniform(1 / 3)},
+    ),
     "bapat": (
         {"type": "BAPAT", "hidden": 64, "bottleneck": 32},
         {f"patt.{k}": v for k, v in {**PATT, "up.weight": linear(64), "up.bias": linear(64)}.items()}

@@ -1,8 +1,9 @@
 """Re-statements of the bottlenecks that stand somewhere else than in a branch."""
 
+import torch
 import torch.nn.functional as F
 
-from support.plain_vit import PlainViT, standardised
+from support.plain_vit import MAP, PlainViT, standardised
 
 
 class PlainAdapterPlus(PlainViT):
@@ -48,7 +49,32 @@ class PlainAdapterBias(PlainViT):
         return y + self.linear(alpha, read) * self.state[f"{key}.vector"]
 
 
+class PlainCoLin(PlainViT):
+    """The matrices multiplied out term by term; the class token skips the convolution."""
+
+    def projection(self, key, part, x):
+        left, right, bias = (self.state[f"{key}.{part}.{name}"] for name in ("left", "right", "bias"))
+        weight = sum(left @ torch.diag(g) @ right for g in self.state[f"{key}.gains"]).T
+        return F.linear(x, weight, bias)
+
+    def module(self, key, x):
+        y = self.projection(key, "down", x)
+        spatial = y[:, 1:].mT.unflatten(2, MAP)
+        weight, bias = self.weight(f"{key}.conv"), self.state[f"{key}.conv.bias"]
+        filtered = F.conv2d(spatial, weight, bias, padding=1, groups=len(weight))
+        s = torch.sigmoid(self.state[f"{key}.mix"]).view(1, -1, 1, 1)
+        e = torch.cat([y[:, :1], (s * filtered + (1 - s) * spatial).flatten(2).mT], 1)
+        return x + self.projection(key, "up", F.gelu(e))
+
+    def block(self, i, x):
+        x = x + self.keep * self.attention(i, self.norm(f"layers.{i}.ln1", x))
+        x = self.module(f"layers.{i}.peft.colin.attn", x)
+        x = x + self.keep * self.mlp(i, self.norm(f"layers.{i}.ln2", x))
+        return self.module(f"layers.{i}.peft.colin.mlp", x)
+
+
 CASES = {
+    "colin": ("CoLin", {"bottleneck": 12, "rank": 5, "terms": 3}, PlainCoLin, True),
     "adapterbias": ("AdapterBias", {}, PlainAdapterBias, True),
     "adapterbias-output": ("AdapterBias", {"reads": "output"}, PlainAdapterBias, True),
     "adapterbias-shared": ("AdapterBias", {"shared_alpha": True}, PlainAdapterBias, True),

@@ -2,7 +2,8 @@
 # Sizes are those of the published table (arXiv 2402.02242, dense tasks); AdaptFormer has one adapter a block there
 # in the authors' code, the table counts two. The rows LoRA, Houlsby and AdaptFormer of that table were made with Mona's
 # repository: LoRA with alpha 1, so a scale of 1/64; Houlsby with dropout 0.1 and both linears from a truncated normal
-# of std 0.02; AdaptFormer with GELU. Here Houlsby and AdaptFormer are as their papers have them.
+# of std 0.02; AdaptFormer with GELU. Here Houlsby and AdaptFormer are as their papers have them. CoLin's loss does not
+# reach the optimiser in its authors' code, and is left out.
 methods = dict(
     full=dict(type="Full"),
     linear=dict(type="Linear"),
@@ -21,6 +22,7 @@ methods = dict(
     adapterbias=dict(type="AdapterBias"),
     mona=dict(type="Mona", bottleneck=64),
     lorand=dict(type="LoRand", alpha=2, beta=8),
+    colin=dict(type="CoLin", bottleneck=100, rank=28, loss_weight=0.0),
     convpass=dict(type="Convpass", bottleneck=64),
     arc=dict(type="ARC", bottleneck=50),
     snf=dict(type="SNF", steps=1),

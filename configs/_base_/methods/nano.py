@@ -18,6 +18,7 @@ methods = dict(
     adapterbias=dict(type="AdapterBias"),
     mona=dict(type="Mona", bottleneck=16),
     lorand=dict(type="LoRand", alpha=2, beta=4),
+    colin=dict(type="CoLin", bottleneck=32, rank=8, loss_weight=0.0),
     convpass=dict(type="Convpass", bottleneck=8),
     arc=dict(type="ARC", bottleneck=16),
     snf=dict(type="SNF", steps=1),

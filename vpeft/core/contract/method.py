@@ -55,6 +55,7 @@ class Method(Options, Checks):
         partly_mergeable: Whether some of its modules merge and the others stay in place.
         identity_at_start: Whether the output at the start is the frozen host's.
         adds_losses: Whether it states :meth:`losses`.
+        reads_scores: Whether these read the class scores, so that the model must have a linear head.
         base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).
         space: What a search may try of its hyper-parameters: a list of choices or a
             :class:`~vpeft.core.contract.search_space.Range` by name, and by ``lr`` and ``weight_decay`` those of the
@@ -76,6 +77,7 @@ class Method(Options, Checks):
     partly_mergeable: ClassVar[bool] = False
     identity_at_start: ClassVar[bool] = True
     adds_losses: ClassVar[bool] = False
+    reads_scores: ClassVar[bool] = True
     base_eval: ClassVar[bool] = False
     needs_blocks: ClassVar[bool] = True
     space: ClassVar[dict[str, Values]] = {}

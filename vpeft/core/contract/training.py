@@ -40,9 +40,9 @@ class TrainingPass:
     """The pass of which a method's losses are taken.
 
     Attributes:
-        scores: What the head's last linear gave, with gradient.
+        scores: What the head's last linear gave, with gradient; None where no method reads them (``reads_scores``).
         again: Runs the same batch once more; returns the task's losses and the scores of that pass.
     """
 
-    scores: Tensor
-    again: Callable[[], tuple[dict[str, Tensor], Tensor]]
+    scores: Tensor | None
+    again: Callable[[], tuple[dict[str, Tensor], Tensor | None]]

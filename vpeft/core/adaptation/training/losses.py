@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.find import find_adaptations
 from vpeft.core.backbones.wrappers import named_modules
+from vpeft.core.contract.method import Method
 from vpeft.core.contract.training import TrainingPass
 from vpeft.errors import UserError
 
@@ -17,15 +18,16 @@ class MethodLosses:
 
     def __init__(self, model: nn.Module) -> None:
         self.model, self.seen = model, []
-        last_linear(model).register_forward_hook(self.look)
+        if any(method.reads_scores for method in adding(model)):
+            last_linear(model).register_forward_hook(self.look)
 
     def look(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self.seen = [output]
 
-    def once(self, *args, **kwargs) -> tuple[dict[str, Tensor], Tensor]:
+    def once(self, *args, **kwargs) -> tuple[dict[str, Tensor], Tensor | None]:
         """The task's losses, and the scores."""
         losses = type(self.model).loss(self.model, *args, **kwargs)
-        return losses, self.seen.pop()
+        return losses, self.seen.pop() if self.seen else None
 
     def __call__(self, *args, **kwargs) -> dict[str, Tensor]:
         losses, scores = self.once(*args, **kwargs)
@@ -36,10 +38,15 @@ class MethodLosses:
         return losses
 
 
+def adding(model: nn.Module) -> list[Method]:
+    """The methods that add losses."""
+    every = (method for one in find_adaptations(model).values() for method in one.methods.values())
+    return [method for method in every if method.adds_losses]
+
+
 def add_losses(model: nn.Module) -> None:
     """Let ``model.loss`` return the methods' losses too; nothing is changed where no method has any."""
-    wanted = any(method.adds_losses for one in find_adaptations(model).values() for method in one.methods.values())
-    if not wanted or isinstance(getattr(model, "loss", None), MethodLosses):
+    if not adding(model) or isinstance(getattr(model, "loss", None), MethodLosses):
         return
     if not hasattr(type(model), "loss"):
         raise UserError(f"{type(model).__name__} has no loss() that a method's own losses could be added to.")
