@@ -62,6 +62,22 @@ def test_regions():
     assert found == {"name": "IoU", "values": {"ant": 0.5, "bee": 1.0, "cow": None}}
 
 
+def test_boxes_of_voc():
+    """Of ant one object is found and one is not, after a false one; of bee all are; cow does not occur."""
+    from mmdet.evaluation.metrics import VOCMetric, voc_metric
+
+    before, box, far = voc_metric.eval_map, [0.0, 0.0, 9.0, 9.0], [50.0, 50.0, 59.0, 59.0]
+    nothing = np.zeros((0, 5), dtype=np.float32)
+    ants = np.array([[*far, 0.9], [*box, 0.8]], dtype=np.float32)
+    truth = {"bboxes": np.array([box, [20.0, 20.0, 29.0, 29.0], far], dtype=np.float32), "labels": np.array([0, 0, 1])}
+    ignored = {"bboxes_ignore": np.zeros((0, 4), dtype=np.float32), "labels_ignore": np.zeros(0, dtype=int)}
+    bees = np.array([[*far, 0.7]], dtype=np.float32)
+    metric = VOCMetric(iou_thrs=[0.5, 0.75], eval_mode="area")
+    found = computed(metric, [({**truth, **ignored}, [ants, bees, nothing])])
+    assert found == {"name": "box AP", "values": {"ant": 0.25, "bee": 1.0, "cow": None}}
+    assert voc_metric.eval_map is before
+
+
 def test_a_metric_that_is_not_known_and_data_without_names():
     from mmpretrain.evaluation import Accuracy, SingleLabelMetric
 

@@ -41,6 +41,8 @@ def train(cfg: Config) -> Runner:
             go_on(cfg, cfg.work_dir)
         if first:
             _make_room(cfg, Path(cfg.work_dir))
+            if said := schedule_elsewhere(cfg):
+                print_log(said, "current", logging.WARNING)
         runner = RUNNER.get().from_cfg(cfg)
         if first:
             # mmengine writes the config under its file's name, or else under that of the logs
@@ -58,6 +60,22 @@ def train(cfg: Config) -> Runner:
         if runner.rank == 0:
             write_adapters(runner)
     return runner
+
+
+def schedule_elsewhere(cfg: Config) -> str | None:
+    """What is to be said where the learning rate's schedule does not end where training does, or None."""
+    loop, schedule = cfg.get("train_cfg") or {}, cfg.get("param_scheduler") or []
+    by_epoch = "max_epochs" in loop
+    unit, last = ("epoch", loop.get("max_epochs")) if by_epoch else ("step", loop.get("max_iters"))
+    steps = [schedule] if isinstance(schedule, dict) else list(schedule)
+    ends = {i: one["end"] for i, one in enumerate(steps) if one.get("by_epoch", True) == by_epoch and "end" in one}
+    place = max(ends, key=ends.get, default=None)
+    if place is None or last is None or ends[place] == last:
+        return None
+    return (
+        f"training ends at {unit} {last}, the schedule of the learning rate at {unit} {ends[place]}: "
+        f"param_scheduler.{place}.end={last} brings them together."
+    )
 
 
 def is_first(launcher: str) -> bool:

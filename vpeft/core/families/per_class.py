@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,8 +23,8 @@ class ClassFigures:
 
     Args:
         metrics: Of an evaluator. Those whose samples are known are read: of mmpretrain ``Accuracy`` and
-            ``AveragePrecision``, of mmaction ``AccMetric``, of mmseg ``IoUMetric``, of mmdet ``CocoMetric``, and what
-            is derived of them.
+            ``AveragePrecision``, of mmaction ``AccMetric``, of mmseg ``IoUMetric``, of mmdet ``CocoMetric`` and
+            ``VOCMetric``, and what is derived of them.
     """
 
     def __init__(self, metrics: Sequence[Any]) -> None:
@@ -129,6 +130,27 @@ def _boxes(metric: Any, compute: Compute, results: Sequence[Any]) -> tuple[dict[
     return kept, ("mask AP" if "segm" in metric.metrics else "box AP", figures)
 
 
+def _boxes_of_voc(metric: Any, compute: Compute, results: Sequence[Any]) -> tuple[dict[str, Any], Figures | None]:
+    """mmdet makes a table of the classes on its way, and gives none of it back."""
+    module = sys.modules[compute.__func__.__module__]
+    evaluate, tables = module.eval_map, []
+
+    def kept(*args: Any, **kwargs: Any) -> Any:
+        mean, table = evaluate(*args, **kwargs)
+        tables.append(table)
+        return mean, table
+
+    module.eval_map = kept
+    try:
+        computed = compute(results)
+    finally:
+        module.eval_map = evaluate
+    if not tables or metric.scale_ranges is not None:
+        return computed, None
+    figures = np.mean([[one["ap"] if one["num_gts"] else math.nan for one in table] for table in tables], axis=0)
+    return computed, ("box AP", figures.tolist())
+
+
 #: By the metric's name.
 READERS: dict[str, Reader] = {
     "Accuracy": _of_samples(_images),
@@ -136,4 +158,5 @@ READERS: dict[str, Reader] = {
     "AccMetric": _of_samples(_clips),
     "IoUMetric": _of_samples(_regions),
     "CocoMetric": _boxes,
+    "VOCMetric": _boxes_of_voc,
 }
