@@ -13,7 +13,7 @@ from vpeft.registry import HOSTS, PEFT_METHODS
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vpeft"
 #: From the ground up; a file imports from its own floor and from those below.
-LAYERS = [["registry", "errors", "files"], ["compat"], ["core"], ["algorithms"], ["extension"], ["apis"]]
+LAYERS = [["registry", "errors", "files"], ["compat"], ["core"], ["algorithms"], ["extension"], ["apis"], ["testing"]]
 CORE = [
     ["store", "families", "backbones"],
     ["contract", "models", "datasets"],

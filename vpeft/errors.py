@@ -39,6 +39,10 @@ class UserError(ValueError):
     """Wrong use or bad input, in one message: what was wrong, where (path, key, value), and what to do."""
 
 
+class MethodFault(UserError):
+    """A method does what none may do on any host: its author mends it, and no other host is the way out."""
+
+
 def printable(text: object, lines: bool = False) -> str:
     """Text from a file, a name or a config as a terminal may show it.
 

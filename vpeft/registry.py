@@ -17,7 +17,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 
-from vpeft.errors import closest
+from vpeft.errors import UserError, closest
 
 #: What needs mmpretrain is there alone.
 _IMAGENET, _HEAD = "vpeft.core.datasets.classification.imagenet", "vpeft.core.models.embedding_head"
@@ -36,6 +36,25 @@ class WholeRegistry(Registry):
 
     def __len__(self) -> int:
         return len(self.module_dict)
+
+    def _register_module(self, module: Any, module_name: str | list[str] | None = None, force: bool = False) -> None:
+        """Register, or refuse a taken name in one line.
+
+        Raises:
+            UserError: Another is registered under the name.
+        """
+        if not str(getattr(module, "__module__", "")).startswith("vpeft."):
+            self.import_from_location()  # else what comes later, from here, would be refused in a stranger's place
+        names = [module_name] if isinstance(module_name, str) else module_name or [module.__name__]
+        for name in names:
+            if not force and name in self._module_dict:
+                there = self._module_dict[name]
+                raise UserError(
+                    f"the {self.name} {name!r} is registered already, by {there.__module__}.{there.__qualname__}: give "
+                    f"{module.__module__}.{module.__qualname__} another name (register_module(name=...)), or put it in "
+                    "that one's place (register_module(force=True))."
+                )
+        super()._register_module(module, module_name, force)
 
 
 MODELS = Registry(

@@ -5,84 +5,28 @@ found into ``vpeft/apis/pages/catalogue.csv``, pair by pair; ``tools/methods_pag
 is not gone through again while the files of its host, tiny backbone and method are the same; delete its row for that.
 """
 
-import inspect
-import itertools
 import json
 
 import pytest
-import test_contract
-import torch
 from support.catalogue import gone_through
 from support.design import METHODS
-from support.hosts import TINY, build
-from support.refusals import NO_MAP
+from support.hosts import TINY
 
-import vpeft
 from vpeft.apis.pages.catalogue import read_catalogue
-from vpeft.errors import one_line
+from vpeft.apis.testing.contract import go_through
 
-_one_kernel_of_attention = test_contract._one_kernel_of_attention  # for these tests too
 _known = {one.host for one in read_catalogue()}
 PAIRS = [(host, method) for host in sorted(TINY, key=lambda h: (h in _known, h)) for method in sorted(METHODS)]
 
 
-def cases():
-    """The checks of a pair: each test of the contract with each of its own parameters."""
-    for name, test in vars(test_contract).items():
-        if name.startswith("test_") and "method" in inspect.signature(test).parameters:
-            own = [mark.args for mark in test.pytestmark if "host" not in mark.args[0]]
-            for values in itertools.product(*(values for _, values in own)):
-                given = [zip(names, value, strict=True) for (names, _), value in zip(own, values, strict=True)]
-                yield name, test, dict(itertools.chain(*given))
-
-
-CASES = list(cases())
-
-
-def refusal(host, method):
-    """Why a host does not take a method, in words that name it, or None."""
-    words = None
-    try:
-        vpeft.attach(build(host, torch.float32), method)
-    except vpeft.UserError as error:
-        words = one_line(error)
-    assert words is None or host.split("/")[0] in words
-    return words
-
-
-def fault(host, method, folder):
-    """The first check that fails on a pair and what it said, or None; a pass that has no map raises.
-
-    Raises:
-        vpeft.UserError: It has none.
-    """
-    for number, (name, test, given) in enumerate(CASES):
-        if name == "test_7_other_input_size" and (host not in TINY or "other-size" not in TINY[host].variants):
-            continue
-        if "tmp_path" in inspect.signature(test).parameters:
-            given = {**given, "tmp_path": folder / str(number)}
-            given["tmp_path"].mkdir(parents=True)
-        torch.manual_seed(0)
-        try:
-            test(host, method, **given)
-        except pytest.skip.Exception:
-            continue
-        except Exception as error:
-            if isinstance(error, vpeft.UserError) and NO_MAP in str(error):
-                raise
-            return f"{name.removeprefix('test_')}: {one_line(f'{type(error).__name__}: {error}')}"[:300]
-    return None
-
-
 def answer(host, method, folder):
     """``passed``, ``refused`` or ``failed``, and why."""
-    if reason := refusal(host, method):
-        return "refused", reason
-    try:
-        reason = fault(host, method, folder)
-    except vpeft.UserError as error:
-        return "refused", one_line(error)
-    return ("failed", reason) if reason else ("passed", "")
+    found = list(go_through(host, {"type": method}, folder))
+    for result in ("failed", "refused"):
+        for one in found:
+            if one.result == result:
+                return result, f"{one.check}: {one.words}"[:300] if result == "failed" else one.words
+    return "passed", ""
 
 
 pytestmark = pytest.mark.catalogue
@@ -104,7 +48,7 @@ def test_variants(host, method, tmp_path, record_property):
     before = gone_through(host, method)
     if before and before.variants:
         pytest.skip("gone through with the same files")
-    if refusal(host, method):
+    if any(one.result == "refused" for one in go_through(host, {"type": method}, tmp_path, checks=())):
         pytest.skip("refused without options")
     names = [name for name in TINY[host].variants if name != "plain"]
     found = {name: answer(f"{host}/{name}", method, tmp_path / name) for name in names}

@@ -15,8 +15,6 @@ import vpeft
 Given = TypeVar("Given")
 #: Keys that matter or a linear without a bias take no shift, a norm behind a branch takes no matrix.
 NOT_MERGED = ("no bias to merge", "only a scale and shift after a norm")
-#: A pass that hides, shuffles or pads its tokens has no map for methods that look at neighbours.
-NO_MAP = "lie on no one map"
 
 
 def unless_refused(act: Callable[[], Given], *reasons: str) -> Given:

@@ -23,7 +23,7 @@ def methods() -> list[dict[str, Any]]:
             "memory": cls.memory,
             "mergeable": cls.mergeable,
             "merges_with": cls.merges_with,
-            "identity_at_start": cls.identity_at_start,
+            "start": cls.stated_start(),
             "hyper_parameters": cls.hyper_parameters(),
             "paper": cls.paper,
             "unverified": cls.unverified,

@@ -78,6 +78,7 @@ class RepAdapter(Method):
     paper = "Towards Efficient Visual Adaption via Structural Re-parameterization, 2302.08106"
     space = {"bottleneck": [4, 8, 16], "scale": [0.1, 0.5, 1.0, 5.0, 10.0], "drop": [0.0, 0.1]}
     mergeable = True
+    identity_at_start = "rounding"  # rows of a weight that units share run apart behind it
 
     def check(self, host: Host) -> None:
         self.need_width("bottleneck", host)

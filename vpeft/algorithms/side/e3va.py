@@ -102,6 +102,7 @@ class E3VA(Method):
     space = {"alpha": [1, 2, 4], "beta": [4, 8, 16], "train_norms": [False, True]}
     memory = "M0"
     needs_all_blocks = "its highway is the sum of the branches of all blocks"
+    identity_at_start = "rounding"  # the branches are added up here, in another order where units run in parallel
     base_eval = True
     unverified = (
         "A reconstruction from abstract, first page and a figure's caption; no code is public. The bottleneck is "

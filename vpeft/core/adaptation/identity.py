@@ -16,7 +16,7 @@ from vpeft.core.backbones.block import HostParam, full_name
 from vpeft.core.backbones.host import Host, is_peft_key
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.core.backbones.wrappers import named_modules
-from vpeft.errors import UserError
+from vpeft.errors import MethodFault, UserError
 
 
 class Identity:
@@ -136,7 +136,7 @@ def check_count(
         params: The parameters of the base.
 
     Raises:
-        UserError: They differ.
+        MethodFault: They differ.
     """
     placed = list(placed)
     for key, method in methods.items():
@@ -146,7 +146,7 @@ def check_count(
         beside = sum(p.param.numel() for p in params if p.site is None and method.trains(p))
         if not truth - beside <= formula <= truth:
             name, host = type(method.method).__name__, method.host.registered_name()
-            raise UserError(
+            raise MethodFault(
                 f"{name} trains {truth:,} parameters of this {host}, and its "
                 f"count() says {formula:,}: a fault of the method; mend its formula or what it builds."
             )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.block import Block, HostParam, block_kinds, read_block
 from vpeft.core.backbones.block_forward import SiteBackbone, site_class
+from vpeft.core.backbones.names import check_module_name
 from vpeft.core.backbones.roles import existing_parameters
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import Passes, pass_hooks
@@ -305,12 +306,11 @@ class Host:
         methods = getattr(owner, PEFT_KEY)
         if self.method_key not in methods:
             methods[self.method_key] = nn.ModuleDict()
-        if name in methods[self.method_key]:
-            if self.varies:
-                raise UserError(f"{self.method_key}: blocks share {name!r}, so {self.varies} must be the same in them.")
-            where = f"block {block.index}" if block else "the backbone"
-            raise UserError(f"{self.method_key}: the name {name!r} is taken at {where}: a fault of the method.")
-        methods[self.method_key][name] = module
+        own = methods[self.method_key]
+        if name in own and self.varies:
+            raise UserError(f"{self.method_key}: blocks share {name!r}, so {self.varies} must be the same in them.")
+        check_module_name(name, own, self.method_key, block)
+        own[name] = module
 
     # Taking over and giving back ------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -53,7 +53,8 @@ class Method(Options, Checks):
         mergeable: Whether it leaves no trace at inference once merged.
         merges_with: The hyper-parameters with which a method merges that else does not.
         partly_mergeable: Whether some of its modules merge and the others stay in place.
-        identity_at_start: Whether the output at the start is the frozen host's.
+        identity_at_start: Whether the output at the start is the frozen host's: ``True`` or ``"bits"`` bit for bit,
+            ``"rounding"`` but for rounding, ``False`` it is another.
         adds_losses: Whether it states :meth:`losses`.
         reads_scores: Whether these read the class scores, so that the model must have a linear head.
         base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).
@@ -75,7 +76,7 @@ class Method(Options, Checks):
     mergeable: ClassVar[bool] = False
     merges_with: ClassVar[str] = ""
     partly_mergeable: ClassVar[bool] = False
-    identity_at_start: ClassVar[bool] = True
+    identity_at_start: ClassVar[bool | Literal["bits", "rounding"]] = True
     adds_losses: ClassVar[bool] = False
     reads_scores: ClassVar[bool] = True
     base_eval: ClassVar[bool] = False
@@ -145,6 +146,12 @@ class Method(Options, Checks):
     def registered_name(cls) -> str:
         """Its name in ``PEFT_METHODS``."""
         return next(name for name, method in PEFT_METHODS.module_dict.items() if method is cls)
+
+    @classmethod
+    def stated_start(cls) -> Literal["bits", "rounding", "other"]:
+        """How the output at the start agrees with the frozen host's (``identity_at_start``)."""
+        stated = cls.identity_at_start
+        return {True: "bits", False: "other"}.get(stated, stated)
 
     @classmethod
     def search_space(cls) -> dict[str, Values]:

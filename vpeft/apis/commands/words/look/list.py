@@ -14,7 +14,7 @@ from vpeft.apis.commands.ending import say
 
 #: Fields that only ``--json`` shows.
 DETAILS = (
-    *("hyper_parameters", "unverified", "identity_at_start", "merges_with"),
+    *("hyper_parameters", "unverified", "start", "merges_with"),
     *("config", "methods", "head", "seed", "commit", "sha256"),
 )
 
