@@ -86,6 +86,12 @@ CASES = {
         ("RandLoraConfig", {"r": 20, "randlora_alpha": 30, "target_modules": ["qkv", "attn.proj"]}),
         {"randlora_lambda.default": "{s}.left.{s}", "randlora_gamma.default": "{s}.right.{s}"},
     ),
+    "adalora": (
+        {"type": "AdaLoRA", "rank": 4, "target_rank": 2, "alpha": 3.0},
+        BOTH,
+        ("AdaLoraConfig", {"init_r": 4, "lora_alpha": 3, "total_step": 9, "target_modules": ["qkv", "attn.proj"]}),
+        {"lora_A.default": "{s}.right.{s}", "lora_B.default": "{s}.left.{s}", "lora_E.default": "{s}.values.{s}"},
+    ),
     "boft": (
         {"type": "BOFT", "block": 6, "factors": 3},
         BOTH,

@@ -29,6 +29,7 @@ COUNTS = [
     ("loramul_vit", {"rank": 10}, {}, 2_203_104),
     ("rlrr_vit", {}, {}, 288_768),  # 31 C a block, and 4 C around them
     ("randlora_vit", {"rank": 32}, {}, 24 * 24 * (32 + 768)),
+    ("adalora_vit", {"rank": 12}, {}, 24 * 12 * (768 + 768 + 1)),
     ("oft_vit", {"block": 32}, {}, 24 * 24 * 496),
     ("boft_vit", {"block": 8, "factors": 2}, {}, 24 * (2 * 96 * 28 + 768)),
     ("adaptformer_vit", {"bottleneck": 8}, {}, 156_768),

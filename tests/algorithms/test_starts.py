@@ -106,6 +106,10 @@ STARTS = {
         | {"prompt_down.qkv": xavier(60, 1), "prompt_up.qkv": zero},
     ),
     "vera": ({"type": "VeRA"}, {f"{v}.{t}": c for t in "qv" for v, c in (("d", constant(0.1)), ("b", zero))}),
+    "adalora": (
+        {"type": "AdaLoRA"},
+        {f"{part}.{t}": normal(0.02) for part in ("left", "right") for t in "qv"} | {f"values.{t}": zero for t in "qv"},
+    ),
     "randlora": (
         {"type": "RandLoRA"},
         {f"left.{t}": zero for t in "qv"} | {f"right.{t}": constant(1 / C) for t in "qv"},

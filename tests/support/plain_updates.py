@@ -76,11 +76,23 @@ class PlainRandLoRA(OnWeights):
         return weight + self.scale() * (change.T if weight.shape[1] > weight.shape[0] else change)
 
 
+class PlainAdaLoRA(OnWeights):
+    """``W0 + s sum_i lambda_i p_i q_i``, triplet by triplet."""
+
+    name = "adalora"
+
+    def changed(self, i, site, target, weight):
+        left, values, right = (self.own(i, f"{site}.{part}.{target}") for part in ("left", "values", "right"))
+        triplets = zip(left.T, values, right, strict=True)
+        return weight + self.scale() * sum(value * torch.outer(p, q) for p, value, q in triplets)
+
+
 #: As in ``plain_reparameter``.
 CASES = {
     "oft": ("OFT", {"block": 8, "targets": ("q", "v", "fc1")}, PlainOFT, True),
     "oft-shared": ("OFT", {"block": 16, "shared": True, "targets": ("qkv", "fc2")}, PlainOFT, True),
     "boft": ("BOFT", {"block": 4, "factors": 3, "gains": True, "targets": ("q", "v", "fc2")}, PlainBOFT, True),
     "randlora": ("RandLoRA", {"rank": 24, "alpha": 30.0, "targets": ("q", "v", "fc1", "fc2")}, PlainRandLoRA, True),
+    "adalora": ("AdaLoRA", {"rank": 6, "target_rank": 3, "alpha": 3.0, "targets": ("q", "fc2")}, PlainAdaLoRA, True),
     "boft-rotation": ("BOFT", {"block": 8, "factors": 1, "gains": False, "targets": Q_V}, PlainBOFT, True),
 }

@@ -65,6 +65,7 @@ methods = dict(
     oft=dict(type="OFT", block=32),
     boft=dict(type="BOFT", block=8),
     randlora=dict(type="RandLoRA", rank=32),
+    adalora=dict(type="AdaLoRA", rank=64, target_rank=32),
     noah=dict(type="NOAH", prompts=5, ranks=5, widths=5),
     utuning=dict(type="UTuning", op="attn", kind="prefix", length=10),
     bapat=dict(type="BAPAT", hidden=128, bottleneck=64),

@@ -61,6 +61,7 @@ methods = dict(
     oft=dict(type="OFT", block=8),
     boft=dict(type="BOFT"),
     randlora=dict(type="RandLoRA", rank=16),
+    adalora=dict(type="AdaLoRA", rank=12, target_rank=8),
     noah=dict(type="NOAH", prompts=2, ranks=2, widths=2),
     utuning=dict(type="UTuning", length=5),
     bapat=dict(type="BAPAT", hidden=16, bottleneck=16),

@@ -70,6 +70,26 @@ def test_the_losses_of_dyt_reach_the_log(tmp_path):
     assert all(names >= {"loss", "loss_complete", "loss_rate", "loss_divergence"} for names in KeepLossesHook.seen)
 
 
+def test_a_resumed_run_of_adalora_goes_on_where_it_was(tmp_path):
+    """The ranks that stay, and the means by which they are chosen, which no adapter holds."""
+    runner = train(config("adalora_nano_vit", tmp_path))
+    kept = [value for key, value in runner.model.state_dict().items() if ".kept_" in key]
+    method = find_adaptation(runner.model).methods["adalora"]
+    assert sum(int(one.sum()) for one in kept) == method.target_rank * len(kept) < method.rank * len(kept)
+    zeros = [int((p == 0).sum()) for key, p in runner.model.named_parameters() if ".values." in key]
+    assert sum(zeros) == (method.rank - method.target_rank) * len(kept)
+
+    (tmp_path / "epoch_2.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_1.pth"))
+    resumed = train(config("adalora_nano_vit", tmp_path, resume=True))
+    a, b = dict(runner.model.named_buffers()), dict(resumed.model.named_buffers())
+    assert sum("_importance_" in key and bool(value.any()) for key, value in a.items()) == 3 * len(kept)
+    for state, again in ((a, b), (runner.model.state_dict(), resumed.model.state_dict())):
+        assert all(torch.equal(value, again[key]) for key, value in state.items())
+    result = run_test(config("adalora_nano_vit", tmp_path), str(tmp_path / "adapter.safetensors"))
+    assert result["parameters"]["trainable_without_head"] > 0
+
+
 def test_hst_trains_a_head_of_its_own_width(tmp_path):
     runner = train(config("hst_nano_vit", tmp_path))
     assert runner.model.head.fc.in_features == 72

@@ -17,7 +17,7 @@ from vpeft.core.backbones.host import Host
 from vpeft.core.contract.checks import Checks
 from vpeft.core.contract.options import OPTIONS, Options, plain_value
 from vpeft.core.contract.search_space import COMMON, Values
-from vpeft.core.contract.training import TrainingData, TrainingPass
+from vpeft.core.contract.training import TrainingData, TrainingPass, TrainingStep
 from vpeft.core.contract.values import Limits
 from vpeft.registry import PEFT_METHODS
 
@@ -57,6 +57,8 @@ class Method(Options, Checks):
             ``"rounding"`` but for rounding, ``False`` it is another.
         adds_losses: Whether it states :meth:`losses`.
         reads_scores: Whether these read the class scores, so that the model must have a linear head.
+        follows_steps: Whether it states :meth:`after_step`. What its modules keep between steps are buffers with
+            ``persistent=False``: a run's checkpoint holds them, an adapter does not.
         base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).
         space: What a search may try of its hyper-parameters: a list of choices or a
             :class:`~vpeft.core.contract.search_space.Range` by name, and by ``lr`` and ``weight_decay`` those of the
@@ -79,6 +81,7 @@ class Method(Options, Checks):
     identity_at_start: ClassVar[bool | Literal["bits", "rounding"]] = True
     adds_losses: ClassVar[bool] = False
     reads_scores: ClassVar[bool] = True
+    follows_steps: ClassVar[bool] = False
     base_eval: ClassVar[bool] = False
     needs_blocks: ClassVar[bool] = True
     space: ClassVar[dict[str, Values]] = {}
@@ -113,6 +116,10 @@ class Method(Options, Checks):
     def losses(self, host: Host, training: TrainingPass) -> dict[str, Tensor]:
         """Losses by name that are added to the task's, from the pass that has just run (``adds_losses``)."""
         raise NotImplementedError(f"{type(self).__name__} says adds_losses and states no losses(host, training).")
+
+    def after_step(self, host: Host, step: TrainingStep) -> None:
+        """Act after a step of the optimiser, whose gradients are still there (``follows_steps``)."""
+        raise NotImplementedError(f"{type(self).__name__} says follows_steps and states no after_step(host, step).")
 
     def out_width(self, host: Host) -> int | None:
         """Width of the features that the head gets, where it is not the host's own."""

@@ -22,8 +22,8 @@ class Options:
     To add one: a field here, whose default changes nothing and whose type hint says what it takes; one file in
     :mod:`vpeft.core.adaptation.options` that says what it does; and a line where it acts in
     :class:`~vpeft.core.adaptation.options.on_host.OnHost`, through which alone the mechanism calls a method (``check``,
-    ``build``, ``trains``, ``count``, ``learn``, ``losses``). Configs, the config check, adapter files, sweeps and the
-    tuner know the field from then on; a method has no attribute of its name.
+    ``build``, ``trains``, ``count``, ``learn``, ``losses``, ``after_step``). Configs, the config check, adapter files,
+    sweeps and the tuner know the field from then on; a method has no attribute of its name.
 
     Args:
         blocks: The blocks that the method is in: a number k, ``"last k"`` or ``"first k"``; an index (negative ones

@@ -1,4 +1,4 @@
-"""What a method is given in training: the data, once, and the pass whose losses it adds to."""
+"""What a method is given in training: the data, once, the pass whose losses it adds to, and each step."""
 
 from __future__ import annotations
 
@@ -46,3 +46,16 @@ class TrainingPass:
 
     scores: Tensor | None
     again: Callable[[], tuple[dict[str, Tensor], Tensor | None]]
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """A step of the optimiser.
+
+    Attributes:
+        number: How many have been made in the run, this one counted; a resumed run goes on counting.
+        total: How many the run makes.
+    """
+
+    number: int
+    total: int

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
+from torch.optim import Optimizer
 
 from vpeft.core.adaptation.base_weights import NEVER
 from vpeft.core.adaptation.find import find_adaptations
@@ -22,7 +23,9 @@ from vpeft.core.adaptation.storing.fit import stated_classes
 from vpeft.core.adaptation.training.losses import add_losses
 from vpeft.core.adaptation.training.movement import Movement
 from vpeft.core.adaptation.training.selection_data import selection_batches, training_data
+from vpeft.core.adaptation.training.steps import follow_steps, keep_training_state, take_training_state
 from vpeft.core.adaptation.wrappers import unwrap
+from vpeft.core.contract.training import TrainingStep
 from vpeft.core.hooks.class_count import check_data
 from vpeft.core.models.channels import check_channels
 from vpeft.core.trained.record import run_record
@@ -89,6 +92,7 @@ class PEFTHook(Hook):
                 "nothing is trained: neither the method nor a head has a parameter that asks for a gradient."
             )
         self.movement = Movement(model)
+        self.ends = follow_steps(model, optimisers(runner), lambda: step_of(runner))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
@@ -98,18 +102,18 @@ class PEFTHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """The same at the end of a short run."""
+        for end in self.ends:
+            end()
         self._look(runner, end=True)
 
     def _look(self, runner: Runner, end: bool = False) -> None:
-        if self.movement.waiting:
-            wrapper = runner.optim_wrapper
-            wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-            if said := self.movement.look([one.optimizer for one in wrappers], end):
-                runner.logger.warning(said)
+        if self.movement.waiting and (said := self.movement.look(optimisers(runner), end)):
+            runner.logger.warning(said)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen backbone out, unless it is random."""
         shrink_checkpoint(unwrap(runner.model), checkpoint)
+        keep_training_state(unwrap(runner.model), checkpoint)
         seal_checkpoint(checkpoint, run_classes(runner), runner.cfg.get("task"), run_record(runner.cfg))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -119,7 +123,23 @@ class PEFTHook(Hook):
         if runner._resume:
             check_resumable(checkpoint, file)
         check_checkpoint(model, checkpoint, file, run_classes(runner), runner.cfg.get("task"))
+        if runner._resume:
+            take_training_state(model, checkpoint, file)
         use_own_keys(model, checkpoint)
+
+
+def optimisers(runner: Runner) -> list[Optimizer]:
+    """The optimisers of a run."""
+    wrapper = runner.optim_wrapper
+    return [one.optimizer for one in (wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper])]
+
+
+def step_of(runner: Runner) -> TrainingStep:
+    """The step that the optimiser makes in the present iteration; several iterations may go into one."""
+    wrapper = runner.optim_wrapper
+    one = next(iter(wrapper.values())) if isinstance(wrapper, OptimWrapperDict) else wrapper
+    each = getattr(one, "_accumulative_counts", 1)
+    return TrainingStep(-(-(runner.iter + 1) // each), -(-runner.max_iters // each))
 
 
 def run_classes(runner: Runner) -> list[str] | None:

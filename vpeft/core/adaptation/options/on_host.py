@@ -12,7 +12,7 @@ from vpeft.core.adaptation.options.extra import check_extra, is_extra
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host
 from vpeft.core.contract.method import Method
-from vpeft.core.contract.training import TrainingData, TrainingPass
+from vpeft.core.contract.training import TrainingData, TrainingPass, TrainingStep
 
 
 class OnHost:
@@ -76,6 +76,11 @@ class OnHost:
         """Losses that it adds to the task's."""
         ((method, part),) = self.each()
         return method.losses(part, training)
+
+    def after_step(self, step: TrainingStep) -> None:
+        """Let it act after a step of the optimiser."""
+        for method, part in self.each():
+            method.after_step(part, step)
 
     def _trains_itself(self, p: HostParam) -> bool:
         return any(
