@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from support.configs import mini_configs
+from support.design import ON_IMAGES
 from support.hosts import build
 
 import vpeft
@@ -111,9 +112,9 @@ def test_every_method_has_its_configs():
         method = load_config(ROOT / path).model.backbone.method
         used.add((method["type"], Path(path).parent.name, Path(path).stem.rsplit("_", 1)[1]))
     hosts = {"vit": "mmpretrain.VisionTransformer", "swin": "mmpretrain.SwinTransformer"}
-    refused = {(m, host) for m in PEFT_METHODS.module_dict for host, name in hosts.items() if not attaches(name, m)}
+    refused = {(m, host) for m in ON_IMAGES for host, name in hosts.items() if not attaches(name, m)}
     assert refused == {("LST", "swin"), ("LAST", "swin"), ("HST", "swin")}
-    pairs = {(m, host) for m in PEFT_METHODS.module_dict for host in hosts} - refused
+    pairs = {(m, host) for m in ON_IMAGES for host in hosts} - refused
     assert used >= {(m, folder, host) for m, host in pairs for folder in ("vtab", "mini")}
     assert len(names) == len(CONFIGS)
 

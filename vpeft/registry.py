@@ -22,7 +22,7 @@ from vpeft.errors import UserError, closest
 #: What needs mmpretrain is there alone.
 _IMAGENET, _HEAD = "vpeft.core.datasets.classification.imagenet", "vpeft.core.models.embedding_head"
 _METHODS, _HOSTS, _DATA = "vpeft.algorithms", "vpeft.core.backbones.hosts", "vpeft.core.datasets"
-_MAPS = ["vpeft.core.models.maps", "vpeft.core.models.feature_pyramid"]
+_MAPS = ["vpeft.core.models.maps", "vpeft.core.models.feature_pyramid", "vpeft.core.models.clips"]
 
 
 class WholeRegistry(Registry):

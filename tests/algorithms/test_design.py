@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import pytest
 from support.design import KINDS, METHODS, NOWHERE, Attached, attached, chosen_pairs, covering, in_turn, kinds_of
-from support.hosts import TINY
+from support.hosts import ON_CLIPS, TINY
 
 MADE_UP = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
 USES = {"a1": {"before"}, "a2": {"after"}, "b1": {"before"}, "b2": {"around"}}
@@ -45,7 +45,7 @@ def test_cases_take_turns():
 @pytest.mark.slow
 def test_what_the_whole_matrix_shows_is_covered():
     """Attaches everything everywhere."""
-    whole = {(host, method): attached(host, method) for host in TINY for method in METHODS}
+    whole = {(host, method): attached(host, method) for host in (*TINY, *ON_CLIPS) for method in METHODS}
     assert NOWHERE not in whole.values()
     pairs = set(chosen_pairs())
     there = {pair: found for pair, found in whole.items() if found}

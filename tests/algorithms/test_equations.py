@@ -17,11 +17,11 @@ from support import (
     plain_side,
     plain_updates,
 )
+from support.design import ON_IMAGES
 from support.hosts import build, perturb, tokens
 from support.plain_vit import HOST, MAP, SIZE, PlainViT, images, standardised
 
 import vpeft
-from vpeft.registry import PEFT_METHODS
 
 ALMOST_ONE = 1 - 1e-9
 
@@ -216,7 +216,7 @@ def close(got, expected):
 
 
 def test_every_method_is_restated():
-    assert {name for name, *_ in CASES.values()} == set(PEFT_METHODS.module_dict)
+    assert {name for name, *_ in CASES.values()} == set(ON_IMAGES)
 
 
 def test_plain_host():
@@ -291,7 +291,7 @@ TRAINED_TOO = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(PEFT_METHODS.module_dict))
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_trained_parameters(name):
     model = build(HOST)
     every = {k for k, _ in model.named_parameters()}

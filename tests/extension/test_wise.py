@@ -4,14 +4,13 @@ import copy
 
 import pytest
 import torch
-from support.design import chosen_pairs, in_turn
+from support.design import ON_IMAGES, chosen_pairs, in_turn
 from support.hosts import TINY, build, head_prefixes, inputs, perturb, tokens
 from torch import nn
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.extension.interpolation.wise import Interpolation, head_of
-from vpeft.registry import PEFT_METHODS
 
 HOSTS = ("mmpretrain.VisionTransformer", "mmpretrain.SwinTransformer")
 #: One method for each way, and for each kind of place.
@@ -85,7 +84,7 @@ def test_both_ends_are_exact_on_the_other_hosts(host, method):
     check_ends(host, method)
 
 
-@pytest.mark.parametrize("method", sorted(PEFT_METHODS.module_dict))
+@pytest.mark.parametrize("method", ON_IMAGES)
 @pytest.mark.parametrize("host", HOSTS)
 def test_both_ends_are_exact(host, method):
     check_ends(host, method)
@@ -118,7 +117,7 @@ def _at(path, model, x, alpha):
         return tokens(model, x)
 
 
-@pytest.mark.parametrize("method", sorted(PEFT_METHODS.module_dict))
+@pytest.mark.parametrize("method", ON_IMAGES)
 def test_the_way_follows_from_what_the_method_is_made_of(method):
     _, model, path = interpolated(HOSTS[0], method)
     (built,) = get_adaptation(model).methods.values()

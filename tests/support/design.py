@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from support.hosts import TINY, build
+from support.hosts import ON_CLIPS, TINY, build
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.contract.build import build_method
 from vpeft.errors import UserError
@@ -22,6 +22,8 @@ from vpeft.registry import BLOCKS, PEFT_METHODS
 
 #: Categories of all methods.
 METHODS = {name: cls.category for name, cls in sorted(PEFT_METHODS.module_dict.items())}
+#: Those that are defined on images; the others need the frames of clips.
+ON_IMAGES = tuple(name for name in METHODS if not PEFT_METHODS.get(name).needs_frames)
 #: On so many block kinds every method is gone through, where it attaches to so many.
 KINDS = 3
 
@@ -115,7 +117,7 @@ def kinds_of(method: str, pairs: set[tuple[str, str]], where: Where = attached) 
 @functools.cache
 def chosen_pairs() -> list[tuple[str, str]]:
     """Those of all hosts and methods."""
-    return covering(list(TINY), METHODS)
+    return covering([*TINY, *ON_CLIPS], METHODS)
 
 
 def in_turn(rows: Iterable[Any], cases: Sequence[Any], each: int = 1) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from vpeft.apis.testing.hosts import TINY, Tiny, tiny_of
 from vpeft.apis.testing.models import (
+    ON_CLIPS,
     _tensors,
     again,
     build,
@@ -17,6 +18,7 @@ from vpeft.apis.testing.models import (
 )
 
 __all__ = [
+    "ON_CLIPS",
     "TINY",
     "Tiny",
     "_tensors",

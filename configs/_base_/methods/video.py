@@ -21,4 +21,6 @@ methods = dict(
     olora=dict(rank=16),
     mlae=dict(rank=16),
     bapat=dict(hidden=32, bottleneck=64),
+    st_adapter=dict(type="ST-Adapter"),
+    aim=dict(type="AIM"),
 )

@@ -1,2 +1,5 @@
 # Methods that video tasks on VideoMAE's ViT leave out, with the reason that their configs' names answer with.
-without = dict(hst="it reads out at a class token, and this backbone norms a mean of its own width")
+without = dict(
+    hst="it reads out at a class token, and this backbone norms a mean of its own width",
+    aim="it adds time to a backbone of single frames, and this one's attention sees all of a clip",
+)

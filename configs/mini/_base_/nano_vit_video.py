@@ -6,4 +6,4 @@ _base_ = [
     "../../_base_/runtimes/video.py",
     "../../_base_/without/video_vit.py",
 ]
-methods_table = "nano"
+methods_table = "nano_video"

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from support.design import ON_IMAGES
 
 from vpeft import UserError
 from vpeft.apis.benchmark.plan import Plan, load_plan
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.setting import effective_config, setting_hash
-from vpeft.registry import PEFT_METHODS
 
 ROOT = Path(__file__).parents[3]
 
@@ -57,7 +57,7 @@ def test_sweeps_go_through_shots_and_sizes(tmp_path):
 
 def test_all_methods_without_searches():
     labels = {e.label for e in Plan(["all"]).entries()}
-    assert labels == set(PEFT_METHODS.module_dict)
+    assert labels == set(ON_IMAGES)
 
 
 def test_configs_by_path_and_without_suite(tmp_path):

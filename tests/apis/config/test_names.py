@@ -11,13 +11,13 @@ import pytest
 import yaml
 from mmengine import Config
 from support.configs import mini_configs
+from support.design import ON_IMAGES
 
 from vpeft import UserError
 from vpeft.apis.catalogue import catalogue
 from vpeft.apis.config.load import config_files, config_names, default_work_dir, load_config
 from vpeft.apis.config.names import configs_folder, located, shown_name, with_method
 from vpeft.apis.config.recipes import recipe_label
-from vpeft.registry import PEFT_METHODS
 
 ROOT = Path(__file__).parents[3]
 LORA = ROOT / "configs/mini/lora_nano_vit.py"
@@ -102,7 +102,7 @@ def test_a_recipe_with_a_method():
 def test_every_mini_config_is_still_there():
     """They were files of their own: the names that scripts and results name."""
     names = {Path(path).stem for path in mini_configs()}
-    assert len(names) == 2 * len(PEFT_METHODS.module_dict) - 3 + 1
+    assert len(names) == 2 * len(ON_IMAGES) - 3 + 1
     assert {f"noah_{kind}" for kind in ("nano_vit", "nano_swin", "supernet_nano_vit")} <= names
     assert {"lst_nano_vit", "hst_nano_vit", "last_nano_vit"} <= names
     assert not {"lst_nano_swin", "hst_nano_swin", "last_nano_swin"} & names

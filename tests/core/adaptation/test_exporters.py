@@ -5,10 +5,10 @@ import io
 
 import pytest
 import torch
+from support.design import ON_IMAGES
 from support.hosts import build, perturb
 
 import vpeft
-from vpeft.registry import PEFT_METHODS
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnxruntime.set_default_logger_severity(3)
@@ -28,7 +28,7 @@ ALWAYS = {
 
 def cases():
     for host in (VIT, SWIN):
-        for method in PEFT_METHODS.module_dict:
+        for method in ON_IMAGES:
             if host == SWIN and method not in SOME:
                 continue
             for exporter in ("trace", "onnx", "export", "dynamo"):

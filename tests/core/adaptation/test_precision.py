@@ -4,16 +4,16 @@ import copy
 
 import pytest
 import torch
+from support.design import ON_IMAGES
 from support.hosts import build, inputs, perturb, tokens
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.report import parameter_report, render
 from vpeft.errors import UserError
-from vpeft.registry import PEFT_METHODS
 
 VIT, SWIN, SEG = "timm.VisionTransformer", "mmdet.SwinTransformer", "mmseg.VisionTransformer"
-METHODS = [name for name in PEFT_METHODS.module_dict if name != "Linear"]  # it adds nothing to the backbone
+METHODS = [name for name in ON_IMAGES if name != "Linear"]  # it adds nothing to the backbone
 #: Methods of every form, where one host does not speak for all.
 SOME = ("LoRA", "Hydra", "VPTShallow", "PrefixTuning", "E3VA", "SNF", "UTuning")
 

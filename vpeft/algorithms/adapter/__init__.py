@@ -6,4 +6,5 @@ from vpeft.algorithms.adapter import (  # noqa: F401  (register)
     convolution,
     shared,
     snf,
+    temporal,
 )

@@ -17,7 +17,7 @@ from vpeft.apis.export.programs import facts
 from vpeft.apis.hf_peft import save_peft
 from vpeft.apis.predict.draw import colour_of
 from vpeft.apis.predict.predictor import Predictor
-from vpeft.core.adaptation.peft_backbone import NETWORK, find_peft, plain_settings
+from vpeft.core.adaptation.peft_backbone import CLIPS, NETWORK, find_peft, is_network, plain_settings
 from vpeft.core.trained.merged_file import write_merged
 from vpeft.core.trained.record import run_record
 from vpeft.errors import UserError
@@ -66,9 +66,12 @@ def _config_text(cfg: Config, run: Predictor) -> str:
     """The config as a file of Python; what loads the base's weights is left out, which the checkpoint holds."""
     plain = Config(cfg._cfg_dict.to_dict())
     backbone = plain.model.backbone
-    backbone.pop("init_cfg", None)
-    if backbone.get("type") == NETWORK:
+    for one in (backbone, backbone.get("image")):
+        if isinstance(one, dict):
+            one.pop("init_cfg", None)
+    if is_network(backbone):
         backbone.weights = False
+    if backbone.get("type") in (NETWORK, CLIPS):
         plain.custom_imports = {"imports": ["vpeft"], "allow_failed_imports": False}
     steps = plain.test_dataloader.dataset.pipeline
     if any(str(step["type"]).startswith("vpeft.") for step in steps):

@@ -14,7 +14,7 @@ from mmengine.device import get_device
 from vpeft.apis.adapters import load_adapter
 from vpeft.apis.predict.predictor import Predictor
 from vpeft.core.adaptation.base_weights import RANDOM
-from vpeft.core.adaptation.peft_backbone import NETWORK, peft_places, plain_settings
+from vpeft.core.adaptation.peft_backbone import CLIPS, is_network, peft_places, plain_settings
 from vpeft.core.backbones.load import load_backbone
 from vpeft.core.models.network_classifier import NetworkClassifier
 from vpeft.core.trained.folder import ADAPTER, BEST_ADAPTER, checkpoints
@@ -139,8 +139,11 @@ def _use_weights(cfg: Config, weights: str, where: str, merged: bool) -> None:
         raise UserError(f"weights={weights}: {where} was trained on a random base, which it holds: leave weights out.")
     if not os.path.exists(os.path.expanduser(weights)) and "://" not in weights:
         raise UserError(f"weights={weights}: no such file, seen from {Path.cwd()}.")
-    if plain_settings(settings)["type"] == NETWORK:
+    plain = plain_settings(settings)
+    if is_network(plain):
         settings["weights"] = weights
+    elif plain["type"] == CLIPS:
+        settings["image"]["init_cfg"] = {"type": "Pretrained", "checkpoint": weights}
     else:
         settings["init_cfg"] = {"type": "Pretrained", "checkpoint": weights}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import re
@@ -13,8 +14,11 @@ from torch import Tensor, nn
 
 from vpeft.apis.testing.hosts import Shape, tiny_of
 from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.backbones.sites.passes import FOLDS_CLIPS
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 
+#: Variants that are gone through with every method besides the hosts: image backbones on the frames of clips.
+ON_CLIPS = ("timm.VisionTransformer/clips", "mmpretrain.VisionTransformer/clips")
 _UNFELT = re.compile(r"(\.meta_mlp\.fc2|\.proj_l|(cls_attn_blocks|blocks_token_only)\.\d+\.attn\.k)\.bias$")
 _CALLS: dict[type, Callable[[nn.Module, Tensor], Any]] = {}
 #: ``torch.manual_seed`` of the CPU alone: that of all devices keeps its stack each time, which takes as long as a pass.
@@ -60,12 +64,21 @@ def tokens(model: nn.Module, images: Tensor, seed: int = 0) -> Tensor:
     """
     seeded(2654435761 * (seed + 1) % 2**32)  # small seeds alike draw alike
     call = _CALLS.get(getattr(type(model), "plain_class", type(model)))
-    if call:
+    if getattr(model, FOLDS_CLIPS, False) and images.dim() == 5:
+        out = on_frames(model, images)
+    elif call:
         out = call(model, images)
     else:
         out = model.forward_features(images) if hasattr(model, "forward_features") else model(images)
     found = list(_tensors(out))
     return found[0] if found[0] is out else torch.cat([one.reshape(len(images), -1) for one in found], 1)
+
+
+def on_frames(model: nn.Module, clips: Tensor) -> Any:
+    """An image backbone on clips ``(B, 3, T, H, W)``, as ``vpeft.ClipBackbone`` runs it, with all tokens."""
+    images, adaptation = clips.transpose(1, 2).flatten(0, 1), vars(model).get("peft_adaptation")
+    with adaptation.host.passes.clips(clips.shape[2]) if adaptation else contextlib.nullcontext():
+        return model.forward_features(images) if hasattr(model, "forward_features") else model(images)
 
 
 def _tensors(out: Any) -> Iterator[Tensor]:

@@ -18,6 +18,8 @@ from vpeft.registry import MODELS
 TYPES = ("vpeft.PEFT", "PEFT")
 #: The type of a library's network in a config; its own ``of`` is such a name as ``timm/vit_base_patch14_dinov2``.
 NETWORK = "vpeft.Backbone"
+#: The same on clips, where the name stands in ``image``, in whose place a config may stand too.
+CLIPS = "vpeft.ClipBackbone"
 
 
 @MODELS.register_module(name="PEFT")
@@ -63,7 +65,7 @@ def build_adapted(
         raise UserError(f"base={base!r} of vpeft.PEFT: it is 'random' or left out; a file is named in init_cfg.")
     methods = build_methods(method)
     plain = plain_settings({"of": of, **backbone})
-    if plain["type"] == NETWORK and base == RANDOM:
+    if base == RANDOM and is_network(plain):
         plain.setdefault("weights", False)
     module = ROOT_MODELS.build(plain)
     is_loaded = getattr(module, "is_init", False)  # some load their weights as they are built
@@ -80,6 +82,11 @@ def plain_settings(adapted: Mapping[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in adapted.items() if key not in ("type", "of", "method", "base", "dtype")}
     of = adapted["of"]
     return {"type": NETWORK, "of": of, **plain} if isinstance(of, str) and "/" in of else {"type": of, **plain}
+
+
+def is_network(plain: Mapping[str, Any]) -> bool:
+    """Whether a plain backbone's settings name a network of a library, whose file is then named by ``weights``."""
+    return plain.get("type") == NETWORK or (plain.get("type") == CLIPS and isinstance(plain.get("image"), str))
 
 
 def adapted_settings(plain: Mapping[str, Any], method: Any) -> dict[str, Any]:

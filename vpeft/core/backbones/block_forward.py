@@ -67,12 +67,15 @@ class SiteAttention:
     Attributes:
         full_keys: Keys and values are of the same tokens as queries, not of a reduced map.
         token_keys: Queries look for tokens, not for channels.
+        any_tokens: Every token looks at all others alike, wherever they lie: no windows, tables or rotary embeddings of
+            places, so that the attention may be run on any tokens of its width.
         unit_keys: Every channel of keys is brought to length one over the tokens: a scale of it changes nothing.
     """
 
     full_keys: ClassVar[bool] = True
     token_keys: ClassVar[bool] = True
     unit_keys: ClassVar[bool] = False
+    any_tokens: ClassVar[bool] = False
     plain_class: type
     peft_passes: Passes
     peft_index: int
@@ -158,7 +161,7 @@ class SiteAttention:
         """
         qkv = self.peft_sites["core"].before(QKV(q, k, v, x))
         recorder = self.peft_passes.recorder
-        if recorder is not None:
+        if recorder is not None and not self.peft_flow.aside:
             recorder(self, qkv, scores or self.site_scores)
         return qkv
 

@@ -17,7 +17,7 @@ from vpeft.core.backbones.block_forward import SiteBackbone, site_class
 from vpeft.core.backbones.names import check_module_name
 from vpeft.core.backbones.roles import existing_parameters
 from vpeft.core.backbones.sites.flow import Flow
-from vpeft.core.backbones.sites.passes import Passes, pass_hooks
+from vpeft.core.backbones.sites.passes import FOLDS_CLIPS, Passes, pass_hooks
 from vpeft.core.backbones.sites.site import PLACEMENTS, Placed, Site, hook_site
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, nearest
@@ -59,6 +59,7 @@ class Host:
         prefix: Tokens before the map in the stream.
         patch_size: Height and width of a patch in pixels.
         in_channels: Channels of what one patch sees: of the image, in video times the frames of a tubelet.
+        frames_in: Where the frames of a clip stand, ``tokens`` of a stream or images of a ``batch``; else empty.
         pools_map: The head reads the mean of the map's tokens, not a class token.
         reads_map: The head reads maps, as dense tasks do.
         outputs: Indices of the blocks whose outputs leave the backbone; the last one by default.
@@ -94,12 +95,10 @@ class Host:
         self.left_out: dict[str, str] = {}
         self.embedding: nn.Module | None = None
         self.prefix, self.patch_size = 0, (1, 1)
-        self.in_channels = 3
-        self.pools_map = False
-        self.reads_map = False
+        self.in_channels, self.frames_in = 3, "batch" if getattr(backbone, FOLDS_CLIPS, False) else ""
+        self.pools_map = self.reads_map = False
         self.outputs: list[int] = []
-        self.adds_between = False
-        self.flat_stream = True
+        self.adds_between, self.flat_stream = False, True
         self.method_key = ""
         #: Where it is a part of a host: which (:mod:`vpeft.core.adaptation.options.part`), and what differs there.
         self.part: Any = None
@@ -170,6 +169,7 @@ class Host:
         *tubelet, height, width = projection.kernel_size
         self.patch_size = (height, width)
         self.in_channels = projection.in_channels * math.prod(tubelet)
+        self.frames_in = "tokens" if tubelet else self.frames_in
 
     def positions(self, name: str, first: int) -> None:
         """State the position table that is added to the patch embedding's output, and its first row of the map."""

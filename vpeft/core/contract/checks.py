@@ -25,6 +25,21 @@ class Checks:
                 f"{type(host.backbone).__name__} has none. Methods that attach: {', '.join(without_blocks())}."
             )
 
+    def need_clips(self, host: Host) -> None:
+        """A method that is defined by the frames of clips needs a host that has them where it takes them from."""
+        if not self.needs_frames or host.frames_in in self.needs_frames:
+            return
+        name, own = self.registered_name(), host.registered_name()
+        if not host.frames_in:
+            raise UserError(
+                f"{name} looks from frame to frame, and {own} is given images: run it on clips with "
+                "dict(type='vpeft.ClipBackbone', image=...) (docs/video.md)."
+            )
+        raise UserError(
+            f"{name} adds time to a backbone of single frames, and the attention of {own} sees all frames of a clip: "
+            "ST-Adapter and every method for images attach there."
+        )
+
     def need_width(self, field: str, host: Host, widths: Iterable[int] | None = None) -> None:
         """A rank or bottleneck must lie between 1 and the narrowest width that it is used at."""
         value = getattr(self, field)
@@ -94,6 +109,15 @@ class Checks:
             raise UserError(
                 f"{self.registered_name()} changes the keys of every token; those of {host.registered_name()} are of a "
                 "reduced map."
+            )
+
+    def need_any_tokens(self, host: Host) -> None:
+        """Attention must be such that it can be run on other tokens than those of the map, behind its norm."""
+        if not all(block.kind.any_tokens and not block.norm_behind for block in host.blocks):
+            raise UserError(
+                f"{self.registered_name()} runs a block's attention over time, and that of {host.registered_name()} "
+                "knows places in space (windows, rotary or relative positions) or has no norm before it. "
+                "ST-Adapter attaches there."
             )
 
     def need_output_norm(self, host: Host, name: str | None = None) -> None:

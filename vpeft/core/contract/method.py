@@ -64,6 +64,8 @@ class Method(Options, Checks):
             :class:`~vpeft.core.contract.search_space.Range` by name, and by ``lr`` and ``weight_decay`` those of the
             optimiser.
         needs_blocks: Whether it is defined by the blocks of a host; a method that is not attaches to any network.
+        needs_frames: Where it takes the frames of a clip from, ``tokens`` or ``batch`` (:attr:`Host.frames_in`); empty
+            for a method of images, which needs none.
         limits: Lowest and highest value of a hyper-parameter, or of each of a list, where those of
             :mod:`vpeft.core.contract.values` do not hold: whole numbers from 1, others above 0, drop rates from 0.
         in_a_row: Whether blocks pass something on to the next one (``flow.state``), so that those that it is in must
@@ -84,6 +86,7 @@ class Method(Options, Checks):
     follows_steps: ClassVar[bool] = False
     base_eval: ClassVar[bool] = False
     needs_blocks: ClassVar[bool] = True
+    needs_frames: ClassVar[tuple[str, ...]] = ()
     space: ClassVar[dict[str, Values]] = {}
     limits: ClassVar[dict[str, Limits]] = {}
     in_a_row: ClassVar[bool] = False

@@ -44,6 +44,7 @@ class OnHost:
     def check(self, params: Sequence[HostParam]) -> None:
         """Refuse hyper-parameters and options that do not fit the host."""
         self.method.need_blocks(self.host)
+        self.method.need_clips(self.host)
         for method, part in self.each():
             method.check(part)
         check_extra(self.method.extra, params, self.part, self.method.registered_name())

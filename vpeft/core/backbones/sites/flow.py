@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +21,10 @@ class Flow:
             the tokens lie on no one map (some are hidden or shuffled, or images differ in size).
         frames_last: In the stream of a video the frames of each place stand together, not the places of each frame.
         apart: The frames of a video are streams of their own, clip by clip, as inside an attention in space.
+        folded: Frames of a clip that are images of their own in the batch, clip by clip, all the way through; 1 for
+            images and for videos whose frames lie in one stream, 0 where clips are expected and no pass said how long
+            they are.
+        aside: The block's attention runs on another stream of a method's, over time for one.
         unrolled: By which steps the map's tokens are sorted, as in Hiera: first by their places inside cells of the
             first step, inside those by their places in cells of the next, at last row by row; empty where they stand
             row by row alone.
@@ -40,7 +45,8 @@ class Flow:
 
     def __init__(self) -> None:
         self.grid: tuple[int, ...] = (0, 0)
-        self.frames_last = self.apart = self.masked = False
+        self.frames_last = self.apart = self.masked = self.aside = False
+        self.folded = 1
         self.unrolled: tuple[tuple[int, int], ...] = ()
         self.came: tuple[tuple[int, ...], tuple[tuple[int, int], ...]] = ((0, 0), ())
         self.own_prefix = 0
@@ -55,9 +61,10 @@ class Flow:
         self.waiting: list[Any] = []
         self.number = 0
 
-    def begin(self, prefix: int) -> None:
+    def begin(self, prefix: int, folded: int = 1) -> None:
         """Start a forward pass of a host whose stream has ``prefix`` tokens before the map."""
         self.own_prefix = self.prefix = prefix
+        self.folded = folded
         self.state, self.shares = {}, {}
 
     def enter(self, index: int, grid: tuple[int, ...] | None = None) -> None:
@@ -97,6 +104,40 @@ class Flow:
     def frames(self) -> int:
         """Frames of the current token map; 1 for images, and where every frame is a stream of its own."""
         return 1 if self.apart else math.prod(self.grid[:-2])
+
+    @property
+    def clip_frames(self) -> int:
+        """Frames of a clip, in one stream or each a stream of its own.
+
+        Raises:
+            UserError: Clips are expected, and no pass said how long they are.
+        """
+        if not self.folded:
+            raise UserError(
+                "the image backbone of a vpeft.ClipBackbone was called by itself, and a method looks at the frames of "
+                "a clip there: call the vpeft.ClipBackbone, with clips (B, 3, T, H, W)."
+            )
+        return self.folded * math.prod(self.grid[:-2])
+
+    def split_clips(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`split`, with the map of whole clips, ``(clips, C, T, H, W)``."""
+        prefix, maps = self.split(x)
+        return prefix, maps.unflatten(0, (-1, self.clip_frames)).transpose(1, 2)
+
+    def join_clips(self, prefix: Tensor, clips: Tensor) -> Tensor:
+        """The inverse of :meth:`split_clips`."""
+        return self.join(prefix, clips.transpose(1, 2).flatten(0, 1))
+
+    @contextlib.contextmanager
+    def beside(self) -> Iterator[None]:
+        """While a method runs the block's norm and attention on a stream of its own, whose tokens lie on no map."""
+        kept = self.grid, self.unrolled, self.prefix
+        self.grid, self.unrolled, self.prefix, self.aside = (), (), 0, True
+        try:
+            yield
+        finally:
+            self.grid, self.unrolled, self.prefix = kept
+            self.aside = False
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Split a stream ``(B, prefix + H*W, C)`` into prefix tokens ``(B, prefix, C)`` and map ``(B, C, H, W)``.

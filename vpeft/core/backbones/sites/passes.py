@@ -11,6 +11,7 @@ found again by
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.shares import Shares
 from vpeft.errors import UserError
 
+#: Attribute of an image backbone whose batches are the frames of clips (``vpeft.ClipBackbone``).
+FOLDS_CLIPS = "vpeft_folds_clips"
 #: Passes of one thread that may wait for one another at most; what is more has been left by an early stop.
 WAITING = 4
 #: Entries into blocks under re-entrant checkpointing that are remembered.
@@ -41,6 +44,7 @@ class Mark:
 
     def __init__(self, flow: Flow, index: int, x: Tensor, storage: StorageWeakRef) -> None:
         self.grid, self.own_prefix, self.index, self.shape = flow.grid, flow.own_prefix, index, x.shape
+        self.folded = flow.folded
         self.storage = storage
         self.reentrant = not torch.is_grad_enabled()
         self.state = _copied(flow.state)
@@ -49,6 +53,7 @@ class Mark:
         """The pass as it was."""
         flow = Flow()
         flow.grid, flow.own_prefix, flow.state = self.grid, self.own_prefix, _copied(self.state)
+        flow.folded = self.folded
         return flow
 
     def keep(self, flow: Flow, y: Tensor) -> None:
@@ -86,6 +91,7 @@ class Here(threading.local):
         self.flows: list[Flow] = []
         self.outer: list[list[Flow]] = []
         self.again: list[Again] = []
+        self.folded = 0
         self.recorder: Callable[..., None] | None = None
 
 
@@ -171,10 +177,25 @@ class Passes:
         own = sorted(here.flows, key=lambda flow: flow.number)[:1]
         here.flows = waited if here.outer else [*waited, *own]
 
-    def begin(self, prefix: int) -> None:
-        """Start a pass of a host whose stream has ``prefix`` tokens before the map."""
+    @contextlib.contextmanager
+    def clips(self, frames: int) -> Iterator[None]:
+        """In this thread, the images of a batch are the frames of clips of so many, clip by clip."""
+        here, before = self._here, self._here.folded
+        here.folded = frames
+        try:
+            yield
+        finally:
+            here.folded = before
+
+    @property
+    def folded(self) -> int:
+        """Frames of the clips that are run in this thread; 0 outside of :meth:`clips`."""
+        return self._here.folded
+
+    def begin(self, prefix: int, folded: int = 1) -> None:
+        """Start a pass of a host whose stream has ``prefix`` tokens before the map, and ``folded`` frames a clip."""
         here, flow = self._here, Flow()
-        flow.begin(prefix)
+        flow.begin(prefix, folded)
         if torch.compiler.is_compiling():
             here.flows = [flow]
         elif recomputing():
@@ -309,9 +330,11 @@ class Begin:
                 "DistributedDataParallel (tools/dist_train.sh), or one device."
             )
         self.host.backbone.peft_adaptation.before_pass()
-        if (shares := self.host.passes.shares) is not None:
-            shares.check(len(args[0]))
-        self.host.passes.begin(self.host.prefix)
+        passes = self.host.passes
+        folded = passes.folded if self.host.frames_in == "batch" else 1
+        if (shares := passes.shares) is not None:
+            shares.check(len(args[0]) // max(1, folded))
+        passes.begin(self.host.prefix, folded)
 
 
 class Embedded(Begin):

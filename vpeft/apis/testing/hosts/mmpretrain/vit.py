@@ -3,6 +3,7 @@
 from torch import nn
 
 from vpeft.apis.testing.hosts.tiny import tiny
+from vpeft.core.backbones.sites.passes import FOLDS_CLIPS
 
 ARCH = {"embed_dims": 64, "num_layers": 3, "num_heads": 4, "feedforward_channels": 128}
 
@@ -23,11 +24,14 @@ ARCH = {"embed_dims": 64, "num_layers": 3, "num_heads": 4, "feedforward_channels
         "several-outputs": {"out_indices": [0, 1, 2], "out_type": "featmap"},
         "gated": {"layer_cfgs": {"ffn_type": "swiglu_fused"}, "layer_scale_init_value": 0.1},
         "distilled": {"distilled": True},
+        "clips": ({"clips": True, "pre_norm": True}, (3, 8, 16, 24)),
     },
     larger=({"img_size": 48}, (3, 48, 48)),
 )
-def mm_vit(distilled: bool = False, **options) -> nn.Module:
+def mm_vit(distilled: bool = False, clips: bool = False, **options) -> nn.Module:
     from mmpretrain.models import DistilledVisionTransformer, VisionTransformer
 
     plain = {"arch": ARCH, "img_size": 32, "patch_size": 8, "out_type": "raw", "drop_path_rate": 0.3}
-    return (DistilledVisionTransformer if distilled else VisionTransformer)(**{**plain, **options})
+    model = (DistilledVisionTransformer if distilled else VisionTransformer)(**{**plain, **options})
+    setattr(model, FOLDS_CLIPS, clips)
+    return model

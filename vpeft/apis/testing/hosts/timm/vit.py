@@ -3,6 +3,7 @@
 from torch import nn
 
 from vpeft.apis.testing.hosts.tiny import tiny
+from vpeft.core.backbones.sites.passes import FOLDS_CLIPS
 
 
 @tiny(
@@ -38,6 +39,7 @@ from vpeft.apis.testing.hosts.tiny import tiny
         "parallel-differential-products": {"block": "DiffParallelScalingBlock", "fused": False, "qk_norm": True},
         "distilled": {"distilled": True},
         "hybrid": {"hybrid": True, "patch_size": 1},
+        "clips": ({"clips": True, "img_size": 16}, (3, 8, 16, 16)),
     },
     larger=({"img_size": 48}, None),
     kinds=("norm-behind", "parallel", "parallel-differential"),
@@ -49,6 +51,7 @@ def t_vit(
     hybrid: bool = False,
     differential: bool = False,
     fused: bool = True,
+    clips: bool = False,
     **options,
 ) -> nn.Module:
     import timm.layers
@@ -67,4 +70,5 @@ def t_vit(
     model = cls(**{**plain, **options})
     for block in model.blocks:
         getattr(block, "attn", block).fused_attn = fused
+    setattr(model, FOLDS_CLIPS, clips)
     return model

@@ -110,7 +110,7 @@ class TimeSformer(Host):
             )
         self.add_blocks(backbone.transformer_layers.layers, "transformer_layers.layers")
         self.embeds(backbone.patch_embed.projection, backbone.patch_embed)
-        self.prefix = 1
+        self.prefix, self.frames_in = 1, "tokens"
         self.special = {"cls_token": "cls_token", "time_embed": "pos_embed"}
         for name, _ in backbone.named_parameters():
             if ".attentions.0.attn.in_proj_" in name:

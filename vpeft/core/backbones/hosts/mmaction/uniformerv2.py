@@ -96,7 +96,7 @@ class UniFormerV2(Host):
         backbone, transformer = self.backbone, self.backbone.transformer
         self.add_blocks(transformer.resblocks, "transformer.resblocks")
         self.embeds(backbone.conv1)
-        self.prefix = 1
+        self.prefix, self.frames_in = 1, "batch"
         names = [name for name, _ in transformer.named_parameters() if name.startswith(_GLOBAL)]
         self.special = {"class_embedding": "cls_token"} | {f"transformer.{name}": "neck" for name in names}
         self.positions("positional_embedding", self.prefix)
@@ -104,4 +104,5 @@ class UniFormerV2(Host):
         self.outputs = sorted({*transformer.return_list, len(self.blocks) - 1})
 
     def map_size(self, inputs: Tensor, embedded: Any) -> tuple[int, ...]:
+        self.flow.folded = embedded.shape[2]
         return tuple(embedded.shape[-2:])

@@ -18,6 +18,7 @@ class ViTBlock(SiteBlock):
     """``TransformerEncoderLayer``: DropPath sits inside ``attn`` and ``ffn``, the second residual inside ``ffn``."""
 
     site_targets = ("mmpretrain.models.backbones.vision_transformer.TransformerEncoderLayer",)
+    any_tokens = True
     site_parts = {
         "attn": ("mmpretrain.models.utils.attention.MultiheadAttention",),
         "ffn": ("mmcv.cnn.bricks.transformer.FFN", "mmpretrain.models.utils.swiglu_ffn.SwiGLUFFNFused"),

@@ -17,6 +17,7 @@ class MMSegViTBlock(MultiheadBlock):
     """``TransformerEncoderLayer``: torch's attention reads its weights itself, and works on tokens before images."""
 
     site_targets = ("mmseg.models.backbones.vit.TransformerEncoderLayer",)
+    any_tokens = True
     site_parts = {
         "attn": ("mmcv.cnn.bricks.transformer.MultiheadAttention",),
         "attn.attn": ("torch.nn.modules.activation.MultiheadAttention",),

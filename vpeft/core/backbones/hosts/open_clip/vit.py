@@ -16,6 +16,7 @@ class OpenCLIPBlock(MultiheadBlock):
     """``ResidualAttentionBlock`` without mask or cross attention, as the image tower has it."""
 
     site_targets = ("open_clip.transformer.ResidualAttentionBlock",)
+    any_tokens = True
     site_parts = {"attn": ("torch.nn.modules.activation.MultiheadAttention",)}
 
     @classmethod

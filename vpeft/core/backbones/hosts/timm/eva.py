@@ -19,6 +19,7 @@ class TimmEvaBlock(TimmViTBlock):
     """``EvaBlock``: the map's tokens are turned by rotary embeddings, those before the map are not."""
 
     site_targets = ("timm.models.eva.EvaBlock",)
+    any_tokens = False
     site_parts = {"attn": ("timm.models.eva.EvaAttention", "timm.layers.attention.AttentionRope"), "mlp": MLPS}
 
     @staticmethod

@@ -20,6 +20,7 @@ class TimmRelPosBlock(TimmViTBlock):
     """``RelPosBlock``: relative positions of its own, or those that the backbone shares."""
 
     site_targets = ("timm.models.vision_transformer_relpos.RelPosBlock",)
+    any_tokens = False
     site_parts = {"attn": ("{0}.RelPosAttention",), "mlp": MLPS}
 
     def site_attention(self, x: Tensor, **given: Any) -> Tensor:

@@ -18,6 +18,7 @@ class TorchvisionViTBlock(MultiheadBlock):
     """``EncoderBlock``; it has dropout and no DropPath."""
 
     site_targets = ("torchvision.models.vision_transformer.EncoderBlock",)
+    any_tokens = True
     site_parts = {
         "self_attention": ("torch.nn.modules.activation.MultiheadAttention",),
         "mlp": ("torchvision.models.vision_transformer.MLPBlock",),

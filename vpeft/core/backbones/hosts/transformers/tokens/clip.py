@@ -84,6 +84,7 @@ class CLIPLayer(Layer):
     """``CLIPEncoderLayer``; it gives its output, and the attention weights where they are asked for."""
 
     site_targets = classes(_CLIP, "EncoderLayer")
+    any_tokens = True
     site_parts = {"self_attn": classes(_CLIP, "Attention"), "mlp": classes(_CLIP, "MLP")}
     site_inner = {"self_attn": CLIPAttention}
 

@@ -117,11 +117,15 @@ class HFTimesformer(Host):
         self.embeds(embeddings.patch_embeddings.projection, embeddings)
         self.prefix = 1
         self.special = {"embeddings.cls_token": "cls_token"}
+        self.frames_in = "batch"
         if embeddings.attention_type != "space_only":
-            self.special["embeddings.time_embeddings"] = "pos_embed"
+            self.special["embeddings.time_embeddings"], self.frames_in = "pos_embed", "tokens"
         self.positions("embeddings.position_embeddings", self.prefix)
         self.add_sites(norm_0=self.backbone.layernorm)
 
     def map_size(self, inputs: Tensor, embedded: Any) -> tuple[int, ...]:
         size = tuple(size // step for size, step in zip(inputs.shape[-2:], self.patch_size, strict=True))
-        return size if self.backbone.embeddings.attention_type == "space_only" else (inputs.shape[1], *size)
+        if self.frames_in == "batch":
+            self.flow.folded = inputs.shape[1]
+            return size
+        return (inputs.shape[1], *size)

@@ -88,6 +88,7 @@ class ViTLayer(SelfAttendingLayer):
     """``ViTLayer`` and its copies; the second residual is added inside its module ``output``."""
 
     site_targets = classes(_VITS, "Layer")
+    any_tokens = True
     site_parts = {
         "attention": classes(_VITS, "Attention"),
         "attention.attention": classes(_VITS | {"dpt": "DPT"}, "SelfAttention"),
@@ -153,6 +154,7 @@ class Dinov2Layer(SelfAttendingLayer):
     """``Dinov2Layer``, with LayerScale and DropPath; the MLP of the giant is gated."""
 
     site_targets = classes(_DINOV2, "Layer")
+    any_tokens = True
     site_parts = {
         "attention": classes(_DINOV2, "Attention"),
         "attention.attention": classes(_DINOV2, "SelfAttention"),
