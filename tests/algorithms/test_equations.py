@@ -15,6 +15,7 @@ from support import (
     plain_reparameter,
     plain_scaling,
     plain_side,
+    plain_spt,
     plain_updates,
 )
 from support.design import ON_IMAGES
@@ -198,6 +199,7 @@ for module in (
     plain_scaling,
     plain_side,
     plain_updates,
+    plain_spt,
 ):
     CASES |= module.CASES
 cases = pytest.mark.parametrize("case", CASES)
@@ -287,6 +289,8 @@ TRAINED = {
 TRAINED_TOO = {
     "DiffFit": TRAINED["BitFit"] | TRAINED["LNTune"],
     "GPS": own_keys([f"{p}.bias" for p in LINEARS]) | {"patch_embed.projection.bias"},
+    "SPT-LoRA": {"cls_token"},
+    "SPT-Adapter": {"cls_token"},
     "HST": own_keys(["ln1.weight", "ln1.bias", "ln2.weight", "ln2.bias"]),
 }
 

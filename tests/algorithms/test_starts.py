@@ -207,6 +207,7 @@ STARTS = {
     ),
     "gps": ({"type": "GPS"}, {"delta": zero}),
     "difffit": ({"type": "DiffFit"}, {"attn.weight": constant(1.0), "mlp.weight": constant(1.0)}),
+    "spt": ({"type": "SPT-LoRA"}, {"values": zero}),
     "u-prefix": ({"type": "UTuning"}, {"key": ROWS, "value": ROWS}),
     "u-prompt": ({"type": "UTuning", "kind": "prompt"}, {"prompt": ROWS}),
     "u-adapter": ({"type": "UTuning", "kind": "adapter"}, {"down.weight": xavier(10, C), "up.weight": zero}),

@@ -67,6 +67,8 @@ methods = dict(
     randlora=dict(type="RandLoRA", rank=32),
     adalora=dict(type="AdaLoRA", rank=64, target_rank=32),
     noah=dict(type="NOAH", prompts=5, ranks=5, widths=5),
+    spt_lora=dict(type="SPT-LoRA", budget=0.8),
+    spt_adapter=dict(type="SPT-Adapter", budget=0.8),
     utuning=dict(type="UTuning", op="attn", kind="prefix", length=10),
     bapat=dict(type="BAPAT", hidden=128, bottleneck=64),
 )

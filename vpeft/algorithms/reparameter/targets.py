@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +81,17 @@ class OnTargets(Method):
         return (0, block.size(site)[1]) if third is None else block.rows(target)
 
 
+def in_rows(y: Tensor, rows: Rows, changed: Callable[[str, Tensor], Tensor]) -> Tensor:
+    """``y`` with every target's rows of its channels as ``changed(target, part)`` gives them, laid out as it was."""
+    parts, end = [], 0
+    for target, (first, last) in rows.items():
+        parts += [y[..., end:first], changed(target, y[..., first:last])]
+        end = last
+    whole = torch.cat([*parts, y[..., end:]], dim=-1)
+    # What follows rounds otherwise on another layout.
+    return whole if y.is_contiguous() else torch.empty_like(y, dtype=whole.dtype).copy_(whole)
+
+
 class RowUpdates(nn.Module):
     """Updates of some rows of one linear, each on its own; a subclass states :meth:`dense` or :meth:`change`.
 
@@ -107,11 +118,7 @@ class RowUpdates(nn.Module):
     def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
         """``y`` with the change of every target added to its rows."""
         x = self.drop(x) if self.drop.p else x
-        parts, end = [], 0
-        for target, (first, last) in self.rows.items():
-            parts += [y[..., end:first], y[..., first:last] + self.change(target, x).to(y.dtype)]
-            end = last
-        return torch.cat([*parts, y[..., end:]], dim=-1)
+        return in_rows(y, self.rows, lambda target, part: part + self.change(target, x).to(y.dtype))
 
     @torch.no_grad()
     def affine(self) -> tuple[Tensor, None]:
