@@ -1,4 +1,4 @@
-"""Write docs/methods.md, docs/hosts_by_library.md, and the matrices in the pages of the families."""
+"""Write docs/methods.md, docs/hosts_by_library.md, docs/taxonomy.md, and the matrices in the pages of the families."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from vpeft.apis.pages.by_library import hosts_page
     from vpeft.apis.pages.families import PAGES, with_matrix
     from vpeft.apis.pages.methods import methods_page
+    from vpeft.apis.pages.taxonomy import taxonomy_page
     from vpeft.files import write_atomically
 
     say(write_atomically(args.docs / "hosts_by_library.md", hosts_page().encode()))
     say(write_atomically(args.docs / "methods.md", methods_page(args.configs).encode()))
+    say(write_atomically(args.docs / "taxonomy.md", taxonomy_page(args.configs).encode()))
     for family in PAGES:
         page = args.docs / f"{family}.md"
         say(write_atomically(page, with_matrix(page.read_text(), family, args.configs).encode()))
