@@ -288,6 +288,11 @@ def test_what_does_not_exist_is_refused(given, words):
         check_method("LoRA", **given)
 
 
+def test_a_method_of_frames_is_gone_through_on_clips():
+    report = check_method("ST-Adapter", checks=["3_parameter_formula"])
+    assert report.accepted == ["timm.VisionTransformer/clips", "mmpretrain.VisionTransformer/clips"]
+
+
 def test_hosts_whose_library_is_missing(monkeypatch):
     monkeypatch.setattr("vpeft.apis.testing.contract.find_spec", lambda name: None if name == "timm" else name)
     report = check_method("BitFit", checks=["3_parameter_formula"])

@@ -11,7 +11,9 @@ from fractions import Fraction
 import torch
 from torch import nn
 
-from vpeft.apis.testing.models import again, inputs, tokens
+from vpeft.apis.testing.hosts import TINY
+from vpeft.apis.testing.models import ON_CLIPS, again, inputs, tokens
+from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.contributions import every_site, resizing
 from vpeft.core.adaptation.options.on_host import OnHost
@@ -21,7 +23,7 @@ from vpeft.core.models.build import meta_build
 from vpeft.errors import UserError
 from vpeft.registry import MODELS, PEFT_METHODS
 
-#: The tiny backbone that methods are attached to.
+#: The tiny backbone that methods are attached to, where they attach to it.
 TINY_VIT = "mmpretrain.VisionTransformer"
 #: Depths and widths at which a formula is read off, and those at which it must hold too.
 DEPTHS, WIDTHS, PROOF = (8, 12), (384, 576, 768), ((10, 192), (24, 1024))
@@ -52,14 +54,27 @@ class Properties:
 def properties(name: str) -> Properties:
     """Those of a registered method."""
     method = build_method(name)
-    model = again(TINY_VIT, torch.float32)
-    (adaptation,) = attach(model, [method])
+    host, model, adaptation = _adapted(name)
     none = next(adaptation.peft_items(), None) is None
     placed = [entry for _, site in every_site(adaptation) for entry in site.entries]
-    longer = {id(entry) for entry in resizing(adaptation, lambda: tokens(model, inputs(TINY_VIT)))}
+    longer = {id(entry) for entry in resizing(adaptation, lambda: tokens(model, inputs(host)))}
     only_longer = bool(placed) and all(id(entry) in longer for entry in placed)
     free = none or method.mergeable
     return Properties(none, free or only_longer, free, method.memory[:2] != "M2", formula(name))
+
+
+def _adapted(name: str) -> tuple[str, nn.Module, Adaptation]:
+    """The tiny ViT with the method, or the first tiny backbone that takes it: a method may ask for clips."""
+    refusal = None
+    for host in (TINY_VIT, *ON_CLIPS, *sorted(TINY)):
+        model = again(host, torch.float32)
+        try:
+            (adaptation,) = attach(model, [build_method(name)])
+        except UserError as error:
+            refusal = error
+        else:
+            return host, model, adaptation
+    raise refusal
 
 
 def formula(name: str) -> str:

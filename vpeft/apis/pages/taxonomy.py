@@ -48,7 +48,7 @@ TABLE = """\
 
 The survey's Table II marks each category. Its printed marks were not at hand: nothing is compared with them, and the
 words for its columns are ours. These marks are worked out from every method as it is here, with its defaults,
-attached to a tiny ViT:
+attached to a tiny ViT (for clips where they look from frame to frame):
 
 - **no modules**: needs no additional modules, in training neither;
 - **structure**: structure preserving; trained, and merged where it can be, the network is the plain one, at most with

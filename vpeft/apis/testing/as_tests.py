@@ -48,7 +48,8 @@ def contracts(
     checks: Collection[str] | None = None,
 ) -> list[Contract]:
     """Every check on every backbone; arguments and errors are those of ``check_method``."""
-    config, (found, _) = config_of(method), chosen_hosts(hosts)
+    config = config_of(method)
+    found, _ = chosen_hosts(hosts, config)
     names = [name for name in CHECKS if checks is None or name in checks]
     return [Contract(host, name, config) for host in found for name in names if has_check(name, host)]
 

@@ -23,7 +23,7 @@ from vpeft.apis.testing.checks.training import (
     check_other_input_size,
 )
 from vpeft.apis.testing.hosts import TINY, tiny_of
-from vpeft.apis.testing.models import seeded
+from vpeft.apis.testing.models import ON_CLIPS, seeded
 from vpeft.core.contract.build import build_method
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError, missing_package, one_line
@@ -123,7 +123,7 @@ def check_method(
     Args:
         method: Its registered class, an object of it, its name, or its config.
         hosts: Names of tiny backbones: those of registered hosts (``vpeft list hosts``), or ``<host>/<variant>``. None
-            takes :data:`HANDFUL`, as far as their libraries are installed.
+            takes :data:`HANDFUL`, or image backbones on clips for a method of frames, as far as their libraries are installed.
         checks: Names of :data:`CHECKS`; None takes all.
 
     Returns:
@@ -135,7 +135,7 @@ def check_method(
         UserError: What was asked for does not exist.
     """
     config = config_of(method)
-    hosts, missing = chosen_hosts(hosts)
+    hosts, missing = chosen_hosts(hosts, config)
     if unknown := [name for name in checks or () if name not in CHECKS]:
         raise UserError(f"there is no check {unknown[0]!r} of a method: {nearest(unknown[0], CHECKS)}")
     report = ContractReport(config["type"], tuple(_all(config, hosts, checks)), missing)
@@ -168,13 +168,14 @@ def config_of(method: type[Method] | Method | str | Mapping[str, Any]) -> dict[s
     return build_method(method).config()
 
 
-def chosen_hosts(names: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+def chosen_hosts(names: Sequence[str] | None, config: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
     """The backbones whose library is here, and those that are left out with the package that is not."""
     for name in names or ():
         host, _, variant = name.partition("/")
         if host not in TINY or (variant and name not in TINY and variant not in TINY[host].variants):
             raise UserError(f"there is no tiny backbone {name!r}: {nearest(name, TINY)}")
-    packages = {name: name.split(".")[0] for name in names or HANDFUL}
+    usual = ON_CLIPS if PEFT_METHODS.get(config["type"]).needs_frames else HANDFUL
+    packages = {name: name.split(".")[0] for name in names or usual}
     missing = {name: package for name, package in packages.items() if find_spec(package) is None}
     if names and missing:
         name, package = next(iter(missing.items()))
