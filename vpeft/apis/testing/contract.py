@@ -123,7 +123,8 @@ def check_method(
     Args:
         method: Its registered class, an object of it, its name, or its config.
         hosts: Names of tiny backbones: those of registered hosts (``vpeft list hosts``), or ``<host>/<variant>``. None
-            takes :data:`HANDFUL`, or image backbones on clips for a method of frames, as far as their libraries are installed.
+            takes :data:`HANDFUL`, or image backbones on clips for a method of frames, as far as their libraries are
+            installed.
         checks: Names of :data:`CHECKS`; None takes all.
 
     Returns:
