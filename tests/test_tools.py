@@ -115,6 +115,9 @@ def test_every_method_has_its_configs():
     refused = {(m, host) for m in ON_IMAGES for host, name in hosts.items() if not attaches(name, m)}
     assert refused == {("LST", "swin"), ("LAST", "swin"), ("HST", "swin")}
     pairs = {(m, host) for m in ON_IMAGES for host in hosts} - refused
+    refused = {(m, host) for m in PEFT_METHODS.module_dict for host, name in hosts.items() if not attaches(name, m)}
+    assert refused == {("LST", "swin"), ("LAST", "swin"), ("HST", "swin"), ("VQT", "swin")}
+    pairs = {(m, host) for m in PEFT_METHODS.module_dict for host in hosts} - refused
     assert used >= {(m, folder, host) for m, host in pairs for folder in ("vtab", "mini")}
     assert len(names) == len(CONFIGS)
 

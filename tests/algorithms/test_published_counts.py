@@ -49,6 +49,7 @@ COUNTS = [
     ("vptdeep_vit", {"prompt_length": 10}, {}, 92_160),
     ("vfpt_vit", {"prompt_length": 10}, {}, 92_160),
     ("e2vpt_vit", {}, {}, 92_160 + 85),
+    ("vqt_vit", {"prompt_length": 10}, {}, 92_160),
     ("mona_vit", {"bottleneck": 64}, {}, 2_684_928),
     ("linear_vit", {}, {}, 0),
     ("lntune_swin", {}, {}, 57_600),
@@ -150,6 +151,7 @@ STARTS = {
     "vpt-shallow": ({"type": "VPTShallow"}, PROMPTS),
     "vpt-deep": ({"type": "VPTDeep"}, PROMPTS),
     "vfpt": ({"type": "VFPT"}, PROMPTS),
+    "vqt": ({"type": "VQT", "prompt_length": 5}, {"queries.weight": PROMPTS["prompts.weight"]}),
     "e2vpt": (
         {"type": "E2VPT"},
         {**PROMPTS, "rows.weight": uniform(math.sqrt(6 / (5 * 64)))}

@@ -39,7 +39,12 @@ def test_side_networks_keep_nothing_of_the_backbone():
     floor, _ = bytes_of({"type": "LoRA", "rank": 1})
     half, _ = bytes_of({"type": "DTL", "rank": 1})
     assert half < 0.65 * floor  # blocks 7 to 11 of 12, and the side state of all
-    for method in ({"type": "LAST", "rank": 4}, {"type": "LST", "reduction": 8}, {"type": "E3VA", "reduction": 8}):
+    for method in (
+        {"type": "LAST", "rank": 4},
+        {"type": "LST", "reduction": 8},
+        {"type": "E3VA", "reduction": 8},
+        {"type": "VQT", "prompt_length": 1},
+    ):
         size, model = bytes_of(method)
         assert size < 0.5 * floor, method
         for block in get_adaptation(model).host.blocks:

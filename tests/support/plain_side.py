@@ -174,6 +174,41 @@ class PlainHST(Hidden):
         return features.expand(-1, 2, -1).flatten(1)
 
 
+class PlainVQT(Hidden):
+    """Every block once more on its own tokens, with keys and values of the stream; the head's vector as every token."""
+
+    def query_block(self, i, q, x):
+        dim, width = x.shape[-1], x.shape[-1] // self.heads
+        weight, bias = self.weight(f"layers.{i}.attn.qkv"), self.state[f"layers.{i}.attn.qkv.bias"]
+        normed = {"q": self.norm(f"layers.{i}.ln1", q), "kv": self.norm(f"layers.{i}.ln1", x)}
+        asked = normed["q"] @ weight[:dim].T + bias[:dim]
+        keys, values = (normed["kv"] @ weight[dim:].T + bias[dim:]).chunk(2, -1)
+        outs = []
+        for h in range(self.heads):
+            cut = slice(h * width, (h + 1) * width)
+            scores = asked[..., cut] @ keys[..., cut].mT / math.sqrt(width)
+            outs.append(scores.softmax(-1) @ values[..., cut])
+        q = q + self.linear(f"layers.{i}.attn.proj", torch.cat(outs, -1))
+        return q + self.mlp(i, self.norm(f"layers.{i}.ln2", q))
+
+    def encode(self, x):
+        self.parts = []
+        for i in range(self.depth):
+            q = self.query_block(i, self.weight(f"layers.{i}.peft.vqt.queries").expand(len(x), -1, -1), x)
+            if self.options["combine"] == "weighted":
+                self.parts.append(torch.einsum("n,bnd->bd", self.state["peft.vqt.joined.mix"][i], q))
+            else:
+                self.parts.append(q.mean(1) if self.options["combine"] == "mean" else q.flatten(1))
+            x = self.block(i, x)
+        return x
+
+    def __call__(self, image):
+        parts = [self.norm("ln1", self.head_tokens(image))[:, 0], *self.parts]
+        if self.options["normalise"]:
+            parts = [part / part.norm(dim=1, keepdim=True) for part in parts]
+        return torch.cat(parts, 1)[:, None].expand(-1, 2, -1).flatten(1)
+
+
 DTL = {"rank": 3, "beta": 5.0, "first_out": 1}
 CASES = {
     "lst": ("LST", {"reduction": 4}, PlainLST, False),
@@ -185,4 +220,12 @@ CASES = {
     "dtl-plus-even": ("DTL+", {**DTL, "kernel": 4}, PlainDTLPlus, True),
     "e3va": ("E3VA", {"alpha": 3, "beta": 4, "reduction": 4}, PlainE3VA, False),
     "hst": ("HST", {}, PlainHST, None),
+    "vqt": ("VQT", {"prompt_length": 3, "combine": "concat", "normalise": True, "drop": 0.0}, PlainVQT, False),
+    "vqt-plain": ("VQT", {"prompt_length": 2, "combine": "mean", "normalise": False, "drop": 0.0}, PlainVQT, False),
+    "vqt-weighted": (
+        "VQT",
+        {"prompt_length": 2, "combine": "weighted", "normalise": True, "drop": 0.0},
+        PlainVQT,
+        False,
+    ),
 }

@@ -38,6 +38,7 @@ methods = dict(
     dtl=dict(type="DTL", rank=4),
     dtlplus=dict(type="DTL+", rank=4),
     hst=dict(type="HST"),
+    vqt=dict(type="VQT", prompt_length=10),
     last=dict(type="LAST", rank=16),
     e3va=dict(type="E3VA", alpha=2, beta=8),
     lora=dict(type="LoRA", rank=64, alpha=1, targets=["q", "v"]),

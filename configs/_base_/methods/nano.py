@@ -34,6 +34,7 @@ methods = dict(
     dtl=dict(type="DTL", rank=4),
     dtlplus=dict(type="DTL+", rank=4),
     hst=dict(type="HST"),
+    vqt=dict(type="VQT", prompt_length=5),
     last=dict(type="LAST", rank=8),
     e3va=dict(type="E3VA", alpha=2, beta=4),
     lora=dict(type="LoRA", rank=8, targets=["q", "v"]),

@@ -24,5 +24,6 @@ without = dict(
     lst=__width,
     last=__width,
     hst=__width,
+    vqt=__width,
     e3va="its highway leaves by the output norms, which this backbone does not have",
 )

@@ -8,4 +8,5 @@ without = dict(
     lst=__width,
     last=__width,
     hst=__width,
+    vqt=__width,
 )

@@ -8,5 +8,6 @@ without = dict(
     lst=__output,
     last=__output,
     hst=__output,
+    vqt=__output,
     e3va="its highway leaves by the output norms, and this backbone has one for several outputs",
 )

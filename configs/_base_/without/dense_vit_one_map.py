@@ -5,4 +5,5 @@ without = dict(
     gps=__selection,
     dyt="its losses compare class scores of a linear head, which this task does not have",
     hst="its read-out is a token, and this task reads a map",
+    vqt="its read-out is a token, and this task reads a map",
 )

@@ -3,3 +3,5 @@ without = dict(
     hst="it reads out at a class token, and this backbone norms a mean of its own width",
     aim="it adds time to a backbone of single frames, and this one's attention sees all of a clip",
 )
+__token = "it reads out at a class token, and this backbone norms a mean of its own width"
+without = dict(hst=__token, vqt=__token)

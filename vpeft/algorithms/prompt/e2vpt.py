@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpeft.algorithms.prompt.vpt import Prompts, VPTDeep, insert
+from vpeft.algorithms.prompt.vpt import Prompts, VPTDeep, insert, prompt_bound
 from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.block_forward import QKV
 from vpeft.core.backbones.host import Host
@@ -157,7 +157,7 @@ class E2VPT(VPTDeep):
             block.place("core", "before", rows, "rows")
 
     def prompts(self, host: Host, block: Block) -> Prompts:
-        return MaskedPrompts(self.prompt_length, block.dim_in, self.bound(host), self.drop, self.masks(host))
+        return MaskedPrompts(self.prompt_length, block.dim_in, prompt_bound(host), self.drop, self.masks(host))
 
     @staticmethod
     def masks(host: Host) -> Masks:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vpeft.algorithms.prompt.vpt import Prompts, VPTDeep, insert
+from vpeft.algorithms.prompt.vpt import Prompts, VPTDeep, insert, prompt_bound
 from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
@@ -80,7 +80,7 @@ class VFPT(VPTDeep):
 
     def prompts(self, host: Host, block: Block) -> Prompts:
         first = math.floor(self.alpha * self.prompt_length)
-        settings = (self.prompt_length, block.dim_in, self.bound(host), self.drop)
+        settings = (self.prompt_length, block.dim_in, prompt_bound(host), self.drop)
         return FourierPrompts(*settings, first, self.axes, self.norm)
 
     def folded(self) -> VPTDeep:

@@ -114,6 +114,11 @@ def insert(x: Tensor, tokens: Tensor, flow: Flow) -> Tensor:
     return torch.cat((x[:, :first], tokens, x[:, first:]), dim=1)
 
 
+def prompt_bound(host: Host) -> float:
+    """``sqrt(6 / (3 ph pw + D))``: Xavier's bound for a patch embedding; ``D`` is its width in every stage."""
+    return math.sqrt(6 / (host.in_channels * math.prod(host.patch_size) + host.blocks[0].dim))
+
+
 @dataclass(kw_only=True)
 class VPT(Method):
     """What both forms share.
@@ -142,7 +147,7 @@ class VPT(Method):
         return math.sqrt(6 / (host.in_channels * math.prod(host.patch_size) + host.whole.blocks[0].dim))
 
     def prompts(self, host: Host, block: Block) -> Prompts:
-        return Prompts(self.prompt_length, block.dim_in, self.bound(host), self.drop)
+        return Prompts(self.prompt_length, block.dim_in, prompt_bound(host), self.drop)
 
     def place_out(self, host: Host, block: Block, keep: bool) -> None:
         keep = keep or (block is host.blocks[-1] and self.pools(host))

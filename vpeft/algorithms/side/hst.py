@@ -191,14 +191,9 @@ class HST(Method):
     def check(self, host: Host) -> None:
         self.need_one_width(host)
         self.need_tokens(host)
-        if "pool_norm" in host.modules:
-            raise UserError(f"HST: this {host.registered_name()} norms a mean of its own width: use a class token.")
+        self.need_vector(host)
         if not isinstance(host.modules["patch_embed"], nn.modules.conv._ConvNd):
             raise UserError(f"HST's stem sees an image or a clip, and {host.registered_name()} is given patches.")
-        if host.reads_map:
-            raise UserError(
-                f"HST gives one vector per image, and the head on this {host.registered_name()} reads maps."
-            )
 
     def counts(self, host: Host) -> list[int]:
         """Blocks of each stage."""

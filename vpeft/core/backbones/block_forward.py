@@ -194,6 +194,8 @@ class SiteBlock(SiteAttention):
         frames_last: In a video's stream the frames of each place stand together, not the places of each frame.
         frames_apart: At the attention and its norm every frame is a stream of its own, at the MLP the clip is one.
         mask_name: The name of the mask among what travels into the attention.
+        queries_apart: Its attention is a function of queries, keys and values alone, without places, windows or a mask:
+            further tokens may run through its units with the stream's keys and values.
         tokens_first: It takes tokens before the batch, ``(N, B, C)``, and so do its modules.
     """
 
@@ -205,6 +207,7 @@ class SiteBlock(SiteAttention):
     identity_first: ClassVar[bool] = False
     free_keys: ClassVar[bool] = False
     pointwise_mlp: ClassVar[bool] = True
+    queries_apart: ClassVar[bool] = False
     tokens_first: ClassVar[bool] = False
     mask_name: ClassVar[str] = "mask"
     frames_last: ClassVar[bool] = False

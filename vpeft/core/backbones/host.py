@@ -62,6 +62,7 @@ class Host:
         frames_in: Where the frames of a clip stand, ``tokens`` of a stream or images of a ``batch``; else empty.
         pools_map: The head reads the mean of the map's tokens, not a class token.
         reads_map: The head reads maps, as dense tasks do.
+        fixed_width: Something of the base behind the output norm reads features of the host's own width.
         outputs: Indices of the blocks whose outputs leave the backbone; the last one by default.
         adds_between: The backbone adds something of its own to the stream between its blocks.
         flat_stream: Outside its blocks the stream is ``(B, H*W, C)``, not ``(B, H, W, C)``.
@@ -97,6 +98,9 @@ class Host:
         self.prefix, self.patch_size = 0, (1, 1)
         self.in_channels, self.frames_in = 3, "batch" if getattr(backbone, FOLDS_CLIPS, False) else ""
         self.pools_map = self.reads_map = False
+        self.in_channels = 3
+        self.pools_map = False
+        self.reads_map = self.fixed_width = False
         self.outputs: list[int] = []
         self.adds_between, self.flat_stream = False, True
         self.method_key = ""

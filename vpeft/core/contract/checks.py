@@ -125,6 +125,30 @@ class Checks:
         if name not in host.sites if name else not host.output_norms:
             raise UserError(f"{self.registered_name()}: this {host.registered_name()} has no output norm to read at.")
 
+    def need_vector(self, host: Host) -> None:
+        """A read-out that is one vector needs a head that reads one, of whatever width."""
+        name = self.registered_name()
+        if "pool_norm" in host.modules:
+            raise UserError(f"{name}: this {host.registered_name()} norms a mean of its own width: use a class token.")
+        width, own = self.out_width(host), host.blocks[-1].dim
+        if host.fixed_width and width != own:
+            raise UserError(
+                f"{name} gives {width} features, and the projection of {host.registered_name()} reads {own}: set it "
+                "to None (model.visual.proj = None)."
+            )
+        if host.reads_map:
+            raise UserError(
+                f"{name} gives one vector per image, and the head on this {host.registered_name()} reads maps."
+            )
+
+    def need_queries_apart(self, host: Host) -> None:
+        """Further queries must be able to look at the keys of a block's tokens without being in its stream."""
+        if not all(block.kind.queries_apart for block in host.blocks):
+            raise UserError(
+                f"{self.registered_name()} asks a block's keys by queries that are not in its stream; attention of "
+                f"{host.registered_name()} asks for their places, or is not known to allow it. VPTDeep attaches there."
+            )
+
     def need_one_width(self, host: Host) -> None:
         """A side network of one width needs a host of one width, with an output norm on its tokens alone."""
         name = self.registered_name()

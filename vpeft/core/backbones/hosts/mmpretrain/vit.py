@@ -23,6 +23,7 @@ class ViTBlock(SiteBlock):
         "attn": ("mmpretrain.models.utils.attention.MultiheadAttention",),
         "ffn": ("mmcv.cnn.bricks.transformer.FFN", "mmpretrain.models.utils.swiglu_ffn.SwiGLUFFNFused"),
     }
+    queries_apart = True
 
     @staticmethod
     def site_refuses(block: nn.Module) -> str | None:

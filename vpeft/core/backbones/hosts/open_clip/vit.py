@@ -18,6 +18,7 @@ class OpenCLIPBlock(MultiheadBlock):
     site_targets = ("open_clip.transformer.ResidualAttentionBlock",)
     any_tokens = True
     site_parts = {"attn": ("torch.nn.modules.activation.MultiheadAttention",)}
+    queries_apart = True
 
     @classmethod
     def site_refuses(cls, block: nn.Module) -> str | None:
@@ -86,7 +87,7 @@ class OpenCLIPViT(Host):
         self.special = {"class_embedding": "cls_token"}
         self.positions("positional_embedding", self.prefix)
         if backbone.proj is not None:
-            self.special["proj"] = "weight"
+            self.special["proj"], self.fixed_width = "weight", True
         self.add_sites(pre_norm=backbone.ln_pre)
         self.pools_map = backbone.pool_type == "avg"
         pooled = backbone.attn_pool is not None or backbone.final_ln_after_pool

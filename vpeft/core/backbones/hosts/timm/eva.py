@@ -21,6 +21,7 @@ class TimmEvaBlock(TimmViTBlock):
     site_targets = ("timm.models.eva.EvaBlock",)
     any_tokens = False
     site_parts = {"attn": ("timm.models.eva.EvaAttention", "timm.layers.attention.AttentionRope"), "mlp": MLPS}
+    queries_apart = False
 
     @staticmethod
     def site_refuses(block: nn.Module) -> str | None:

@@ -22,6 +22,7 @@ class TimmRelPosBlock(TimmViTBlock):
     site_targets = ("timm.models.vision_transformer_relpos.RelPosBlock",)
     any_tokens = False
     site_parts = {"attn": ("{0}.RelPosAttention",), "mlp": MLPS}
+    queries_apart = False
 
     def site_attention(self, x: Tensor, **given: Any) -> Tensor:
         return self.ls1(self.site_attend(x, **given))

@@ -28,6 +28,7 @@ class TimmViTBlock(SiteBlock):
     site_targets = ("timm.models.vision_transformer.Block",)
     site_parts = {"attn": ("timm.layers.attention.Attention", "timm.layers.diff_attention.DiffAttention"), "mlp": MLPS}
     any_tokens = True
+    queries_apart = True
 
     @staticmethod
     def site_modules(block: nn.Module) -> dict[str, nn.Module | StatedLinear | None]:

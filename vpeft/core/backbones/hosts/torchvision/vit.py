@@ -24,6 +24,7 @@ class TorchvisionViTBlock(MultiheadBlock):
         "mlp": ("torchvision.models.vision_transformer.MLPBlock",),
     }
     site_multihead = "self_attention"
+    queries_apart = True
 
     @classmethod
     def site_modules(cls, block: nn.Module) -> dict[str, nn.Module | StatedLinear]:
