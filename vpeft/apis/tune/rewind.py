@@ -69,10 +69,9 @@ def _pruned(cfg: Any, adapter: str) -> list[dict[str, Any]]:
     model = load_trained(cfg, adapter).to(get_device())
     adaptation = find_adaptation(model)
     found, any_pruned = [], False
-    for key, method in adaptation.methods.items():
-        adaptation.host.method_key = key
-        left = method.pruned(adaptation.host, training_data(model, selection_batches(cfg, model)))
-        found.append((left or method).config())
+    for one in adaptation.on_host.values():
+        left = one.pruned(training_data(model, selection_batches(cfg, model)))
+        found.append((left or one.method).config())
         any_pruned |= left is not None
     if not any_pruned:
         names = ", ".join(method.registered_name() for method in adaptation.methods.values())

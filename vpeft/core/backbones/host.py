@@ -312,7 +312,7 @@ class Host:
             methods[self.method_key] = nn.ModuleDict()
         own = methods[self.method_key]
         if name in own and self.varies:
-            raise UserError(f"{self.method_key}: blocks share {name!r}, so {self.varies} must be the same in them.")
+            raise UserError(f"{self.varies} must be the same in these blocks: they share {name!r}.")
         check_module_name(name, own, self.method_key, block)
         own[name] = module
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vpeft.core.contract.method import Method
-from vpeft.core.contract.options import check_varying, is_varying
-from vpeft.core.contract.values import check_values, options_of, type_hints
+from vpeft.core.contract.options import OPTIONS, check_varying, may_vary
+from vpeft.core.contract.values import check_values, type_hints
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS, nearest
 
@@ -44,14 +44,10 @@ def build_method(cfg: str | Mapping[str, Any] | Method) -> Method:
 
 def _check(name: str, cls: type[Method], values: Mapping[str, Any]) -> None:
     hints = type_hints(cls)
-    sized = {
-        field: value
-        for field, value in values.items()
-        if is_varying(value) or _is_for_number(value, hints.get(field, Any))
-    }
-    for field, value in sized.items():
-        check_varying(name, field, value, hints.get(field, Any), cls.limits)
-    plain = {field: value for field, value in values.items() if field not in sized}
+    plain = dict(values)
+    for field, value in values.items():
+        if field not in OPTIONS and may_vary(value, hints.get(field, Any)):
+            check_varying(name, field, plain.pop(field), hints.get(field, Any), cls.limits)
     check_values(name, hints, cls.limits, plain, cls)
 
 
@@ -77,7 +73,3 @@ def keyed(methods: Iterable[Method]) -> dict[str, Method]:
             key, number = f"{method.key()}_{number}", number + 1
         found[key] = method
     return found
-
-
-def _is_for_number(value: Any, hint: Any) -> bool:
-    return isinstance(value, Mapping) and not {int, float}.isdisjoint(options_of(hint))

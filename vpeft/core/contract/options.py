@@ -47,12 +47,13 @@ OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
 
 def varying(method: Any) -> dict[str, Mapping[str, Any]]:
     """Hyper-parameters that differ between blocks: values by ``stage<i>``, ``block<i>`` and ``rest``, by field."""
-    return {f.name: v for f in dataclasses.fields(method) if is_varying(v := getattr(method, f.name))}
+    own = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if f.name not in OPTIONS}
+    return {name: value for name, value in own.items() if _by_place(value)}
 
 
-def is_varying(value: Any) -> bool:
-    """Whether a value is a mapping by stages or blocks."""
-    return isinstance(value, Mapping) and bool(value) and all(_is_place(key) for key in value)
+def may_vary(value: Any, hint: Any) -> bool:
+    """Whether a value is one by stages or blocks, or another dict in the place of a number."""
+    return isinstance(value, Mapping) and (_by_place(value) or not {int, float}.isdisjoint(options_of(hint)))
 
 
 def check_varying(name: str, field: str, value: Mapping[str, Any], hint: Any, limits: Mapping[str, Limits]) -> None:
@@ -77,6 +78,10 @@ def named_blocks(place: str) -> tuple[str, int] | None:
     """``stage2`` and ``block5`` as a kind and a number; None of other text."""
     found = _PLACE.fullmatch(place)
     return (found[1], int(found[2])) if found else None
+
+
+def _by_place(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(_is_place(key) for key in value)
 
 
 def _is_place(key: Any) -> bool:

@@ -94,7 +94,10 @@ def sized_parts(method: Method, host: Host) -> list[tuple[Method, Host]]:
         values = tuple(_value(values, getattr(type(method), field), block) for field, values in fields.items())
         groups.setdefault(values, []).append(block)
     return [
-        (dataclasses.replace(method, **dict(zip(fields, values, strict=True))), host_part(host.whole, blocks, fields))
+        (
+            dataclasses.replace(method, **dict(zip(fields, values, strict=True))),
+            host_part(host.whole, blocks, f"{name}: {' and '.join(fields)}"),
+        )
         for values, blocks in groups.items()
     ]
 

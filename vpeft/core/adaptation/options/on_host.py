@@ -13,6 +13,7 @@ from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host
 from vpeft.core.contract.method import Method
 from vpeft.core.contract.training import TrainingData, TrainingPass, TrainingStep
+from vpeft.errors import UserError
 
 
 class OnHost:
@@ -72,6 +73,13 @@ class OnHost:
             data = dataclasses.replace(data, batches=list(data.batches))
         for method, part in self.each():
             method.learn(part, data)
+
+    def pruned(self, data: TrainingData) -> Method | None:
+        """What it becomes after training, or None."""
+        if len(self.pieces) > 1 and type(self.method).pruned is not Method.pruned:
+            raise UserError(f"{self.method.registered_name()} prunes with sizes that are the same in all blocks alone.")
+        ((method, part),) = self.each() if len(self.pieces) == 1 else ((self.method, self.part),)
+        return method.pruned(part, data)
 
     def losses(self, training: TrainingPass) -> dict[str, Tensor]:
         """Losses that it adds to the task's."""

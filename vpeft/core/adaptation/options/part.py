@@ -7,7 +7,7 @@ the first of its stage; output norms go with the block that they read.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from vpeft.core.backbones.block import Block, HostParam
@@ -35,19 +35,19 @@ class Part:
         return (p for p in self.host.parameters() if self.owns(p.block, p.site))
 
 
-def host_part(host: Host, blocks: Collection[Block], varies: Iterable[str] = ()) -> Host:
+def host_part(host: Host, blocks: Collection[Block], varies: str = "") -> Host:
     """The host as a method sees it that is in some of the blocks; the host itself where these are all.
 
     Args:
         host: The whole host.
         blocks: The blocks.
-        varies: Hyper-parameters that differ from those in other blocks.
+        varies: What differs from other blocks, as messages say it.
     """
     if len(blocks) == len(host.blocks):
         return host
     part = copy.copy(host)
     part.part = which = Part(host, frozenset(block.index for block in blocks))
-    part.varies = " and ".join(varies)
+    part.varies = varies
     part.blocks = [block for block in host.blocks if block.index in which.indices]
     part.sites = {name: site for name, site in host.sites.items() if which.owns(None, name)}
     part.modules = {name: module for name, module in host.modules.items() if which.owns(None, name)}
