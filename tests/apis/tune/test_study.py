@@ -127,6 +127,15 @@ def test_lists_are_searched_scalars_are_fixed(tmp_path):
     assert one.start["weight_decay"] == 1e-4
 
 
+def test_the_options_of_all_methods_are_searched_too(tmp_path):
+    sizes, none = {"stage0": 2, "block5": 4}, {"block6": 2}
+    grid = study(
+        tmp_path, space={"blocks": [1, "last 2", [0]], "extra": [[], ["norm"]], "rank": [sizes, none]}, grid=True
+    )
+    assert grid.space == {"blocks": [1, "last 2", [0]], "extra": [[], ["norm"]], "rank": [sizes]}
+    assert study(tmp_path / "one", space={"blocks": [1, 2, 9]}).space["blocks"] == [None, 1, 2]
+
+
 def test_values_that_the_host_refuses_are_not_tried(tmp_path):
     swin = Study.of("configs/mini/adaptformer_nano_swin.py", "digits", "mini", str(tmp_path))
     assert 64 not in swin.space["bottleneck"]  # its narrowest width is 24

@@ -12,7 +12,7 @@ from mmengine import Config
 
 from vpeft.apis.config.authors_values import authors_settings
 from vpeft.apis.config.names import configs_folder, located, shown_name
-from vpeft.apis.config.options import OPTIONS, check_options
+from vpeft.apis.config.options import OPTIONS, check_options, open_sizes
 from vpeft.apis.config.origin import ABSENT, RESUME, Origin, flatten, give_origin, is_inside, origin_of, stored_origin
 from vpeft.apis.config.recipes import compose, composed_files, is_recipe
 from vpeft.apis.config.task import VALIDATION, chosen_by_hand, follows, task_settings
@@ -73,6 +73,7 @@ def load_config(
     cfg = _read(located(path), str(path))
     origin = origin_of(cfg)
     origin.options = flatten(dict(options or {}), into_lists=False)
+    open_sizes(cfg, options or {})
     check_options(cfg, options or {})
     early = {key: value for key, value in (options or {}).items() if not follows(cfg, key)}
     _merge(cfg, early)

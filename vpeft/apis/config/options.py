@@ -10,6 +10,8 @@ from mmengine import Config
 from mmengine.runner import Runner
 
 from vpeft.apis.config.task import FIELDS
+from vpeft.core.adaptation.peft_backbone import peft_places
+from vpeft.core.contract.options import is_place
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -38,6 +40,22 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
         if rest and first in CLOSED and rest[0] not in CLOSED[first]:
             raise UserError(f"{option}: {first} has no {rest[0]!r}: {nearest(rest[0], CLOSED[first])}")
         _follow(cfg.get(first), option, rest, first, value)
+
+
+def open_sizes(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Let a method's number be one by stages and blocks (``method.rank.stage2``), where an option says so.
+
+    Of the config's own number nothing stays: what is not named is the class's default, or ``rest``.
+    """
+    methods = tuple(f"{place}.method." for place in peft_places(cfg))
+    for key, value in options.items():
+        if methods and key.startswith(methods):
+            *path, last = key.split(".") if not isinstance(value, Mapping) else [*key.split("."), next(iter(value), "")]
+            node: Any = cfg
+            for name in path[:-1]:
+                node = node[int(name)] if isinstance(node, (list, tuple)) and name.isdecimal() else node.get(name, {})
+            if is_place(last) and path[-1] in node and not isinstance(node[path[-1]], Mapping):
+                node[path[-1]] = {}
 
 
 def _follow(node: Any, option: str, rest: list[str], path: str, value: Any) -> None:

@@ -13,6 +13,8 @@ from vpeft.errors import UserError
 #: Key of the value of all blocks that are not named, among sizes by stage or block.
 REST = "rest"
 _PLACE = re.compile(r"(stage|block)(\d+)")
+#: Pattern of all such keys.
+PLACES = rf"^({_PLACE.pattern}|{REST})$"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -65,7 +67,7 @@ def check_varying(name: str, field: str, value: Mapping[str, Any], hint: Any, li
     own = {**OF_NAME, **limits}.get(field)
     if {int, float}.isdisjoint(options_of(hint)):
         raise UserError(f"{name}: {field} is no number, and only numbers may differ between stages or blocks.")
-    if wrong := [place for place in value if not _is_place(place)] or ["an empty dict"] * (not value):
+    if wrong := [place for place in value if not is_place(place)] or ["an empty dict"] * (not value):
         raise UserError(
             f"{name}: {field} by {wrong[0]!r}: name stages and blocks, such as stage2, block11, and {REST}."
         )
@@ -81,10 +83,11 @@ def named_blocks(place: str) -> tuple[str, int] | None:
 
 
 def _by_place(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(_is_place(key) for key in value)
+    return isinstance(value, Mapping) and bool(value) and all(is_place(key) for key in value)
 
 
-def _is_place(key: Any) -> bool:
+def is_place(key: Any) -> bool:
+    """Whether a key names a stage, a block, or the rest of them."""
     return isinstance(key, str) and (key == REST or named_blocks(key) is not None)
 
 

@@ -105,7 +105,7 @@ def test_shallow_prompts_enter_where_the_blocks_begin():
         attached(VIT, {"type": "VPTShallow", "blocks": [0, 2]})
 
 
-def test_sizes_by_block_stage_and_for_the_rest():
+def test_sizes_by_block_stage_and_for_the_rest(tmp_path):
     cfg = {"type": "LoRA", "rank": {"block3": 6, "stage1": 4, "rest": 2}, "alpha": {"stage0": 8.0}}
     model, adaptation = attached(SWIN, cfg)
     modules = [b.module.peft["lora"]["qkv"] for b in adaptation.host.blocks]
@@ -116,7 +116,16 @@ def test_sizes_by_block_stage_and_for_the_rest():
         == 4 * (2 * 64 + 2 * 64 + 4 * 128 + 6 * 128)
         == sum(map(torch.numel, trained(model).values()))
     )
-    assert adaptation.methods["lora"].config()["rank"] == {"block3": 6, "stage1": 4, "rest": 2}
+    perturb(model)
+    vpeft.save_adapter(model, tmp_path / "a.safetensors")
+    other = vpeft.load_adapter(again(SWIN, torch.float64), tmp_path / "a.safetensors")
+    assert get_adaptation(other).methods["lora"].config()["rank"] == {"block3": 6, "stage1": 4, "rest": 2}
+    x = inputs(SWIN, 2, torch.float64)
+    with torch.no_grad():
+        out = tokens(model, x)
+        assert torch.equal(tokens(other, x), out)
+        vpeft.merge(other)
+        torch.testing.assert_close(tokens(other, x), out, rtol=1e-9, atol=1e-9)
     _, plain = attached(SWIN, {"type": "LoRA", "rank": {"block3": 4}})
     assert [b.module.peft["lora"]["qkv"].rank for b in plain.host.blocks] == [8, 8, 8, 4]
 

@@ -50,10 +50,9 @@ def chosen_blocks(given: Any, host: Host, name: str) -> list[Block]:
         raise UserError(
             f"{name}: blocks={said_blocks(given)}: this {host.registered_name()} host has no blocks; leave it out."
         )
-    if isinstance(given, int):
-        given = f"last {given}"
+    places = [f"last {given}"] if isinstance(given, int) else [given] if isinstance(given, str) else given
     found: set[int] = set()
-    for one in [given] if isinstance(given, str) else given:
+    for one in places:
         indices = _indices(one, host)
         if not indices:
             break

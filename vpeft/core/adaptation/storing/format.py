@@ -30,6 +30,7 @@ from mmengine.logging import HistoryBuffer, MMLogger
 from torch import Tensor
 
 from vpeft.core.adaptation.fingerprint import BASE_SCHEMA
+from vpeft.core.contract.options import PLACES
 from vpeft.errors import UserError
 from vpeft.files import schema_fault
 
@@ -39,11 +40,13 @@ FIRST = "vpeft-adapter-1"
 
 _TEXT, _NAME = {"type": "string"}, {"type": ["string", "null"]}
 _VALUE = {"type": ["string", "number", "boolean", "null"]}
+#: A number by stage and block.
+_SIZES = {"type": "object", "propertyNames": {"pattern": PLACES}, "additionalProperties": {"type": ["number", "null"]}}
 _METHOD = {
     "type": "object",
     "required": ["type"],
     "properties": {"type": _TEXT},
-    "additionalProperties": {"anyOf": [_VALUE, {"type": "array", "items": _VALUE}]},
+    "additionalProperties": {"anyOf": [_VALUE, {"type": "array", "items": _VALUE}, _SIZES]},
 }
 _SUM = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _BACKBONE = {
