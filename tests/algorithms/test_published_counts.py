@@ -40,6 +40,7 @@ COUNTS = [
     ("adapterbias_vit", {}, {}, 46_092),
     ("adapterbias_vit", {"reads": "output"}, {}, 18_444),
     ("adapterbias_vit", {"shared_alpha": True}, {}, 12_289),
+    ("sidetuning_vit", {}, {}, 216 * 64**2 + 212 * 64 + 64 * 768 + 1),
     ("pfeiffer_vit", {"bottleneck": 8}, {}, 156_768),
     ("houlsby_vit", {"bottleneck": 8}, {}, 313_536),
     ("bitfit_vit", {}, {}, 102_912),

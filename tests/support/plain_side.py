@@ -210,7 +210,32 @@ class PlainVQT(Hidden):
 
 
 DTL = {"rank": 3, "beta": 5.0, "first_out": 1}
+
+
+def side_map(state, key, image):
+    """Four times a convolution, a norm over two groups of channels and ReLU."""
+    x = image
+    for layer, (stride, padding) in zip((0, 3, 6, 9), ((4, 2), (2, 1), (2, 1), (1, 1)), strict=True):
+        x = F.conv2d(x, state[f"{key}.{layer}.weight"], stride=stride, padding=padding)
+        groups = standardised(x.flatten(1).view(len(x), 2, -1), 1e-5).view(x.shape)
+        weight, bias = (state[f"{key}.{layer + 1}.{name}"].view(-1, 1, 1) for name in ("weight", "bias"))
+        x = F.relu(groups * weight + bias)
+    return x
+
+
+class PlainSideTuning(Hidden):
+    """``alpha B(x) + (1 - alpha) P mean S(x)`` at every token."""
+
+    def __call__(self, image):
+        base = self.norm("ln1", self.head_tokens(image))
+        alpha = torch.sigmoid(self.state["peft.sidetuning.norm_0.alpha"])
+        side = side_map(self.state, "peft.sidetuning.network", image).mean((2, 3))
+        side = side @ self.weight("peft.sidetuning.norm_0.project").T
+        return (alpha * base + (1 - alpha) * side[:, None]).flatten(1)
+
+
 CASES = {
+    "side-tuning": ("SideTuning", {"width": 6, "alpha": 0.7}, PlainSideTuning, False),
     "lst": ("LST", {"reduction": 4}, PlainLST, False),
     "last": ("LAST", {"rank": 4, "group": 1, "depth": 2}, PlainLAST, False),
     "last-grouped": ("LAST", {"rank": 4, "group": 3, "depth": 1}, PlainLAST, False),

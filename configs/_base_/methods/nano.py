@@ -37,6 +37,7 @@ methods = dict(
     vqt=dict(type="VQT", prompt_length=5),
     last=dict(type="LAST", rank=8),
     e3va=dict(type="E3VA", alpha=2, beta=4),
+    sidetuning=dict(type="SideTuning", width=16),
     lora=dict(type="LoRA", rank=8, targets=["q", "v"]),
     ssf=dict(type="SSF"),
     fact_tt=dict(type="FacT-TT", rank=8),

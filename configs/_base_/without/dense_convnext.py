@@ -26,4 +26,5 @@ without = dict(
     hst=__width,
     vqt=__width,
     e3va="its highway leaves by the output norms, which this backbone does not have",
+    sidetuning="it blends behind the output norms, which this backbone does not have",
 )

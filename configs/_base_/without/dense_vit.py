@@ -10,4 +10,5 @@ without = dict(
     hst=__output,
     vqt=__output,
     e3va="its highway leaves by the output norms, and this backbone has one for several outputs",
+    sidetuning="it blends behind the output norms, and this backbone has one for several outputs",
 )
