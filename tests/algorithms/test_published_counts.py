@@ -32,6 +32,10 @@ COUNTS = [
     ("rlrr_vit", {}, {}, 288_768),  # 31 C a block, and 4 C around them
     ("randlora_vit", {"rank": 32}, {}, 24 * 24 * (32 + 768)),
     ("adalora_vit", {"rank": 12}, {}, 24 * 12 * (768 + 768 + 1)),
+    ("consolidator_vit", {"groups": 384}, {}, 221_184 + 82_944),
+    ("consolidator_vit", {"groups": None}, {}, 304_128),
+    # The factors, as stored; the paper's counts are of entries that are not zero.
+    ("snell_vit", {"rank": 32}, {}, 12 * 32 * (4 * 1536 + 2 * 3840)),
     ("oft_vit", {"block": 32}, {}, 24 * 24 * 496),
     ("boft_vit", {"block": 8, "factors": 2}, {}, 24 * (2 * 96 * 28 + 768)),
     ("adaptformer_vit", {"bottleneck": 8}, {}, 156_768),

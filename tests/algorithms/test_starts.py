@@ -110,6 +110,18 @@ STARTS = {
         {"type": "AdaLoRA"},
         {f"{part}.{t}": normal(0.02) for part in ("left", "right") for t in "qv"} | {f"values.{t}": zero for t in "qv"},
     ),
+    "consolidator": (
+        {"type": "Consolidator"},
+        {f"{part}.{t}": uniform(1e-3) for part in ("weight", "bias") for t in ("qkv", "proj", "fc1", "fc2")},
+    ),
+    "consolidator-identity": (
+        {"type": "Consolidator", "init": "identity", "targets": ["fc1"]},
+        {"weight.fc1": zero, "bias.fc1": zero},
+    ),
+    "snell": (
+        {"type": "SNELL", "targets": ["proj"]},
+        {f"{part}.proj": uniform(1 / math.sqrt(C * 16)) for part in ("inputs", "outputs")},
+    ),
     "randlora": (
         {"type": "RandLoRA"},
         {f"left.{t}": zero for t in "qv"} | {f"right.{t}": constant(1 / C) for t in "qv"},

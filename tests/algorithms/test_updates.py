@@ -36,9 +36,30 @@ def test_dropped_blocks_of_a_rotation_are_the_identity(method):
             {"type": "BOFT", "block": 8, "factors": 5},
             r"BOFT: block=8, factors=5: block \* 2\^\(factors - 1\) must divide",
         ),
+        ({"type": "Consolidator", "groups": 48}, "groups=48 must divide the 64 inputs and 192 rows of a target"),
+        ({"type": "SNELL", "rank": 7}, "SNELL: rank=7 must be even"),
         ({"type": "BOFT", "block": 1, "factors": 1}, "BOFT: block=1 must be a whole number from 2"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(method, message):
     with pytest.raises(vpeft.UserError, match=message):
         vpeft.attach(build(VIT), method)
+
+
+@pytest.mark.parametrize("method", [{"type": "Consolidator"}, {"type": "SNELL", "drop": 0.0}], ids=lambda m: m["type"])
+def test_the_branch_is_left_out_for_whole_samples(method):
+    plain, x = undropped(), inputs(VIT, count=8, dtype=torch.float64)
+    model = perturb(vpeft.attach(undropped(), {**method, "drop_path": 0.9, "targets": ["fc2"], "blocks": 1})).train()
+    changed = (tokens(model, x, seed=1) - tokens(plain.train(), x)).abs().amax((1, 2))
+    left = sum(change == 0 for change in changed)
+    assert 0 < left < 8
+    assert 10 * min(one for one in changed if one) > max(changed)
+
+
+def test_entries_that_stay_in_a_pass_stay_where_it_merges():
+    """In float32 the quantile may fall between entries that float64 tells apart."""
+    model = perturb(vpeft.attach(build(VIT, torch.float32), {"type": "SNELL", "rank": 8})).eval()
+    module = model.blocks[0].peft.snell.fc1
+    entries = module.dense("fc1") != 0
+    assert torch.equal(module.affine()[0] != 0, entries)
+    assert entries.float().mean().item() == pytest.approx(0.1, abs=1e-3)

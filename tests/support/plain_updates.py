@@ -87,6 +87,54 @@ class PlainAdaLoRA(OnWeights):
         return weight + self.scale() * sum(value * torch.outer(p, q) for p, value, q in triplets)
 
 
+class PlainConsolidator(OnWeights):
+    """``W0 + G``, ``b0 + b``, entry by entry of each group."""
+
+    name = "consolidator"
+
+    def targets(self, site):
+        return [t for t in self.options["targets"] if t == site or (site == "qkv" and t in "qkv")]
+
+    def changed(self, i, site, target, weight):
+        groups, weight = self.own(i, f"{target}.weight.{target}"), weight.clone()
+        count, rows, inputs = groups.shape
+        order = list(range(weight.shape[1]))
+        if self.options["shuffle"]:
+            order = [group * inputs + a for a in range(inputs) for group in range(count)]
+        for j in range(count):
+            for a in range(rows):
+                for b in range(inputs):
+                    weight[j * rows + a, order[j * inputs + b]] += groups[j, a, b]
+        return weight
+
+    def linear(self, key, x):
+        y, (i, site) = super().linear(key, x), self.place(key)
+        for target in () if site is None else self.targets(site):
+            bias = self.own(i, f"{target}.bias.{target}")
+            first = "qkv".index(target) * len(bias) if site == "qkv" and target != "qkv" else 0
+            y[..., first : first + len(bias)] += bias
+        return y
+
+
+class PlainSNELL(OnWeights):
+    """``W0 + D |D|`` on the entries of D above the quantile, ``D_ji = 0.1 (|p1_i - q1_j| - |p2_i - q2_j|)``."""
+
+    name = "snell"
+
+    def changed(self, i, site, target, weight):
+        inputs, outputs = self.own(i, f"{site}.inputs.{target}"), self.own(i, f"{site}.outputs.{target}")
+        distances = [((q[:, None] - p[None]) ** 2).sum(-1).sqrt() for p, q in zip(inputs, outputs, strict=True)]
+        kernel = 0.1 * (distances[0] - distances[1])
+        if not self.options["sparsity"]:
+            return weight + kernel
+        least = torch.quantile(kernel.abs().flatten(), self.options["sparsity"])
+        large = kernel.abs() > least
+        share = large.double().mean() / (1 - self.options["sparsity"])
+        assert abs(share - 1) < 0.01
+        return weight + torch.where(large, kernel * kernel.abs(), 0.0)
+
+
+CONNECTED, KERNEL = {"groups": 32, "drop_path": 0.0}, {"rank": 8, "drop": 0.0, "drop_path": 0.0}
 #: As in ``plain_reparameter``.
 CASES = {
     "oft": ("OFT", {"block": 8, "targets": ("q", "v", "fc1")}, PlainOFT, True),
@@ -94,5 +142,19 @@ CASES = {
     "boft": ("BOFT", {"block": 4, "factors": 3, "gains": True, "targets": ("q", "v", "fc2")}, PlainBOFT, True),
     "randlora": ("RandLoRA", {"rank": 24, "alpha": 30.0, "targets": ("q", "v", "fc1", "fc2")}, PlainRandLoRA, True),
     "adalora": ("AdaLoRA", {"rank": 6, "target_rank": 3, "alpha": 3.0, "targets": ("q", "fc2")}, PlainAdaLoRA, True),
+    "consolidator": (
+        "Consolidator",
+        {**CONNECTED, "shuffle": False, "targets": ("qkv", "proj", "fc1", "fc2")},
+        PlainConsolidator,
+        True,
+    ),
+    "consolidator-shuffled": (
+        "Consolidator",
+        {**CONNECTED, "shuffle": True, "targets": ("q", "v", "fc2")},
+        PlainConsolidator,
+        True,
+    ),
+    "snell": ("SNELL", {**KERNEL, "sparsity": 0.9, "targets": ("q", "v", "proj", "fc1")}, PlainSNELL, True),
+    "snell-dense": ("SNELL", {**KERNEL, "sparsity": 0.0, "targets": ("k", "fc2")}, PlainSNELL, True),
     "boft-rotation": ("BOFT", {"block": 8, "factors": 1, "gains": False, "targets": Q_V}, PlainBOFT, True),
 }

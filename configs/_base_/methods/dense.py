@@ -68,6 +68,8 @@ methods = dict(
     boft=dict(type="BOFT", block=8),
     randlora=dict(type="RandLoRA", rank=32),
     adalora=dict(type="AdaLoRA", rank=64, target_rank=32),
+    consolidator=dict(type="Consolidator"),
+    snell=dict(type="SNELL", rank=32),
     noah=dict(type="NOAH", prompts=5, ranks=5, widths=5),
     spt_lora=dict(type="SPT-LoRA", budget=0.8),
     spt_adapter=dict(type="SPT-Adapter", budget=0.8),

@@ -64,6 +64,8 @@ methods = dict(
     boft=dict(type="BOFT"),
     randlora=dict(type="RandLoRA", rank=16),
     adalora=dict(type="AdaLoRA", rank=12, target_rank=8),
+    consolidator=dict(type="Consolidator"),
+    snell=dict(type="SNELL", rank=8),
     noah=dict(type="NOAH", prompts=2, ranks=2, widths=2),
     spt_lora=dict(type="SPT-LoRA", budget=12_000),
     spt_adapter=dict(type="SPT-Adapter", budget=12_000),

@@ -25,6 +25,7 @@ def test_they_are_the_ones_of_the_specification():
     in_place = {"Full", "Linear", "BitFit", "LNTune", "GPS", "PartialK", "BlockTune", "AttentionTune", "MLPTune"}
     parametric |= {"DoRA", "rsLoRA", "LoRA+", "LoRA-FA", "PiSSA", "OLoRA", "VeRA", "IA3", "LoHa", "LoKr", "FourierFT"}
     parametric |= {"SPT-LoRA", "RLRR", "MLAE", "LoRAmul", "OFT", "BOFT", "RandLoRA", "AdaLoRA"}
+    parametric |= {"RLRR", "MLAE", "LoRAmul", "OFT", "BOFT", "RandLoRA", "SNELL", "Consolidator", "AdaLoRA"}
     assert types == parametric | in_place | {"DiffFit", "AdapterBias"}
 
 

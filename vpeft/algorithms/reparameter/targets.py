@@ -69,10 +69,14 @@ class OnTargets(Method):
     def sizes(self, host: Host) -> Iterator[tuple[int, int]]:
         """Inputs and updated rows of every target in every block."""
         for block in host.blocks:
-            for target in self.targets_in(block):
-                if (site := TARGETS[target][0]) in block.sites:
-                    first, last = self.rows(block, target)
-                    yield block.size(site)[0], last - first
+            yield from self.sizes_in(block)
+
+    def sizes_in(self, block: Block) -> Iterator[tuple[int, int]]:
+        """The same of one block."""
+        for target in self.targets_in(block):
+            if (site := TARGETS[target][0]) in block.sites:
+                first, last = self.rows(block, target)
+                yield block.size(site)[0], last - first
 
     @staticmethod
     def rows(block: Block, target: str) -> tuple[int, int]:

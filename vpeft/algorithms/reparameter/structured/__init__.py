@@ -2,8 +2,10 @@
 
 from vpeft.algorithms.reparameter.structured import (  # noqa: F401  (register)
     boft,
+    consolidator,
     fourier_ft,
     loha,
     lokr,
     oft,
+    snell,
 )
