@@ -77,6 +77,7 @@ class STAdapter(Method):
     act: str = "none"
 
     category = "adapter"
+    identity_at_start = "rounding"  # on clips of a video backbone what follows rounds otherwise
     needs_frames = ("tokens", "batch")
     paper = "ST-Adapter: Parameter-Efficient Image-to-Video Transfer Learning, NeurIPS 2022"
     space = {"bottleneck": [8, 16, 32, 64], "where": ["mlp", "both"]}

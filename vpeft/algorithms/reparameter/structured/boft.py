@@ -112,6 +112,7 @@ class BOFT(OnTargets):
     space = {"block": [4, 8], "factors": [1, 2, 3], "drop": [0.0, 0.1]}
     limits = {"block": (2, 2**16), "factors": (1, 16)}
     mergeable = True
+    identity_at_start = "rounding"  # on some hosts the products behind it round otherwise
     unverified = "q and v as targets are ours; sections of the paper are not named."
 
     def check(self, host: Host) -> None:
