@@ -70,7 +70,7 @@ HOOKS = Registry(
     "hook",
     parent=MMENGINE_HOOKS,
     scope="vpeft",
-    locations=["vpeft.core.hooks", "vpeft.algorithms.hooks", "vpeft.extension.attention.hook"],
+    locations=["vpeft.core.hooks", "vpeft.extension.attention.hook"],
 )
 VISUALIZERS = Registry("visualizer", parent=MMENGINE_VISUALIZERS, scope="vpeft")
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(

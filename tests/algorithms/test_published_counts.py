@@ -22,6 +22,8 @@ COUNTS = [
     ("dora_vit", {"rank": 8}, {}, 313_344),
     ("lora_fa_vit", {"rank": 8}, {}, 147_456),
     ("mlae_vit", {"rank": 8}, {}, 295_104),
+    ("glora_vit", {"rank": 4}, {}, 1_603_776),
+    ("glora_vit", {"paths": ["nnnvn"]}, {}, 82_944),
     ("spt_lora_vit", {"budget": 0.43}, {}, 430_000),
     ("spt_adapter_vit", {"budget": None}, {}, 426_048),
     ("vera_vit", {"rank": 256}, {}, 24_576),

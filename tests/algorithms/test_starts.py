@@ -219,6 +219,14 @@ STARTS = {
     ),
     "gps": ({"type": "GPS"}, {"delta": zero}),
     "difffit": ({"type": "DiffFit"}, {"attn.weight": constant(1.0), "mlp.weight": constant(1.0)}),
+    "glora": (
+        {"type": "GLoRA"},
+        {f"down.{p}": zero for p in "ABC"}
+        | {f"shift.{p}": zero for p in "DE"}
+        | {"up.C": xavier(4, 1)}
+        | {"proj.up.A": xavier(4, C), "qkv.up.A": xavier(4, C), "fc1.up.A": xavier(4, C), "fc2.up.A": xavier(4, H)}
+        | {"proj.up.B": xavier(4, C), "qkv.up.B": xavier(4, C), "fc1.up.B": xavier(4, C), "fc2.up.B": xavier(4, H)},
+    ),
     "spt": ({"type": "SPT-LoRA"}, {"values": zero}),
     "u-prefix": ({"type": "UTuning"}, {"key": ROWS, "value": ROWS}),
     "u-prompt": ({"type": "UTuning", "kind": "prompt"}, {"prompt": ROWS}),

@@ -73,6 +73,7 @@ methods = dict(
     noah=dict(type="NOAH", prompts=5, ranks=5, widths=5),
     spt_lora=dict(type="SPT-LoRA", budget=0.8),
     spt_adapter=dict(type="SPT-Adapter", budget=0.8),
+    glora=dict(type="GLoRA", rank=4),
     utuning=dict(type="UTuning", op="attn", kind="prefix", length=10),
     bapat=dict(type="BAPAT", hidden=128, bottleneck=64),
 )

@@ -69,6 +69,7 @@ methods = dict(
     noah=dict(type="NOAH", prompts=2, ranks=2, widths=2),
     spt_lora=dict(type="SPT-LoRA", budget=12_000),
     spt_adapter=dict(type="SPT-Adapter", budget=12_000),
+    glora=dict(type="GLoRA", rank=2),
     utuning=dict(type="UTuning", length=5),
     bapat=dict(type="BAPAT", hidden=16, bottleneck=16),
 )

@@ -14,11 +14,11 @@ import torch
 from support.hosts import build, perturb, tokens
 
 import vpeft
-from vpeft.algorithms.unified.noah import KINDS
-from vpeft.algorithms.unified.noah_space import Space, quarters
+from vpeft.algorithms.unified.noah_space import KINDS, quarters
 from vpeft.apis.config.load import load_config
 from vpeft.apis.tune.noah import _population
 from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.contract.subnets import find_space
 
 ROOT = Path(__file__).parents[3]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -28,7 +28,17 @@ SUPERNET = {"type": "NOAH", "prompts": 4, "ranks": 4, "widths": 4}
 
 def supernet(limit=None):
     model = perturb(vpeft.attach(build(HOST), SUPERNET))
-    return model, Space(get_adaptation(model), (1, 2, 4), (1, 2, 3), limit)
+    return model, space_of(model, choices=(1, 2, 4), depths=(1, 2, 3), limit=limit)
+
+
+def space_of(model, **settings):
+    adaptation = get_adaptation(model)
+    return find_space(adaptation.host, adaptation.methods, {"depth_prob": 0.4, "size_prob": 0.2, **settings})
+
+
+def mutated(space, subnet, seed, depth_prob, size_prob):
+    space.settings = {"depth_prob": depth_prob, "size_prob": size_prob}
+    return space.mutate(subnet, random.Random(seed))
 
 
 def test_a_subnet_of_the_supernet_is_the_method_with_its_sizes():
@@ -64,13 +74,13 @@ def test_draws_keep_to_the_space():
 def test_mutation_and_crossover():
     _, space = supernet()
     a, b = ((1, 2, 0), (4, 0, 0), (1, 1, 1)), ((2, 0, 0), (1, 2, 4), (4, 4, 0))
-    assert space.mutate(a, random.Random(0), 0.0, 0.0) == a
+    assert mutated(space, a, 0, 0.0, 0.0) == a
     for seed in range(50):
-        longer = space.mutate(a, random.Random(seed), 1.0, 0.0)
+        longer = mutated(space, a, seed, 1.0, 0.0)
         for old, new in zip(a, longer, strict=True):
             kept = min(sum(map(bool, old)), sum(map(bool, new)))
             assert new[:kept] == old[:kept]
-        resized = space.mutate(a, random.Random(seed), 0.0, 1.0)
+        resized = mutated(space, a, seed, 0.0, 1.0)
         assert [[bool(s) for s in sizes] for sizes in resized] == [[bool(s) for s in sizes] for sizes in a]
         child = space.cross(a, b, random.Random(seed))
         assert all(sizes in pair for sizes, pair in zip(child, zip(a, b, strict=True), strict=True))
@@ -96,13 +106,13 @@ def test_quarters():
 
 def test_wrong_supernets_are_refused():
     model = vpeft.attach(build(HOST), "LoRA")
-    with pytest.raises(vpeft.UserError, match="no method NOAH"):
-        Space(get_adaptation(model), (1, 2, 4), (1,))
+    with pytest.raises(vpeft.UserError, match=r"LoRA: no subnets to search; methods that have some are GLoRA, NOAH\."):
+        space_of(model, choices=(1, 2, 4), depths=(1,))
     model, _ = supernet()
     with pytest.raises(vpeft.UserError, match="largest choice, 10"):
-        Space(get_adaptation(model), (1, 10), (1,))
+        space_of(model, choices=(1, 10), depths=(1,))
     with pytest.raises(vpeft.UserError, match="from 1 to 3"):
-        Space(get_adaptation(model), (1, 4), (1, 9))
+        space_of(model, choices=(1, 4), depths=(1, 9))
 
 
 def command(work_dir, task="digits"):

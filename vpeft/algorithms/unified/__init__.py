@@ -1,3 +1,3 @@
 """Methods that join several categories."""
 
-from vpeft.algorithms.unified import bapat, noah, spt, u_tuning  # noqa: F401  (register)
+from vpeft.algorithms.unified import bapat, glora, noah, spt, u_tuning  # noqa: F401  (register)

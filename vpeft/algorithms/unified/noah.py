@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from vpeft.algorithms.adapter.convolution.convpass import quick_gelu
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.algorithms.prompt.vpt import insert
+from vpeft.algorithms.unified.noah_space import KINDS, Space
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
@@ -20,8 +23,6 @@ from vpeft.registry import PEFT_METHODS
 
 #: Prompts of the authors' supernet.
 SUPER = 100
-#: The three kinds of modules and the field that holds their sizes.
-KINDS = {"prompt": "prompts", "lora": "ranks", "adapter": "widths"}
 
 
 class Elastic(nn.Module):
@@ -226,6 +227,9 @@ class NOAH(Method):
                 block.place("qkv", "parallel", ElasticLoRA(rank, block.dim, *how), "lora")
             if width:
                 block.place("mlp_branch", "late", ElasticAdapter(width, block.dim, *how), "adapter")
+
+    def subnet_space(self, host: Host, key: str, settings: Mapping[str, Any]) -> Space:
+        return Space(host, key, self, settings)
 
     def count(self, host: Host) -> int:
         total = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from vpeft.core.backbones.host import Host
 from vpeft.core.contract.checks import Checks
 from vpeft.core.contract.options import OPTIONS, Options, plain_value
 from vpeft.core.contract.search_space import COMMON, Values
+from vpeft.core.contract.subnets import SubnetSpace
 from vpeft.core.contract.training import TrainingData, TrainingPass, TrainingStep
 from vpeft.core.contract.values import Limits
 from vpeft.registry import PEFT_METHODS
@@ -123,6 +125,10 @@ class Method(Options, Checks):
     def after_step(self, host: Host, step: TrainingStep) -> None:
         """Act after a step of the optimiser, whose gradients are still there (``follows_steps``)."""
         raise NotImplementedError(f"{type(self).__name__} says follows_steps and states no after_step(host, step).")
+
+    def subnet_space(self, host: Host, key: str, settings: Mapping[str, Any]) -> SubnetSpace | None:
+        """The space of its subnets under the key ``key``, where it is a supernet that a search may cut down."""
+        return None
 
     def out_width(self, host: Host) -> int | None:
         """Width of the features that the head gets, where it is not the host's own."""

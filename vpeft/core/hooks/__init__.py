@@ -5,6 +5,7 @@ from vpeft.core.hooks.logits import LogitsHook
 from vpeft.core.hooks.loss_guard import LossGuardHook
 from vpeft.core.hooks.peft_hook import PEFTHook
 from vpeft.core.hooks.progress import ProgressHook
+from vpeft.core.hooks.supernet import SupernetHook
 
 __all__ = [
     "EpochSeedHook",
@@ -12,4 +13,5 @@ __all__ = [
     "LossGuardHook",
     "PEFTHook",
     "ProgressHook",
+    "SupernetHook",
 ]
