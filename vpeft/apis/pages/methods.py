@@ -94,16 +94,17 @@ def methods_page(root: str = "configs") -> str:
         "Written by `tools/methods_page.py`; do not edit by hand.",
         "",
         "Memory: what back-propagation visits. M0 nothing of the backbone, M1 its upper part, M2 the activations of",
-        "all blocks; with w also dense weight gradients. A star marks what could not be checked against the authors'",
-        "own code or paper; see below.",
+        "all blocks; with w also dense weight gradients. Start: the first output agrees with the frozen host's in all",
+        "bits, but for rounding (on some hosts), or it is another one. A star marks what could not be checked against",
+        "the authors' own code or paper; see below.",
         "",
-        markdown_row("method", "category", "memory", "merges", "hosts"),
-        markdown_row(*["---"] * 5),
+        markdown_row("method", "category", "memory", "merges", "start", "hosts"),
+        markdown_row(*["---"] * 6),
     ]
     for name in order:
         cls, star = PEFT_METHODS.get(name), "*" if PEFT_METHODS.get(name).unverified else ""
         works = f"{takes[name]} of {gone[name]}" if gone[name] else "?"
-        lines.append(markdown_row(f"{name}{star}", cls.category, cls.memory, merges(cls), works))
+        lines.append(markdown_row(f"{name}{star}", cls.category, cls.memory, merges(cls), cls.stated_start(), works))
     lines += ["", *_hosts(found), "", *_counts(order, options, published)]
     lines += ["", "## Not verified", ""]
     lines += [f"- **{n}**: {PEFT_METHODS.get(n).unverified}" for n in order if PEFT_METHODS.get(n).unverified]
