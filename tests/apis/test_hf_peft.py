@@ -166,6 +166,18 @@ def test_other_methods_are_not_kept_in_that_form(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_chosen_blocks_and_sizes_are_kept_and_what_has_no_place_is_refused(tmp_path):
+    for cfg in ({"blocks": 1}, {"rank": {"block0": 2, "rest": 4}}):
+        model = vpeft.attach(timm_vit(), {"type": "LoRA", **cfg})
+        perturb(model)
+        save_peft(model, tmp_path)
+        theirs = peft.PeftModel.from_pretrained(timm_vit(), tmp_path).eval()
+        assert torch.allclose(answer(theirs, "timm"), answer(model, "timm"), atol=1e-5, rtol=1e-5)
+    for cfg, said in (({"extra": ["norm"]}, "parameters of the base"), ({"drop": {"block0": 0.1}}, "another drop by")):
+        with pytest.raises(UserError, match=f"^the adapter holds {said}"):
+            save_peft(vpeft.attach(timm_vit(), {"type": "LoRA", **cfg}), tmp_path)
+
+
 def test_rows_that_lie_head_by_head_are_refused(tmp_path):
     model = vpeft.attach(build("timm.Levit"), {"type": "LoRA", "rank": 2})
     perturb(model)

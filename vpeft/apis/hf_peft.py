@@ -125,6 +125,9 @@ def _method(adaptation: Adaptation) -> LoRA:
             f"{names} cannot be kept in peft's form: it is for one method that is LoRA or DoRA. "
             "vpeft.save_adapter keeps it."
         )
+    if adaptation.trained or not isinstance(methods[0].drop, float | int):
+        why = "parameters of the base (extra=)" if adaptation.trained else "another drop by stage or block"
+        raise UserError(f"the adapter holds {why}, for which peft's form has no place. vpeft.save_adapter keeps it.")
     return methods[0]
 
 

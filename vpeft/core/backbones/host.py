@@ -268,6 +268,7 @@ class Host:
         where = f"block {block.index} of " if block else ""
         if site not in sites:
             why = "its blocks have no attention. " if site in _ATTENTION and block and "qkv" not in sites else ""
+            why = "blocks= leaves it out. " if block is None and site in self.whole.sites else why
             name = self.registered_name()
             raise UserError(f"{self.method_key}: {where}host {name} has no site {site!r}: {why}{nearest(site, sites)}")
         if placement not in sites[site].allowed:

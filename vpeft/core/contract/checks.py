@@ -123,6 +123,11 @@ class Checks:
     def need_output_norm(self, host: Host, name: str | None = None) -> None:
         """A read-out takes the place of what an output norm (``name``, or any) reads or gives."""
         if name not in host.sites if name else not host.output_norms:
+            if name in host.whole.sites or (name is None and host.whole.output_norms):
+                raise UserError(
+                    f"{self.registered_name()} reads at the output norm, which goes with the last block: blocks= must "
+                    "name it too."
+                )
             raise UserError(f"{self.registered_name()}: this {host.registered_name()} has no output norm to read at.")
 
     def need_vector(self, host: Host) -> None:

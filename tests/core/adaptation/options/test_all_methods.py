@@ -11,6 +11,7 @@ import vpeft
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.options.part import home
 from vpeft.core.adaptation.report import parameter_report
+from vpeft.core.contract.method import Method
 from vpeft.registry import PEFT_METHODS
 
 VIT, SWIN = "timm.VisionTransformer", "timm.SwinTransformer"
@@ -88,7 +89,8 @@ def test_a_size_by_stage(method):
     field, (first, second) = sized(method)
     cls = PEFT_METHODS.get(method)
     cfg = {"type": method, field: {"stage0": first, "stage1": second}}
-    if cls.needs_all_blocks or cls.in_a_row or cls.adds_losses:
+    widens = cls.out_width is not Method.out_width
+    if cls.needs_all_blocks or cls.in_a_row or cls.adds_losses or widens:
         with pytest.raises(vpeft.UserError, match=rf"^{re.escape(method)}: {field} by stage or block is refused"):
             vpeft.attach(again(SWIN, torch.float64), cfg)
         return

@@ -105,6 +105,16 @@ def test_shallow_prompts_enter_where_the_blocks_begin():
         attached(VIT, {"type": "VPTShallow", "blocks": [0, 2]})
 
 
+def test_a_read_out_needs_the_block_that_it_reads():
+    model, adaptation = attached(VIT, {"type": "VQT", "prompt_length": 2, "blocks": "last 2"})
+    assert adaptation.count() == 2 * 2 * 64
+    assert tokens(model, inputs(VIT, 2, torch.float64)).shape[-1] == 64 * (1 + 2 * 2)
+    with pytest.raises(
+        vpeft.UserError, match=r"^VQT reads at the output norm, which goes with the last block: blocks="
+    ):
+        attached(VIT, {"type": "VQT", "blocks": [0, 1]})
+
+
 def test_sizes_by_block_stage_and_for_the_rest(tmp_path):
     cfg = {"type": "LoRA", "rank": {"block3": 6, "stage1": 4, "rest": 2}, "alpha": {"stage0": 8.0}}
     model, adaptation = attached(SWIN, cfg)

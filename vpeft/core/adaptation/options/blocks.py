@@ -135,4 +135,6 @@ def _same_everywhere(method: Method, host: Host) -> str:
         return method.needs_all_blocks
     if method.in_a_row:
         return "its blocks pass something on to the next one"
+    if type(method).out_width is not Method.out_width:
+        return "the width of its head is one of all blocks"
     return "its losses are of all blocks together" if method.adds_losses else ""
