@@ -126,3 +126,12 @@ def test_a_fault_of_the_second_method_takes_the_first_off_too(host):
     with pytest.raises(vpeft.UserError, match="bottleneck"):
         vpeft.attach(host, [{"type": "VPTDeep", "prompt_length": 2}, {"type": "AdaptFormer", "bottleneck": 65}])
     assert before[1:] == state(host)[1:]
+
+
+def test_a_method_without_named_starts_says_which_have_some():
+    with pytest.raises(
+        vpeft.UserError, match=r"^LoRA has no other start than its own: init= chooses one of .*ARC, .*SSF"
+    ):
+        build_method({"type": "LoRA", "init": "official"})
+    with pytest.raises(vpeft.UserError, match=r"^SSF: unknown init 'oficial': did you mean 'official'"):
+        vpeft.attach(build(HOST, torch.float32), {"type": "SSF", "init": "oficial"})

@@ -139,6 +139,7 @@ class SideTuning(Method):
     space = {"width": [8, 16, 32, 64], "alpha": [0.5, 0.9]}
     limits = {"alpha": (0.01, 0.99), "width": (2, 4096)}
     memory = "M0"
+    needs_all_blocks = "its network stands beside the whole backbone"
     identity_at_start = False
     base_eval = True
     unverified = (

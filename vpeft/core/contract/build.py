@@ -34,6 +34,11 @@ def build_method(cfg: str | Mapping[str, Any] | Method) -> Method:
     cls = PEFT_METHODS.module_dict[name]
     known = [f.name for f in dataclasses.fields(cls)]
     for keyword in cfg:
+        if keyword == "init" and keyword not in known:
+            others = sorted(
+                other for other, one in PEFT_METHODS.module_dict.items() if keyword in one.hyper_parameters()
+            )
+            raise UserError(f"{name} has no other start than its own: init= chooses one of {', '.join(others)}.")
         if keyword not in known:
             raise UserError(f"{name} has no hyper-parameter {keyword!r}: {nearest(keyword, known)}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}

@@ -89,8 +89,8 @@ def test_a_size_by_stage(method):
     field, (first, second) = sized(method)
     cls = PEFT_METHODS.get(method)
     cfg = {"type": method, field: {"stage0": first, "stage1": second}}
-    widens = cls.out_width is not Method.out_width
-    if cls.needs_all_blocks or cls.in_a_row or cls.adds_losses or widens:
+    together = cls.adds_losses or cls.follows_steps or cls.out_width is not Method.out_width
+    if cls.needs_all_blocks or cls.in_a_row or together:
         with pytest.raises(vpeft.UserError, match=rf"^{re.escape(method)}: {field} by stage or block is refused"):
             vpeft.attach(again(SWIN, torch.float64), cfg)
         return

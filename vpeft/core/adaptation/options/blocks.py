@@ -137,4 +137,6 @@ def _same_everywhere(method: Method, host: Host) -> str:
         return "its blocks pass something on to the next one"
     if type(method).out_width is not Method.out_width:
         return "the width of its head is one of all blocks"
+    if method.follows_steps:
+        return "it chooses among all blocks together"
     return "its losses are of all blocks together" if method.adds_losses else ""
