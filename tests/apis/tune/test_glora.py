@@ -24,8 +24,7 @@ LETTERS = ("lvcn", "lvcn", "lvn", "vcn", "vcn")
 
 def supernet(limit=None, host=HOST):
     model = perturb(vpeft.attach(build(host), {"type": "GLoRA", "rank": 3}))
-    adaptation = get_adaptation(model)
-    return model, find_space(adaptation.host, adaptation.methods, {"limit": limit, "form_prob": 0.2})
+    return model, find_space(get_adaptation(model).on_host.values(), {"limit": limit, "form_prob": 0.2})
 
 
 @pytest.mark.parametrize("host", [HOST, "timm.SwinTransformer"])
@@ -81,10 +80,24 @@ def test_population_keeps_the_limit():
     assert all(0 < space.count(subnet) <= 6000 for subnet in population)
 
 
+def test_a_supernet_in_some_blocks_has_subnets_there_alone():
+    model = perturb(vpeft.attach(build(HOST), {"type": "GLoRA", "rank": 2, "blocks": "last 2"}))
+    space = find_space(get_adaptation(model).on_host.values(), {})
+    subnet = space.draw(random.Random(0))
+    assert len(subnet) == 8
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    out = tokens(model, x)
+    space.apply(subnet)
+    assert not torch.equal(tokens(model, x), out)
+    model = vpeft.attach(build(HOST), {"type": "GLoRA", "rank": {"block0": 2, "rest": 3}})
+    with pytest.raises(vpeft.UserError, match="GLoRA: a supernet has the same sizes in all blocks"):
+        find_space(get_adaptation(model).on_host.values(), {})
+
+
 def test_a_supernet_with_paths_is_refused():
     adaptation = get_adaptation(vpeft.attach(build(HOST), {"type": "GLoRA", "paths": ["lvnvv"]}))
     with pytest.raises(vpeft.UserError, match="leave paths out"):
-        find_space(adaptation.host, adaptation.methods, {})
+        find_space(adaptation.on_host.values(), {})
 
 
 @pytest.mark.parametrize(
@@ -104,7 +117,7 @@ def test_the_subnet_is_cut_out_of_the_supernet(tmp_path):
     perturb(model.eval(), 0.02)
     file = vpeft.save_adapter(model, tmp_path / "supernet.safetensors", task="digits")
     adaptation = get_adaptation(model.backbone)
-    space = find_space(adaptation.host, adaptation.methods, cfg.noah)
+    space = find_space(adaptation.on_host.values(), cfg.noah)
     subnet = space.draw(random.Random(1))
     space.apply(subnet)
     config = write_subnet(cfg, str(path), space.fields(subnet), tmp_path / "subnet.py")

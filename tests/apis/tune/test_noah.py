@@ -32,8 +32,7 @@ def supernet(limit=None):
 
 
 def space_of(model, **settings):
-    adaptation = get_adaptation(model)
-    return find_space(adaptation.host, adaptation.methods, {"depth_prob": 0.4, "size_prob": 0.2, **settings})
+    return find_space(get_adaptation(model).on_host.values(), {"depth_prob": 0.4, "size_prob": 0.2, **settings})
 
 
 def mutated(space, subnet, seed, depth_prob, size_prob):

@@ -88,8 +88,8 @@ def search(cfg: Config, supernet: str, work_dir: str, seed: int = 0) -> dict[str
     """
     model = load_trained(cfg, supernet).to(get_device())
     loader = Runner.build_dataloader(cfg.val_dataloader, seed=0)
-    settings, adaptation = cfg.noah, find_adaptation(model)
-    space = find_space(adaptation.host, adaptation.methods, settings)
+    settings = cfg.noah
+    space = find_space(find_adaptation(model).on_host.values(), settings)
     fitness = Fitness(space, lambda: accuracy(model, loader), Path(work_dir) / SEARCH, cfg, seed)
     rng = random.Random(seed)
     parents: list[Subnet] = []

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
-from vpeft.core.backbones.host import Host
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
@@ -54,20 +53,29 @@ class SubnetSpace:
         return self.count(subnet) > 0 and (self.limit is None or self.count(subnet) <= self.limit)
 
 
-def find_space(host: Host, methods: Mapping[str, Any], settings: Mapping[str, Any]) -> SubnetSpace:
+class OnAHost(Protocol):
+    """What the search knows of a method on its host (:class:`vpeft.core.adaptation.options.on_host.OnHost`)."""
+
+    method: Any
+
+    def subnet_space(self, settings: Mapping[str, Any]) -> SubnetSpace | None:
+        """The space of its subnets; None where it has none."""
+
+
+def find_space(methods: Iterable[OnAHost], settings: Mapping[str, Any]) -> SubnetSpace:
     """The space of the first method that has one.
 
     Args:
-        host: Where the methods are placed.
-        methods: The methods by their keys.
+        methods: The methods on their host.
         settings: Of the search (a config's field ``noah``).
 
     Raises:
         UserError: None has one.
     """
-    for key, method in methods.items():
-        if (space := method.subnet_space(host, key, settings)) is not None:
+    methods = list(methods)
+    for one in methods:
+        if (space := one.subnet_space(settings)) is not None:
             return space
     able = sorted(name for name, cls in PEFT_METHODS.module_dict.items() if "subnet_space" in vars(cls))
-    names = " and ".join(method.registered_name() for method in methods.values())
+    names = " and ".join(one.method.registered_name() for one in methods)
     raise UserError(f"{names}: no subnets to search; methods that have some are {', '.join(able)}.")

@@ -23,7 +23,7 @@ class SupernetHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the supernet."""
         adaptation = find_adaptation(unwrap(runner.model))
-        self.space = find_space(adaptation.host, adaptation.methods, runner.cfg.noah)
+        self.space = find_space(adaptation.on_host.values(), runner.cfg.noah)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Draw this iteration's subnet."""

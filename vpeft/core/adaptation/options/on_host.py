@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from vpeft.core.adaptation.options.extra import check_extra, is_extra
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host
 from vpeft.core.contract.method import Method
+from vpeft.core.contract.subnets import SubnetSpace
 from vpeft.core.contract.training import TrainingData, TrainingPass, TrainingStep
 from vpeft.errors import UserError
 
@@ -80,6 +82,12 @@ class OnHost:
             raise UserError(f"{self.method.registered_name()} prunes with sizes that are the same in all blocks alone.")
         ((method, part),) = self.each() if len(self.pieces) == 1 else ((self.method, self.part),)
         return method.pruned(part, data)
+
+    def subnet_space(self, settings: Mapping[str, Any]) -> SubnetSpace | None:
+        """The space of its subnets; None where it has none."""
+        if len(self.pieces) > 1 and type(self.method).subnet_space is not Method.subnet_space:
+            raise UserError(f"{self.method.registered_name()}: a supernet has the same sizes in all blocks.")
+        return self.method.subnet_space(self.part, self.key, settings)
 
     def losses(self, training: TrainingPass) -> dict[str, Tensor]:
         """Losses that it adds to the task's."""
