@@ -23,6 +23,7 @@ JUNK = {
     float: ["0.5", True, NAN, INF, -INF, [0.5], {}, -1e300, 1e300, 1j],
     bool: [1, 0, "yes", "False", NAN, [True]],
     str: [3, True, "", "nonsense", "official ", ["official"], NAN, b"official"],
+    typing.Literal: [3, True, "", "nonsense", NAN],
     tuple: [3, 0.5, "nonsense", [], [[]], ["nonsense"], [None], [NAN], [True], {"q": 1}],
 }
 FIELDS = [
@@ -52,8 +53,15 @@ def junk(name, field):
 
 
 @pytest.fixture(scope="module")
-def host():
-    return build(HOST, torch.float32)
+def hosts():
+    return {False: build(HOST, torch.float32), True: build(f"{HOST}/clips", torch.float32)}
+
+
+@pytest.fixture
+def host(hosts, request):
+    """The tiny ViT, or for a method of frames the same on clips."""
+    name = request.node.callspec.params.get("name") if hasattr(request.node, "callspec") else None
+    return hosts[bool(name and PEFT_METHODS.get(name).needs_frames)]
 
 
 def state(model):

@@ -94,8 +94,7 @@ class _Column:
                 (adaptation,) = attach(self.backbone, [build_method(self.methods[name])])
         except UserError as error:
             return str(error)
-        (method,) = adaptation.methods.values()
-        count = method.count(adaptation.host)
+        count = adaptation.count()
         adaptation.detach()
         return count
 
