@@ -26,6 +26,8 @@ def test_they_are_the_ones_of_the_specification():
     parametric |= {"DoRA", "rsLoRA", "LoRA+", "LoRA-FA", "PiSSA", "OLoRA", "VeRA", "IA3", "LoHa", "LoKr", "FourierFT"}
     parametric |= {"GLoRA", "SPT-LoRA", "RLRR", "MLAE", "LoRAmul", "OFT", "BOFT", "RandLoRA", "AdaLoRA"}
     parametric |= {"RLRR", "MLAE", "LoRAmul", "OFT", "BOFT", "RandLoRA", "SNELL", "Consolidator", "AdaLoRA"}
+    parametric |= {"SPT-LoRA", "RLRR", "MLAE", "LoRAmul"}
+    parametric |= {"OFT", "BOFT", "RandLoRA", "AdaLoRA", "Consolidator", "SNELL"}
     assert types == parametric | in_place | {"DiffFit", "AdapterBias"}
 
 

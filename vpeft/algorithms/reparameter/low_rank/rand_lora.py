@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -119,7 +118,7 @@ class RandLoRA(OnTargets):
 
     rank: int = 32
     alpha: float | None = None
-    zero: Literal["lambda", "gamma"] = "lambda"
+    zero: str = "lambda"
     sparse: bool = False
     seed: int = 0
     targets: tuple[str, ...] | None = None
@@ -134,6 +133,7 @@ class RandLoRA(OnTargets):
 
     def check(self, host: Host) -> None:
         super().check(host)
+        self.need_choice("zero", ("lambda", "gamma"))
         self.need_width("rank", host, [min(sizes) for sizes in self.sizes(host)])
 
     def build(self, host: Host) -> None:
