@@ -143,3 +143,11 @@ def test_a_method_without_named_starts_says_which_have_some():
         build_method({"type": "LoRA", "init": "official"})
     with pytest.raises(vpeft.UserError, match=r"^SSF: unknown init 'oficial': did you mean 'official'"):
         vpeft.attach(build(HOST, torch.float32), {"type": "SSF", "init": "oficial"})
+
+
+def test_a_method_calls_nothing_as_an_option():
+    method = PEFT_METHODS.get("LoRA")
+    with pytest.raises(vpeft.UserError, match=r"^Mine.blocks: blocks= is an option of every method; call it otherwise"):
+        type("Mine", (method,), {"blocks": lambda self, host: host.blocks})
+    with pytest.raises(vpeft.UserError, match=r"^Mine.extra: extra= is an option"):
+        type("Mine", (method,), {"__annotations__": {"extra": int}})

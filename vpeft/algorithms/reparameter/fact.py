@@ -172,6 +172,12 @@ class FacT(Method):
         """The blocks that share factors."""
         return [list(group) for _, group in itertools.groupby(host.blocks, key=lambda block: block.stage)]
 
+    @staticmethod
+    def shared_name(host: Host, blocks: list[Block]) -> str:
+        """Under which name their factors are kept: by the number of their stage among all of the host."""
+        stages = list(dict.fromkeys(block.stage for block in host.whole.blocks))
+        return f"shared{stages.index(blocks[0].stage)}"
+
 
 @PEFT_METHODS.register_module(name="FacT-TT")
 @dataclass(kw_only=True)
@@ -182,7 +188,7 @@ class FacTTT(FacT):
     def build(self, host: Host) -> None:
         for blocks in self.stages(host):
             shared = SharedFactors(blocks[0].dim, self.rank, slices=0)
-            host.keep(shared, f"shared{blocks[0].stage}")
+            host.keep(shared, self.shared_name(host, blocks))
             for block in blocks:
                 for site, cut in self.cuts(block).items():
                     block.place(site, "parallel", TrainSlices(shared, cut, self.scale, self.drop), site)
@@ -214,7 +220,7 @@ class FacTTK(FacT):
     def build(self, host: Host) -> None:
         for blocks in self.stages(host):
             shared = SharedFactors(blocks[0].dim, self.rank, self.slices(blocks))
-            host.keep(shared, f"shared{blocks[0].stage}")
+            host.keep(shared, self.shared_name(host, blocks))
             first = 0
             for block in blocks:
                 for site, cut in self.cuts(block).items():

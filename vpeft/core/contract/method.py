@@ -7,6 +7,7 @@ Registering it in ``PEFT_METHODS`` makes the tests, the configs' check, ``tools/
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -21,6 +22,7 @@ from vpeft.core.contract.search_space import COMMON, Values
 from vpeft.core.contract.subnets import SubnetSpace
 from vpeft.core.contract.training import TrainingData, TrainingPass, TrainingStep
 from vpeft.core.contract.values import Limits
+from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 CATEGORIES = (
@@ -96,8 +98,14 @@ class Method(Options, Checks):
     unverified: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs) -> None:
-        """Put the mark of what is not verified into the docstring."""
+        """Put the mark of what is not verified into the docstring; refuse names that options have.
+
+        Raises:
+            UserError: The class calls something of its own as an option of every method.
+        """
         super().__init_subclass__(**kwargs)
+        if taken := [name for name in OPTIONS if name in vars(cls) or name in inspect.get_annotations(cls)]:
+            raise UserError(f"{cls.__name__}.{taken[0]}: {taken[0]}= is an option of every method; call it otherwise.")
         if cls.unverified and cls.__doc__ and cls.unverified not in cls.__doc__:
             cls.__doc__ = f"{cls.__doc__.rstrip()}\n\n    **Not verified.** {cls.unverified}\n    "
 

@@ -150,7 +150,10 @@ def test_sizes_within_chosen_blocks():
 @pytest.mark.parametrize(
     ("cfg", "said"),
     [
-        ({"rank": {"stage2": 4}}, "LoRA: rank is stated for stage2, which timm.SwinTransformer lacks."),
+        (
+            {"rank": {"stage2": 4}},
+            "LoRA: rank is stated for stage2: timm.SwinTransformer has block0 to block3 and stage0, stage1.",
+        ),
         (
             {"rank": {"stage0": 4}, "blocks": "stage1"},
             "LoRA: rank is stated for stage0, where blocks= leaves no block.",

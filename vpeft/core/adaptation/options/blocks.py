@@ -85,7 +85,9 @@ def sized_parts(method: Method, host: Host) -> list[tuple[Method, Host]]:
     for field, values in fields.items():
         for place in values:
             if place != REST and not _at(place, host.whole):
-                raise UserError(f"{name}: {field} is stated for {place}, which {host.registered_name()} lacks.")
+                stages = ", ".join(dict.fromkeys(f"stage{block.stage}" for block in host.whole.blocks))
+                has = f"block0 to block{len(host.whole.blocks) - 1} and {stages}"
+                raise UserError(f"{name}: {field} is stated for {place}: {host.registered_name()} has {has}.")
             if place != REST and not _at(place, host):
                 raise UserError(f"{name}: {field} is stated for {place}, where blocks= leaves no block.")
     groups: dict[tuple[Any, ...], list[Block]] = {}
