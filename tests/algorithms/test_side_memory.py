@@ -78,3 +78,23 @@ def test_dtl_needs_no_graph_below_the_first_changed_block():
         block.sites["fc2"].module.register_forward_hook(lambda m, a, out: seen.append(out.requires_grad))
     tokens(model.train(), torch.randn(2, 3, 32, 32))
     assert seen == [False] * 7 + [True] * 5
+
+
+def test_vit_split_copies_the_blocks_of_the_base_and_lets_them_learn_slower():
+    """Its deformable convolution without offsets is a plain one, and no gradient reaches the frozen blocks."""
+    model = build("timm.VisionTransformer")
+    vpeft.attach(model, {"type": "ViT-Split", "tuned": 2, "block_lr": 0.2})
+    head = get_adaptation(model).host.backbone.peft["vit_split"]["head"]
+    assert head.lr_factors == {"blocks": 0.2}
+    for own, block in zip(head.blocks, model.blocks[1:], strict=True):
+        assert type(own) is type(block).plain_class
+        base = dict(block.named_parameters())
+        assert all(torch.equal(param, base[name]) for name, param in own.named_parameters())
+    conv = head.frozen[2]
+    with torch.no_grad():
+        conv.offsets.weight.zero_()
+        conv.offsets.bias.zero_()
+    x = torch.randn(2, 64, 5, 4, dtype=torch.float64)
+    torch.testing.assert_close(conv(x), torch.nn.functional.conv2d(x, conv.weight, padding=1), rtol=1e-10, atol=1e-12)
+    with pytest.raises(vpeft.UserError, match="tuned=3 must be less than the host's 3 blocks"):
+        vpeft.attach(build("timm.VisionTransformer"), {"type": "ViT-Split", "tuned": 3})

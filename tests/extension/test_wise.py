@@ -42,7 +42,7 @@ def others():
 #: the methods that may be refused for each.
 REASONS = {
     "gives an output of the shape": {"HST"},  # its read-out takes the place of the tokens, in another width
-    "is defined for a backbone of one width": {"LST", "LAST", "HST"},  # a host with stages: not attached at all
+    "is defined for a backbone of one width": {"LST", "LAST", "HST", "ViT-Split"},  # a host with stages
     "has no output norm to read at": {"E3VA"},
 }
 #: What every method's contributions are, where they are not weights alone.

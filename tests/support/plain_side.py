@@ -209,6 +209,50 @@ class PlainVQT(Hidden):
         return torch.cat(parts, 1)[:, None].expand(-1, 2, -1).flatten(1)
 
 
+class PlainViTSplit(Hidden):
+    """Copies of the last blocks and the frozen maps through deformable convolutions, place by place."""
+
+    def __call__(self, x):
+        self.head_tokens(x)
+        key, tuned = "peft.vit_split.head", self.options["tuned"]
+        read = (2,) if self.options["maps"] == 1 else (0, 2)
+        start = f"{key}.blocks."
+        own = PlainViT({k.replace(start, "layers."): v for k, v in self.state.items() if k.startswith(start)})
+        t = self.h[self.depth - tuned]
+        for j in range(tuned):
+            t = own.block(j, t)
+        t = self.norm("ln1", t)
+        frozen = [self.norm("ln1", self.h[i + 1])[:, 1:].mT.unflatten(2, MAP) for i in read]
+        f = self.fuse(f"{key}.frozen", torch.cat(frozen, 1))
+        y = self.fuse(f"{key}.fusion", torch.cat([f, t[:, 1:].mT.unflatten(2, MAP)], 1))
+        return torch.cat([t[:, :1], y.flatten(2).mT], 1).flatten(1)
+
+    def fuse(self, key, x):
+        x = F.gelu(F.conv2d(x, self.weight(f"{key}.0"), self.state[f"{key}.0.bias"]))
+        offsets = F.conv2d(x, self.weight(f"{key}.2.offsets"), self.state[f"{key}.2.offsets.bias"], padding=1)
+        weight, (height, width) = self.weight(f"{key}.2"), x.shape[2:]
+        out = torch.zeros_like(x)
+        for b in range(len(x)):
+            for row in range(height):
+                for column in range(width):
+                    for k in range(9):
+                        at_y = row + k // 3 - 1 + offsets[b, 2 * k, row, column]
+                        at_x = column + k % 3 - 1 + offsets[b, 2 * k + 1, row, column]
+                        seen = bilinear(x[b], at_y, at_x)
+                        out[b, :, row, column] += weight[:, :, k // 3, k % 3] @ seen
+        return F.gelu(out)
+
+
+def bilinear(x, at_y, at_x):
+    """``x`` (C, H, W) between its places, zero outside."""
+    y, x_at, total = int(torch.floor(at_y)), int(torch.floor(at_x)), 0
+    for i, wy in ((y, 1 - (at_y - y)), (y + 1, at_y - y)):
+        for j, wx in ((x_at, 1 - (at_x - x_at)), (x_at + 1, at_x - x_at)):
+            if 0 <= i < x.shape[1] and 0 <= j < x.shape[2]:
+                total = total + wy * wx * x[:, i, j]
+    return total if isinstance(total, torch.Tensor) else x.new_zeros(len(x))
+
+
 DTL = {"rank": 3, "beta": 5.0, "first_out": 1}
 
 
@@ -253,4 +297,6 @@ CASES = {
         PlainVQT,
         False,
     ),
+    "vit-split": ("ViT-Split", {"tuned": 2, "maps": 2, "start": 0}, PlainViTSplit, None),
+    "vit-split-one-map": ("ViT-Split", {"tuned": 1, "maps": 1}, PlainViTSplit, None),
 }

@@ -25,6 +25,7 @@ without = dict(
     last=__width,
     hst=__width,
     vqt=__width,
+    vit_split=__width,
     e3va="its highway leaves by the output norms, which this backbone does not have",
     sidetuning="it blends behind the output norms, which this backbone does not have",
 )

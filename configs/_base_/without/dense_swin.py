@@ -9,4 +9,5 @@ without = dict(
     last=__width,
     hst=__width,
     vqt=__width,
+    vit_split=__width,
 )

@@ -9,6 +9,7 @@ without = dict(
     last=__output,
     hst=__output,
     vqt=__output,
+    vit_split=__output,
     e3va="its highway leaves by the output norms, and this backbone has one for several outputs",
     sidetuning="it blends behind the output norms, and this backbone has one for several outputs",
 )

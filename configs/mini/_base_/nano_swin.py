@@ -7,4 +7,4 @@ _base_ = [
 ]
 methods_table = "mini"
 __width = "its side network is defined for a backbone of one width; E3VA and DTL are those for stages"
-without = dict(lst=__width, last=__width, hst=__width, vqt=__width)
+without = dict(lst=__width, last=__width, hst=__width, vqt=__width, vit_split=__width)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from support import own
@@ -177,6 +178,22 @@ def test_clips(home, capsys, kind):
     assert all((home / "labelled" / name / clip).exists() for clip, name in best.items())
     said = exported(capsys, "mmaction", "clips.pth")
     assert "mmaction.apis.init_recognizer('clips.py', 'clips.pth', device='cpu')" in said
+    loaded = vpeft.load("clips.pth").predict(str(clips[0]))
+    assert loaded[0].scores == pytest.approx([one["score"] for one in found[str(clips[0])]["classes"]], abs=1e-4)
+
+
+def test_clips_on_a_network_of_images(home, capsys):
+    """Frames are images of their own, and AIM looks from one to the next; the merged file holds what stays in place."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_vit").state_dict(), "vit.pth")
+    own.frames(home / "clips", each=4, count=9)
+    options = ("--model", "timm/test_vit", "--weights", "vit.pth", "--method", "aim", "--image-size", 32)
+    _, out, result = trained(capsys, "clips", *options, "--epochs", 2)
+    assert "AIM on timm/test_vit" in out
+    assert result["main_metric"]["name"] == "acc/top1"
+    clips = sorted((home / "clips/left").iterdir())
+    found = predicted(capsys, *clips)
+    exported(capsys, "mmaction", "clips.pth")
     loaded = vpeft.load("clips.pth").predict(str(clips[0]))
     assert loaded[0].scores == pytest.approx([one["score"] for one in found[str(clips[0])]["classes"]], abs=1e-4)
 

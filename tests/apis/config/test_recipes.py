@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from test_tools import tool
 
-from vpeft.apis.config.load import config_names, load_config
+from vpeft.apis.config.load import build_model, config_names, load_config
+from vpeft.core.models.build import meta_build
 from vpeft.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -148,3 +149,16 @@ def test_recipes_that_need_other_packages_are_in_nobodys_way(configs):
     assert str(pets / "lora_swin_pets.py") in config_names(configs)
     with pytest.raises(UserError, match=r"recipe .*swin_pets\.py cannot be read: .*not_there"):
         load_config(pets / "lora_swin_pets.py")
+
+
+@pytest.mark.parametrize("name", ["detection/vit_split_dinov2-b_coco", "segmentation/vit_split_dinov2-b-map_ade20k"])
+def test_vit_split_on_dinov2(name):
+    """Three blocks with LayerScale and the convolutions; what reads its one map takes the backbone's width."""
+    with meta_build():
+        backbone = build_model(load_config(ROOT / f"configs/{name}.py")).backbone
+    width = 768
+    blocks = 3 * (12 * width**2 + 13 * width + 2 * width)
+    deformable = 9 * width**2 + 18 * (9 * width + 1)
+    fused = (4 + 2) * width**2 + 2 * width + 2 * deformable
+    assert sum(p.numel() for p in backbone.parameters() if p.requires_grad) == blocks + fused
+    assert backbone.out_channels == [width]

@@ -45,7 +45,7 @@ train_dataloader = dict(
     dataset=dict(**__list, ann_file="train.csv", pipeline=train_pipeline),
 )
 val_dataloader = dict(
-    batch_size=8,
+    batch_size=1,  # max_testing_views of the models takes single samples alone
     num_workers=8,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(**__list, ann_file="val.csv", pipeline=val_pipeline, test_mode=True),

@@ -152,9 +152,8 @@ def test_what_does_not_fit(data, tmp_path, options, words):
 
 def test_methods_that_a_family_does_not_have(data, tmp_path):
     refused(data, "boxes", tmp_path, "--method gps is not for detection on this model: it selects", method="gps")
-    refused(
-        data, "frames", tmp_path, "not read for video: take nano_vit (shipped), ", model="timm/vit_tiny_patch16_224"
-    )
+    words = "--method aim is not for video on this model: it runs attention over time"
+    refused(data, "frames", tmp_path, words, method="aim", model="timm/convnext_atto", random_base=True)
     refused(data, "frames", tmp_path, "give its file: --weights FILE", model="videomae_base")
 
 
@@ -170,18 +169,24 @@ def test_methods_that_a_family_does_not_have(data, tmp_path):
         ("classes", "torchvision/swin_t", ("q", "v"), 768),
         ("boxes", "torchvision/swin_t", ("q", "v"), [4, 8, 16, 32, 64]),
         ("maps", "torchvision/convnext_tiny", ("fc1", "fc2"), [96, 192, 384, 768]),
+        ("frames", "timm/vit_small_patch14_dinov2", ("q", "v"), 384),
+        ("frames", "torchvision/swin_t", ("q", "v"), 768),
     ],
 )
 def test_networks_of_libraries(data, tmp_path, kind, model, targets, shape):
     options = {"model.backbone.method.rank": 8}  # the smallest ConvNeXt is narrower than the table's rank
     cfg = composed(data, kind, tmp_path, model=model, random_base=True, normalisation="imagenet", options=options)
     network = built(cfg)
-    (method,) = network.backbone.network.peft_adaptation.methods.values()
+    backbone = network.backbone.image if kind == "frames" else network.backbone
+    (method,) = backbone.network.peft_adaptation.methods.values()
     assert method.targets == targets
     preprocessing = cfg.get("data_preprocessor") or cfg.model.data_preprocessor
     assert preprocessing.mean == [123.675, 116.28, 103.53]
     if kind in ("classes", "several"):
         assert cfg.model.head.in_channels == shape
+    elif kind == "frames":
+        assert (cfg.model.cls_head.in_channels, cfg.optim_wrapper.optimizer.lr) == (shape, 1e-3)
+        assert "test_cfg" not in cfg.model
     elif kind == "maps":
         assert cfg.model.decode_head.in_channels == shape
     else:

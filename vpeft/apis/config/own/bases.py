@@ -40,6 +40,8 @@ BASES: dict[str, dict[str, str]] = {
         "nano_swin": "mini/{}_nano_swin_video.py",
         "videomae_base": "video/{}_vit-b_k400.py",
         "video_swin_base": "video/{}_swin-b_k400.py",
+        "plain": "video/{}_clip-vit-b_k400.py",
+        "stages": "video/{}_swin-b_k400.py",
     },
 }
 #: What is trained where no model is named: shipped, tiny, and at once there.

@@ -12,6 +12,10 @@ CLIP = 8
 _INTERVAL = 4
 #: The shorter edge over the side of the crop.
 _EDGE = 8 / 7
+#: What reads the features of an image network's clips.
+_HEAD = {"type": "TimeSformerHead", "average_clips": "prob"}
+#: Of image networks on clips, as for images: the rate of the video configs is for steps of many more clips.
+OPTIMIZER = {"type": "AdamW", "lr": 1e-3, "weight_decay": 1e-4}
 #: Clips that the learning rate of the video configs is stated for.
 BATCH = 8
 
@@ -25,12 +29,16 @@ def clip_settings(base: dict[str, Any], parts: OwnParts, frames: bool, shortest:
         frames: Whether clips are folders of frames.
         shortest: Frames of the shortest clip.
     """
-    model = base["model"]
+    model, scaled = base["model"], base.pop("auto_scale_lr", {})
+    model.pop("test_cfg", None)  # several views of a sample, which are then looked at one sample at a time
+    if parts.network is not None:
+        model["backbone"] = parts.adapted(model["backbone"]["method"])
+        model["cls_head"] = {**_HEAD, "in_channels": parts.network.channels[-1]}
+        base["optim_wrapper"]["optimizer"] = dict(OPTIMIZER)
+    elif scaled.get("enable"):  # as mmengine would, so that a learning rate of the user's own stays as it is
+        base["optim_wrapper"]["optimizer"]["lr"] *= parts.plan.batch / scaled["base_batch_size"]
     model["cls_head"]["num_classes"] = len(parts.classes)
     model["data_preprocessor"] |= {"mean": list(parts.preprocessing.mean), "std": list(parts.preprocessing.std)}
-    scaled = base.pop("auto_scale_lr", {})
-    if scaled.get("enable"):  # as mmengine would, so that a learning rate of the user's own stays as it is
-        base["optim_wrapper"]["optimizer"]["lr"] *= parts.plan.batch / scaled["base_batch_size"]
     interval = max(1, min(_INTERVAL, shortest // CLIP))
     data = {"type": "vpeft.ListedClips", "num_classes": len(parts.classes)}
     loaders = parts.loaders(

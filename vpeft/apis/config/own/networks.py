@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import torch
 from torch import nn
 
-from vpeft.apis.config.own.bases import BASES, own_models
+from vpeft.apis.config.own.bases import own_models
 from vpeft.core.adaptation.base_weights import RANDOM
+from vpeft.core.adaptation.peft_backbone import CLIPS, NETWORK
 from vpeft.core.backbones.libraries import LIBRARIES, library
 from vpeft.core.backbones.libraries.preprocessing import CONSTANTS, Preprocessing
 from vpeft.core.backbones.load import load_backbone
@@ -26,6 +27,8 @@ from vpeft.registry import nearest
 
 #: What a classifier reads of a network, in the order in which they are tried.
 READ_OUT = ("pooled", "cls", "mean")
+#: Families that read one feature.
+FEATURES = ("classification", "video")
 #: Depths at which a network of one resolution is read where several maps are asked for.
 DEPTHS = 4
 
@@ -36,7 +39,7 @@ class Network:
 
     Attributes:
         kind: ``plain`` for one of one resolution, ``stages`` for one of several: a key of the table of bases.
-        settings: Of ``vpeft.Backbone``, without its type.
+        settings: Of the backbone: ``vpeft.Backbone``, or ``vpeft.ClipBackbone`` for clips.
         channels: Width of every output.
         strides: Pixels from one place to the next of every map; empty for other outputs.
         preprocessing: What it expects of images.
@@ -62,8 +65,8 @@ def library_network(
     Args:
         name: Of :func:`~vpeft.core.backbones.load.load_backbone`.
         weights: A file or folder; None lets the library fetch its own.
-        family: What is read of it: a feature for ``classification``, several maps for ``segmentation``, the last map,
-            or those of all stages, for detection.
+        family: What is read of it: a feature for ``classification`` and ``video``, several maps for ``segmentation``,
+            the last map, or those of all stages, for detection.
         image_size: Side that it is tried at.
         normalisation: A key of :data:`~vpeft.core.backbones.libraries.preprocessing.CONSTANTS`, where nothing else says
             what the network expects.
@@ -78,7 +81,7 @@ def library_network(
     of = _with_config(name, weights)
     shape, backbone = _tried(of, family)
     facts = _preprocessing(name, weights, normalisation)
-    settings = {"of": of, **shape}
+    settings = {"type": CLIPS, "image": of} if family == "video" else {"type": NETWORK, "of": of, **shape}
     if random_base:
         settings["base"] = RANDOM
     elif of == name and weights:
@@ -86,7 +89,7 @@ def library_network(
     if not random_base:
         _need_weights(of, settings.get("weights"))
     channels = backbone.out_channels
-    if family == "classification":
+    if family in FEATURES:
         settings["out"], channels = _read_out(of, backbone, image_size or facts.size)
     kind = "plain" if backbone.reader.plain else "stages"
     return Network(kind, settings, tuple(channels), tuple(backbone.strides), facts)
@@ -94,9 +97,6 @@ def library_network(
 
 def _check_name(name: str, family: str) -> None:
     own = own_models(family)
-    if "plain" not in BASES[family]:
-        given = [f"{one} ({'shipped' if 'nano' in one else 'with --weights FILE'})" for one in own]
-        raise UserError(f"--model {name}: networks of libraries are not read for {family}: take {', '.join(given)}.")
     if "/" not in name and not Path(name).expanduser().is_dir():
         shown = ", ".join(f"{prefix}/..." for prefix, (package, _) in LIBRARIES.items() if package in READ)
         raise UserError(f"--model {name}: {nearest(name, own)} Or a library's: {shown}.")
@@ -116,7 +116,7 @@ def _with_config(name: str, weights: str | None) -> str:
 def _tried(of: str, family: str) -> tuple[dict[str, Any], Backbone]:
     """What is read of a network, and the backbone, without memory."""
     with meta_build():
-        if family == "classification":
+        if family in FEATURES:
             return {}, Backbone(of=of, weights=False, out=READ_OUT[0])
         backbone = Backbone(of=of, weights=False)
         depth, plain = len(backbone.reader.levels), backbone.reader.plain

@@ -43,7 +43,7 @@ class OwnParts:
         """The backbone's settings, with a method."""
         plain, method = dict(self.network.settings), _left_to_the_host(method)
         base = {"base": plain.pop("base")} if "base" in plain else {}
-        return {**adapted_settings({"type": "vpeft.Backbone", **plain}, method), **base}
+        return {**adapted_settings(plain, method), **base}
 
     def loaders(
         self,
