@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 
 from support.plain_vit import PlainViT
 
@@ -55,12 +56,60 @@ class PlainE2VPT(PlainViT):
         return q, torch.cat([keys, k], 1), torch.cat([values, v], 1)
 
 
+class PlainVP(PlainViT):
+    """A frame of trained pixels on the image."""
+
+    name = "vp"
+
+    def band(self, key):
+        return self.state[f"peft.{self.name}.{self.place}.{key}"]
+
+    place = "frame"
+
+    def changed(self, x):
+        p, x = self.options["pad"], x.clone()
+        x[:, :, :p] += self.band("top")
+        x[:, :, -p:] += self.band("bottom")
+        x[:, :, p:-p, :p] += self.band("left")
+        x[:, :, p:-p, -p:] += self.band("right")
+        return x
+
+    def __call__(self, x):
+        return super().__call__(self.changed(x))
+
+
+class PlainEVP(PlainVP):
+    """The same around the image made smaller."""
+
+    name, place = "evp", "border"
+
+    def changed(self, x):
+        p, whole = self.options["pad"], torch.zeros_like(x)
+        size = [extent - 2 * p for extent in x.shape[2:]]
+        whole[:, :, p:-p, p:-p] = F.interpolate(x, size, mode="bicubic", antialias=True)
+        return super().changed(whole)
+
+
+class PlainILMVP(PlainEVP):
+    """Borders of colours."""
+
+    name = "ilm_vp"
+
+    def band(self, key):
+        mean, std = (torch.tensor(self.options[name], dtype=torch.float64).view(-1, 1, 1) for name in ("mean", "std"))
+        return (255 / (1 + torch.exp(-super().band(key))) - mean) / std
+
+
 VFPT = {"prompt_length": 5, "alpha": 0.7, "axes": "all", "norm": "none"}
+PIXELS = {"pad": 3, "image_size": (32, 24)}
 CASES = {
     "vfpt": ("VFPT", VFPT, PlainVFPT, False),
     "vfpt-ortho": ("VFPT", {**VFPT, "alpha": 1.0, "norm": "ortho"}, PlainVFPT, False),
     "vfpt-sequence": ("VFPT", {**VFPT, "axes": "sequence"}, PlainVFPT, False),
     "vfpt-hidden": ("VFPT", {**VFPT, "axes": "hidden"}, PlainVFPT, False),
+    "vp": ("VP", PIXELS, PlainVP, False),
+    "evp": ("EVP", PIXELS, PlainEVP, False),
+    "ilm-vp": ("ILM-VP", {**PIXELS, "mean": (120.0, 110.0, 100.0), "std": (50.0,)}, PlainILMVP, False),
     "e2vpt": ("E2VPT", {"prompt_length": 3, "prefix_length": 2, "pieces": 5}, PlainE2VPT, False),
     "e2vpt-pruned": (
         "E2VPT",

@@ -221,6 +221,12 @@ class Host:
         dtype = getattr(*self.passes.base).dtype
         return operation(x.to(dtype), *args).to(x.dtype)
 
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images or clips that the embedding sees; 0 where it is given patches."""
+        found = (m.in_channels for m in self.embedding.modules() if isinstance(m, nn.modules.conv._ConvNd))
+        return next(found, 0)
+
     def last_block(self, norm: str) -> Block:
         """The block whose output the output norm ``norm`` reads."""
         return self.blocks[-1]
@@ -245,6 +251,8 @@ class Host:
             )
             for name, module in {**self.modules, **self.identities}.items()
         }
+        if self.blocks and self.image_channels:
+            self.sites["image"] = Site("image", self.passes, allowed=("before",), called=self.embedding)
         if self.table is not None and "patch_norm" not in self.sites:
             self.sites["patch_embed"].table = self.table
         for block in self.blocks:

@@ -58,6 +58,7 @@ class Site:
         channels_first: The operation's output is ``(B, C, H, W)``; placed modules always see channels last.
         pointwise: Its input is too (a 1x1 convolution), and placed modules see streams ``(B, N, C)`` of both.
         layout: How what passes is laid out; a placed module sees a stream.
+        called: The module whose call the place is, where its weights are not the site's.
         module: The module (or stated linear) whose weights the site's operation is; None between modules.
         tokens_first: The module is called on tokens before the batch, ``(N, B, C)``.
         fold: Where an affine ``after`` of a place between modules merges to: the site of the last linear, and the
@@ -79,6 +80,7 @@ class Site:
     pointwise: bool = False
     tokens_first: bool = False
     layout: Layout = TOKENS
+    called: nn.Module | None = field(default=None, repr=False)
     module: nn.Module | StatedLinear | None = field(default=None, repr=False)
     fold: tuple[Site, nn.Module | nn.Parameter | None] | None = field(default=None, repr=False)
     table: tuple[nn.Parameter, int] | None = field(default=None, repr=False)
@@ -254,12 +256,13 @@ class AfterHook:
 
 def hook_site(site: Site) -> Iterator[Any]:
     """Let a site that is a module run what is placed there; gives the handles of the hooks that it lacked."""
-    if not isinstance(site.module, nn.Module):
+    module = site.called or site.module
+    if not isinstance(module, nn.Module):
         return
     placements = {entry.placement for entry in site.entries}
     if "before" in placements and "before" not in site.hooked:
         site.hooked.add("before")
-        yield site.module.register_forward_pre_hook(BeforeHook(site))
+        yield module.register_forward_pre_hook(BeforeHook(site))
     if placements & {"parallel", "after"} and "after" not in site.hooked:
         site.hooked.add("after")
-        yield site.module.register_forward_hook(AfterHook(site))
+        yield module.register_forward_hook(AfterHook(site))
