@@ -1,7 +1,7 @@
 # Methods that video tasks on VideoMAE's ViT leave out, with the reason that their configs' names answer with.
+__token = "it reads out at a class token, and this backbone norms a mean of its own width"
 without = dict(
-    hst="it reads out at a class token, and this backbone norms a mean of its own width",
+    hst=__token,
+    vqt=__token,
     aim="it adds time to a backbone of single frames, and this one's attention sees all of a clip",
 )
-__token = "it reads out at a class token, and this backbone norms a mean of its own width"
-without = dict(hst=__token, vqt=__token)
