@@ -1,6 +1,12 @@
 # Settings of every method on the nano hosts with the embedded tasks of classification: sizes as on the other tasks, and
 # the learning rates that differ from the schedule's.
 _base_ = ["nano.py"]
+# What methods become by the options that all of them have.
+methods = dict(
+    bi_adaptformer=dict(type="AdaptFormer", bottleneck=32, scale=1.0, drop=0.0, bias=False, bits=1),
+    bi_lora=dict(type="LoRA", rank=32, targets=["q", "v"], bits=1),
+    pace=dict(type="LoRAmul", rank=4, consistency=dict(sigma=0.6, weight=0.1)),
+)
 _lr = "optim_wrapper.optimizer.lr"
 options = dict(
     _delete_=True,

@@ -95,3 +95,20 @@ def test_hst_trains_a_head_of_its_own_width(tmp_path):
     assert runner.model.head.fc.in_features == 72
     result = run_test(config("hst_nano_vit", tmp_path), str(tmp_path / "adapter.safetensors"))
     assert result["metrics"]["accuracy/top1"] > 15
+
+
+def test_noise_and_few_bits_resume_as_the_whole_run(tmp_path):
+    """The scores that the fast form compares with travel in the checkpoint; the adapter file is packed."""
+    method = {"type": "LoRA", "rank": 4, "bits": 1, "consistency": {"sigma": 0.6, "weight": 0.1, "kind": "fast"}}
+    options = {"model.backbone.method": method}
+    runner = train(config("lora_nano_vit", tmp_path, **options))
+    kept = CheckpointLoader.load_checkpoint(str(tmp_path / "epoch_1.pth"), "cpu")["consistency"]
+    assert len(kept["keys"]) == len(runner.train_dataloader.dataset) == len(kept["scores"])
+    (tmp_path / "epoch_2.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_1.pth"))
+    resumed = train(config("lora_nano_vit", tmp_path, resume=True, **options))
+    a, b = runner.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(v, b[k]) for k, v in a.items())
+    result = run_test(config("lora_nano_vit", tmp_path, **options), str(tmp_path / "adapter.safetensors"))
+    assert result["parameters"]["stored_bytes"] == 6 * 4 * (4 * 64 // 8 + 2 * 4)
+    assert result["main_metric"]["value"] == runner.test()["accuracy/top1"] / 100

@@ -20,20 +20,24 @@ class Bottleneck(nn.Module):
         drop: Dropout on the hidden code.
         init: ``identity`` (W_dn Kaiming-uniform with a = sqrt 5, all else zero), ``houlsby`` (both weights truncated
             normal of std 1e-3, biases zero) or ``xavier`` (both Xavier-uniform, biases normal of std 1e-6).
+        bias: Whether there are biases.
     """
 
-    def __init__(self, dim: int, width: int, act: str = "gelu", drop: float = 0.0, init: str = "identity") -> None:
+    def __init__(
+        self, dim: int, width: int, act: str = "gelu", drop: float = 0.0, init: str = "identity", bias: bool = True
+    ) -> None:
         super().__init__()
         self.init = init
-        self.down = nn.Linear(dim, width)
+        self.down = nn.Linear(dim, width, bias=bias)
         self.act = ACTIVATIONS[act]()
         self.drop = nn.Dropout(drop)
-        self.up = nn.Linear(width, dim)
+        self.up = nn.Linear(width, dim, bias=bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Give both linears the start that ``init`` names."""
-        weights, biases = (self.down.weight, self.up.weight), (self.down.bias, self.up.bias)
+        weights = (self.down.weight, self.up.weight)
+        biases = [linear.bias for linear in (self.down, self.up) if linear.bias is not None]
         for bias in biases:
             nn.init.zeros_(bias)
         if self.init == "identity":
@@ -43,8 +47,9 @@ class Bottleneck(nn.Module):
             for weight in weights:
                 nn.init.trunc_normal_(weight, std=1e-3, a=-2e-3, b=2e-3)
         else:
-            for weight, bias in zip(weights, biases, strict=True):
+            for weight in weights:
                 nn.init.xavier_uniform_(weight)
+            for bias in biases:
                 nn.init.normal_(bias, std=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:

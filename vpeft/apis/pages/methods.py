@@ -22,6 +22,7 @@ from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.peft_backbone import methods_of
 from vpeft.core.contract.build import build_method
 from vpeft.core.contract.method import Method
+from vpeft.core.contract.options import OPTIONS
 from vpeft.core.models.build import meta_build
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, MODELS, PEFT_METHODS
@@ -71,7 +72,7 @@ def shipped_options(root: str = "configs") -> dict[tuple[str, str], dict[str, An
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for path in config_files(Path(root) / "vtab"):
         (method,) = methods_of(load_config(path))
-        if "supernet" not in path:
+        if "supernet" not in path and not method.keys() & set(OPTIONS):
             found[(method.pop("type"), Path(path).stem.rsplit("_", 1)[1])] = method
     for kind in ("dense", "video", "video_swin"):
         for row in method_rows(Path(root) / "_base_" / "methods" / f"{kind}.py")[0].values():

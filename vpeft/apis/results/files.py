@@ -79,7 +79,9 @@ _SHOWN = {
     "metrics": {"type": "object", "additionalProperties": {"type": ["number", "null", "string", "array", "object"]}},
     "main_metric": _object({"name": _NAME, "value": {"type": "number", "minimum": 0, "maximum": 1}}),
     "ppt": _NUMBER,
-    "parameters": _object({"trainable_without_head": _COUNT, "head": _COUNT, "total": _COUNT, "frozen": _COUNT}),
+    "parameters": _object(
+        {"trainable_without_head": _COUNT, "head": _COUNT, "total": _COUNT, "frozen": _COUNT}, stored_bytes=_COUNT
+    ),
     "protocol": _object({"faults": {"type": "array", "items": _TEXT}, "test_looks": _COUNT}),
     "tuning": _or_null({"type": "object", "properties": {"trials": _or_null(_NUMBER)}}),
     "cost": _object(

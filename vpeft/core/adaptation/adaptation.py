@@ -17,6 +17,7 @@ from vpeft.core.adaptation.base_weights import GIVEN, RANDOM, BaseWeights
 from vpeft.core.adaptation.folding import fold_site
 from vpeft.core.adaptation.identity import Identity, check_count, refuse_frozen_stages
 from vpeft.core.adaptation.options.on_host import OnHost
+from vpeft.core.adaptation.options.packed import reset
 from vpeft.core.adaptation.storing.fit import check_tensors
 from vpeft.core.adaptation.values.heads import Heads
 from vpeft.core.adaptation.values.merged_state import MERGED, put_merged, take_merged
@@ -173,7 +174,7 @@ class Adaptation:
         """
         self.base.initialise(plain, *args, **kwargs)
         for module in self.peft_modules():
-            module.reset_parameters()
+            reset(module)
         self.snapshot()
         self.base.mark_start()
 

@@ -21,6 +21,7 @@ from vpeft.core.adaptation.fingerprint import (
     old_fingerprint,
     require_whole,
 )
+from vpeft.core.adaptation.options.packed import reset
 from vpeft.core.adaptation.wrappers import state_dict
 from vpeft.core.backbones.host import Host, is_peft_key
 from vpeft.core.backbones.weights import load_weights
@@ -351,7 +352,7 @@ class BaseWeights:
         was = self.source
         for module in self.adaptation.peft_modules() if fresh else ():
             if getattr(module, "starts_from_base", False):
-                module.reset_parameters()
+                reset(module)
         if note is not None and "tensors" not in note:
             self.loaded(note["file"], LOAD_FROM)
         else:

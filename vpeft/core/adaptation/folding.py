@@ -25,6 +25,7 @@ from vpeft.errors import UserError
 Affine = tuple[Tensor | None, Tensor | None]
 
 
+@torch.no_grad()
 def fold_site(site: Site, new: dict[int, Tensor]) -> list[Placed]:
     """Fold what can be folded at ``site``.
 

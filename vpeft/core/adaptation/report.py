@@ -10,6 +10,7 @@ from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.find import adaptations, find_adaptations
+from vpeft.core.adaptation.storing.adapter_file import stored_bytes
 from vpeft.core.adaptation.values.precision import Precision, precisions
 from vpeft.core.backbones.wrappers import named_modules
 
@@ -29,6 +30,8 @@ class Report:
         sites: Rows of (site, placement, method, modules, parameters).
         existing: Rows of (role, tensors, parameters) of the base's own parameters that are trained.
         outside: What ``head`` consists of: parameters by the name of the part of the model that holds them.
+        stored_bytes: Bytes of the tensors that an adapter file holds without the head.
+        stored_head_bytes: The same of the head.
         precision: The types of the numbers.
         left_out: Why each linear, convolution or norm that the generic host leaves alone is left alone, by name.
     """
@@ -43,6 +46,8 @@ class Report:
     sites: list[tuple[str, str, str, int, int]] = field(default_factory=list)
     existing: list[tuple[str, int, int]] = field(default_factory=list)
     outside: dict[str, int] = field(default_factory=dict)
+    stored_bytes: int = 0
+    stored_head_bytes: int = 0
     precision: Precision = field(default_factory=Precision)
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -78,6 +83,8 @@ def parameter_report(model: nn.Module) -> Report:
             roles.setdefault(p.role, []).append(p.param.numel())
     report.existing = [(role, len(sizes), sum(sizes)) for role, sizes in sorted(roles.items())]
     report.rel_pos_tables = sum(roles.get("rel_pos_bias", []))
+    report.stored_bytes = stored_bytes(model, head=False)
+    report.stored_head_bytes = stored_bytes(model) - report.stored_bytes
     adapters = [module for one in found.values() for module in one.peft_modules()]
     report.precision = precisions([one.host for one in found.values()], adapters, model)
     return report
@@ -155,6 +162,9 @@ def render(report: Report) -> str:
         console.print(
             f"trainable without head {report.trainable_without_head:,}{tables}, head {report.head:,}"
             f"{f' ({parts})' if len(report.outside) > 1 else ''}, total {report.total:,}; frozen {report.frozen:,}"
+        )
+        console.print(
+            f"an adapter file holds {report.stored_bytes:,} bytes of it, and {report.stored_head_bytes:,} of the head"
         )
         for line in report.precision.lines():
             console.print(line)

@@ -346,6 +346,7 @@ class Host:
         """Take away what methods have placed."""
         for module in self.owners:
             module._modules.pop(PEFT_KEY, None)
+        self.passes.noisy = False
         for site in self.every_site():
             site.entries = []
         for name, head in self.plain_heads.items():

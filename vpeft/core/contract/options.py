@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from vpeft.core.contract.values import OF_NAME, Limits, fits, options_of, words
 from vpeft.errors import UserError
@@ -32,10 +32,19 @@ class Options:
             from the end), ``"stage2"``, ``"block5"``, or a list of these. None means all.
         extra: Roles of existing parameters that are trained and stored beside it
             (:mod:`vpeft.core.adaptation.options.extra`).
+        consistency: PACE: noise on what the method adds, and agreement of two passes, as ``dict(sigma=1.2, weight=1)``
+            (:class:`vpeft.core.adaptation.options.noise.Consistency`). None means neither.
+        bits: 1 to 4: its matrices are read, and stored, in so many bits (:mod:`vpeft.core.adaptation.options.packed`).
+            None means as they are.
+        bits_error: Which error the levels of ``bits`` make least: ``absolute``, as in the authors' code, or
+            ``squared``.
     """
 
     blocks: int | str | tuple[int | str, ...] | None = None
     extra: tuple[str, ...] = ()
+    consistency: dict[str, Any] | None = None
+    bits: int | None = None
+    bits_error: Literal["absolute", "squared"] = "absolute"
 
     def options(self) -> dict[str, Any]:
         """Those that are not at their default."""

@@ -19,7 +19,7 @@ Limits = tuple[float, float]
 #: Of every field of a type: no width or count is larger than any layer, no factor vanishes or overflows in float32.
 OF_TYPE: dict[type, Limits] = {int: (1, 2**16), float: (1e-6, 1e6)}
 #: Of every field of a name, for all methods.
-OF_NAME: dict[str, Limits] = {"drop": (0, 1), "drop_path": (0, 0.99), "blocks": (-10_000, 10_000)}
+OF_NAME: dict[str, Limits] = {"drop": (0, 1), "drop_path": (0, 0.99), "blocks": (-10_000, 10_000), "bits": (1, 4)}
 
 
 def check_values(

@@ -20,7 +20,7 @@ from vpeft.core.adaptation.storing.checkpoint import (
     use_own_keys,
 )
 from vpeft.core.adaptation.storing.fit import stated_classes
-from vpeft.core.adaptation.training.losses import add_losses
+from vpeft.core.adaptation.training.losses import CONSISTENCY, add_losses, consistency_of
 from vpeft.core.adaptation.training.movement import Movement
 from vpeft.core.adaptation.training.selection_data import selection_batches, training_data
 from vpeft.core.adaptation.training.steps import follow_steps, keep_training_state, take_training_state
@@ -53,6 +53,7 @@ class PEFTHook(Hook):
 
     def __init__(self, check_labels: bool = True) -> None:
         self.check_labels = check_labels
+        self.consistency: dict[str, Any] | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Check model and data, and load the base in a test run too, where mmengine would leave it random."""
@@ -79,6 +80,8 @@ class PEFTHook(Hook):
             adaptation.base.need("training")
             adaptation.check_trained()
         add_losses(model)
+        if (consistency := consistency_of(model)) is not None:
+            consistency.resume(runner.iter, self.consistency)
         for adaptation in found:
             if adaptation.waits_for_selection:
                 runner.logger.info("selecting from the training data, one pass without augmentation")
@@ -114,6 +117,9 @@ class PEFTHook(Hook):
         """Leave the frozen backbone out, unless it is random."""
         shrink_checkpoint(unwrap(runner.model), checkpoint)
         keep_training_state(unwrap(runner.model), checkpoint)
+        consistency = consistency_of(unwrap(runner.model))
+        if consistency is not None and (state := consistency.state()):
+            checkpoint[CONSISTENCY] = state
         seal_checkpoint(checkpoint, run_classes(runner), runner.cfg.get("task"), run_record(runner.cfg))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -122,6 +128,7 @@ class PEFTHook(Hook):
         file = str(getattr(runner, "_load_from", None) or "the checkpoint")
         if runner._resume:
             check_resumable(checkpoint, file)
+            self.consistency = checkpoint.get(CONSISTENCY)
         check_checkpoint(model, checkpoint, file, run_classes(runner), runner.cfg.get("task"))
         if runner._resume:
             take_training_state(model, checkpoint, file)

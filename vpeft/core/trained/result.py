@@ -21,6 +21,8 @@ from vpeft.core.families.per_class import class_lines
 from vpeft.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "onedl-mmengine", "onedl-mmcv", "onedl-mmpretrain", "timm", "vpeft")
+#: Of the report of the parameters.
+COUNTED = ("trainable_without_head", "head", "total", "frozen", "rel_pos_tables", "stored_bytes", "stored_head_bytes")
 
 
 def run_result(
@@ -60,7 +62,7 @@ def run_result(
         "ppt": None
         if metric is None or metric["value"] is None
         else ppt(metric["value"], report["trainable_without_head"]),
-        "parameters": {k: report[k] for k in ("trainable_without_head", "head", "total", "frozen", "rel_pos_tables")},
+        "parameters": {k: report[k] for k in COUNTED},
         "methods": report["methods"],
         "host": report["host"],
         "checkpoint": str(checkpoint),
@@ -133,6 +135,8 @@ def result_summary(result: dict[str, Any], work_dir: str) -> str:
         lines.append("  the evaluator gave no figure: the model finds nothing")
     lines += [f"  {line}" for line in class_lines(result.get("per_class"))]
     lines.append(f"  trainable without head      {result['parameters']['trainable_without_head']:,}")
+    if (stored := result["parameters"].get("stored_bytes")) is not None:
+        lines.append(f"  stored without head         {stored:,} bytes")
     if result["ppt"] is not None:
         lines.append(f"  PPT                         {result['ppt']:.3f}")
     lines.append(f"  tested file                 {result['checkpoint']} ({result['checkpoint_bytes']:,} bytes)")

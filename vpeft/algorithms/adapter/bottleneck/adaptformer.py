@@ -39,11 +39,13 @@ class AdaptFormer(Method):
         bottleneck: Width r of the hidden code. The paper's is 64, that of the VTAB convention 8.
         scale: s, fixed.
         drop: Dropout on the hidden code.
+        bias: Whether b_dn and b_up are there. Bi-AdaptFormer (``configs/vtab/bi_adaptformer_vit.py``) has none.
     """
 
     bottleneck: int = 64
     scale: float = 0.1
     drop: float = 0.1
+    bias: bool = True
 
     category = "adapter"
     paper = "AdaptFormer: Adapting Vision Transformers for Scalable Visual Recognition, NeurIPS 2022, Section 3.2"
@@ -54,9 +56,10 @@ class AdaptFormer(Method):
 
     def build(self, host: Host) -> None:
         for block in host.blocks:
-            module = ParallelAdapter(block.dim, self.bottleneck, self.scale, act="relu", drop=self.drop)
+            settings = {"act": "relu", "drop": self.drop, "bias": self.bias}
+            module = ParallelAdapter(block.dim, self.bottleneck, self.scale, **settings)
             block.place("mlp_residual", "parallel", module, "mlp")
 
     def count(self, host: Host) -> int:
         r = self.bottleneck
-        return sum(r * (2 * b.dim + 1) + b.dim for b in host.blocks)
+        return sum(r * 2 * b.dim + (r + b.dim) * self.bias for b in host.blocks)

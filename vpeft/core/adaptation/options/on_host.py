@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpeft.core.adaptation.options.blocks import chosen_part, sized_parts
 from vpeft.core.adaptation.options.extra import check_extra, is_extra
+from vpeft.core.adaptation.options.noise import Consistency, noise_settings, put_noise
+from vpeft.core.adaptation.options.packed import check_bits, pack, unpacked
 from vpeft.core.backbones.block import HostParam
-from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.host import PEFT_KEY, Host
 from vpeft.core.contract.method import Method
 from vpeft.core.contract.subnets import SubnetSpace
 from vpeft.core.contract.training import TrainingData, TrainingPass, TrainingStep
@@ -50,7 +53,10 @@ class OnHost:
         self.method.need_clips(self.host)
         for method, part in self.each():
             method.check(part)
-        check_extra(self.method.extra, params, self.part, self.method.registered_name())
+        name = self.method.registered_name()
+        check_extra(self.method.extra, params, self.part, name)
+        check_bits(self.method.bits, self.method.bits_error, name)
+        self.own_trained = any(self._trains_itself(p) for p in params)
 
     def build(self) -> int | None:
         """Make and place the method's modules; gives the width of the head's features where it is not the host's."""
@@ -58,7 +64,23 @@ class OnHost:
         for method, part in self.each():
             method.build(part)
             width = method.out_width(part)
+        name = self.method.registered_name()
+        if self.method.bits is not None:
+            pack(self.modules(), self.method.bits, self.method.bits_error, name)
+        if (noise := self.consistency()) is not None:
+            put_noise(self.part, self.key, noise, name, self.own_trained)
         return width
+
+    def modules(self) -> Iterator[nn.Module]:
+        """All that it has made."""
+        for owner in self.host.owners:
+            if PEFT_KEY in owner._modules and self.key in owner._modules[PEFT_KEY]:
+                yield from owner._modules[PEFT_KEY][self.key].values()
+
+    def consistency(self) -> Consistency | None:
+        """The settings of its noise; None without."""
+        stated = self.method.consistency
+        return None if stated is None else noise_settings(stated, self.method.registered_name())
 
     def trains(self, p: HostParam) -> bool:
         """Whether an existing parameter is trained."""
@@ -95,9 +117,12 @@ class OnHost:
         return method.losses(part, training)
 
     def after_step(self, step: TrainingStep) -> None:
-        """Let it act after a step of the optimiser."""
-        for method, part in self.each():
-            method.after_step(part, step)
+        """Let it act after a step of the optimiser, on its matrices as they are."""
+        with ExitStack() as stack:
+            for module in self.modules() if self.method.bits is not None else ():
+                stack.enter_context(unpacked(module))
+            for method, part in self.each():
+                method.after_step(part, step)
 
     def _trains_itself(self, p: HostParam) -> bool:
         return any(

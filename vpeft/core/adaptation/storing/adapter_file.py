@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.adaptation.options.packed import packed_parts, stored
+from vpeft.core.adaptation.storing.bits import pack_tensors, packed_bytes, unpack_tensors
 from vpeft.core.adaptation.storing.fit import check_tensors
 from vpeft.core.adaptation.storing.folded import folded_methods, folded_tensors
 from vpeft.core.adaptation.storing.format import check_finite, check_metadata, check_whole, seal
@@ -37,6 +39,30 @@ def adapter_state(model: nn.Module, head: bool = True) -> dict[str, Tensor]:
         heads = tuple(f"{name}." for name in adaptation.host.heads())
         keys |= {prefix + key for key in adaptation.own_keys() if head or not (heads and key.startswith(heads))}
     return {key: value for key, value in state_dict(model).items() if key in keys}
+
+
+@torch.no_grad()
+def few_values(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, int]]:
+    """Of those among the model's ``tensors`` that a method reads in few bits, by key: these values, and the bits."""
+    found = {}
+    for adaptation in find_adaptations(model).values():
+        for module in adaptation.peft_modules():
+            for part in packed_parts(module):
+                names, bits, _ = part.peft_packed
+                found |= {part._parameters[name].data_ptr(): (part, name, bits) for name in names}
+    held = {key: found.get(value.data_ptr()) for key, value in tensors.items()} if found else {}
+    return {key: (stored(*one[:2]), one[2]) for key, one in held.items() if one is not None}
+
+
+def stored_bytes(model: nn.Module, head: bool = True) -> int:
+    """Bytes of the tensors of an adapter file, without what it says of them; on the meta device too."""
+    total = sum(value.numel() * value.element_size() for value in adapter_state(model, head).values())
+    parts = {part for one in find_adaptations(model).values() for m in one.peft_modules() for part in packed_parts(m)}
+    for part in parts:
+        names, bits, _ = part.peft_packed
+        for matrix in (part._parameters[name] for name in names):
+            total += packed_bytes(matrix, bits) - matrix.numel() * matrix.element_size()
+    return total
 
 
 def adapter_metadata(adaptation: Adaptation, folded: bool = False) -> dict[str, Any]:
@@ -98,10 +124,11 @@ def save_adapter(
         adaptation.check()
     if any(adaptation.merged for adaptation in find_adaptations(model).values()):
         raise UserError("the adapter is merged into the weights: unmerge it before saving (vpeft.unmerge(model)).")
-    stored = folded_tensors(model, adapter_state(model, head)) if folded else adapter_state(model, head)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in stored.items()}
+    own = folded_tensors(model, adapter_state(model, head)) if folded else adapter_state(model, head)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in own.items()}
     check_finite(tensors, f"{path} is not written")
-    metadata = {**model_metadata(model, folded), "head": head}
+    tensors, packed = pack_tensors(tensors, few_values(model, own))
+    metadata = {**model_metadata(model, folded), "head": head, **({"packed": packed} if packed else {})}
     metadata |= {"classes": None if classes is None else [str(name) for name in classes], "task": task}
     run = network_record(unwrap(model), preprocessing) if run is None else run
     metadata |= {} if run is None else {"run": dict(run)}
@@ -152,7 +179,7 @@ def read_adapter(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     """
     tensors, metadata = _read(Path(path), True)
     check_whole(metadata, tensors, tensors, str(path))
-    return tensors, metadata
+    return unpack_tensors(tensors, metadata.get("packed", []), str(path)), metadata
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:

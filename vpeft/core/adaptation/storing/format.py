@@ -11,6 +11,7 @@
 ``run``      the family, the preprocessing and the config of the run (:mod:`vpeft.core.trained.record`); left out where
              nothing is known of it, as in files of older vpeft, which pass over it
 ``tensors``  dtype and shape of each tensor by its key
+``packed``   which matrices lie in few bits inside two of the tensors (:mod:`.bits`); left out where none does
 ``sha256``   over all of this, and names, dtypes, shapes and bytes of every tensor; of a checkpoint over all that it
              holds: weights, optimiser, schedules, counters, logged scalars
 ===========  =========================================================================================================
@@ -30,6 +31,7 @@ from mmengine.logging import HistoryBuffer, MMLogger
 from torch import Tensor
 
 from vpeft.core.adaptation.fingerprint import BASE_SCHEMA
+from vpeft.core.adaptation.storing.bits import ROW_SCHEMA
 from vpeft.core.contract.options import PLACES
 from vpeft.errors import UserError
 from vpeft.files import schema_fault
@@ -37,6 +39,8 @@ from vpeft.files import schema_fault
 FORMAT = "vpeft-adapter-2"
 #: It had neither table nor sum.
 FIRST = "vpeft-adapter-1"
+#: Of a file with packed matrices, which a reader of the others would not know.
+PACKED = "vpeft-adapter-3"
 
 _TEXT, _NAME = {"type": "string"}, {"type": ["string", "null"]}
 _VALUE = {"type": ["string", "number", "boolean", "null"]}
@@ -45,7 +49,7 @@ _SIZES = {"type": "object", "propertyNames": {"pattern": PLACES}, "additionalPro
 _METHOD = {
     "type": "object",
     "required": ["type"],
-    "properties": {"type": _TEXT},
+    "properties": {"type": _TEXT, "consistency": {"type": ["object", "null"], "additionalProperties": _VALUE}},
     "additionalProperties": {"anyOf": [_VALUE, {"type": "array", "items": _VALUE}, _SIZES]},
 }
 _SUM = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
@@ -73,16 +77,17 @@ SCHEMA = {
     "required": ["format", *_ONE["required"]],
     "properties": {
         **_BACKBONE,
-        "format": {"enum": [FIRST, FORMAT]},
+        "format": {"enum": [FIRST, FORMAT, PACKED]},
         "others": {"type": "array", "items": {"type": "object", **_ONE}},
         "head": {"type": "boolean"},
         "task": _NAME,
         "classes": {"anyOf": [{"type": "null"}, {"type": "array", "items": _TEXT}]},
         "run": {"type": "object"},
         "tensors": {"type": "object", "additionalProperties": _TENSOR},
+        "packed": {"type": "array", "items": ROW_SCHEMA},
         "sha256": _SUM,
     },
-    "if": {"properties": {"format": {"const": FORMAT}}},
+    "if": {"properties": {"format": {"enum": [FORMAT, PACKED]}}},
     "then": {"required": ["task", "classes", "tensors", "sha256"]},
 }
 
@@ -95,7 +100,8 @@ def seal(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], content: An
         tensors: The tensors that the table lists.
         content: All that is stored, the metadata left out.
     """
-    said = {"task": None, "classes": None, **metadata, "format": FORMAT, "tensors": tensor_table(tensors)}
+    number = PACKED if metadata.get("packed") else FORMAT
+    said = {"task": None, "classes": None, **metadata, "format": number, "tensors": tensor_table(tensors)}
     sealed = json.loads(json.dumps(said))
     sealed.pop("sha256", None)
     return {**sealed, "sha256": content_sum([sealed, content])}
@@ -117,9 +123,9 @@ def check_metadata(metadata: Any, where: str) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: what it says of its adapter is no JSON ({_line(error)}): {_AGAIN}") from error
     number = re.fullmatch(r"vpeft-adapter-(\d{1,9})", str(metadata.get("format") if isinstance(metadata, dict) else ""))
-    if number and int(number[1]) > int(FORMAT.rpartition("-")[2]):
+    if number and int(number[1]) > int(PACKED.rpartition("-")[2]):
         raise UserError(
-            f"{where} has the format {number[0]}, and this vpeft reads up to {FORMAT}: install the newer vpeft."
+            f"{where} has the format {number[0]}, and this vpeft reads up to {PACKED}: install the newer vpeft."
         )
     if error := schema_fault(metadata, SCHEMA):
         place = ".".join(map(str, error.absolute_path)) or "its description"

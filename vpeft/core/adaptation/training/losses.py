@@ -7,22 +7,28 @@ from typing import Any
 from torch import Tensor, nn
 
 from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.adaptation.training.consistency import ConsistencyLoss, consistency_loss, noisy_methods
 from vpeft.core.backbones.wrappers import named_modules
 from vpeft.core.contract.method import Method
 from vpeft.core.contract.training import TrainingPass
 from vpeft.errors import UserError
+
+#: Key of what a run's checkpoint holds of them.
+CONSISTENCY = "consistency"
 
 
 class MethodLosses:
     """A model's ``loss`` with the losses of its methods; an object, so that it survives ``deepcopy``."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self.seen = model, []
-        if any(method.reads_scores for method in adding(model)):
+        self.model, self.seen, self.consistency = model, [], consistency_loss(model)
+        if self.consistency is not None or any(method.reads_scores for method in adding(model)):
             last_linear(model).register_forward_hook(self.look)
 
-    def look(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self.seen = [output]
+    def look(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        scores = output if self.consistency is None else self.consistency.head(output)
+        self.seen = [scores]
+        return scores
 
     def once(self, *args, **kwargs) -> tuple[dict[str, Tensor], Tensor | None]:
         """The task's losses, and the scores."""
@@ -30,12 +36,18 @@ class MethodLosses:
         return losses, self.seen.pop() if self.seen else None
 
     def __call__(self, *args, **kwargs) -> dict[str, Tensor]:
-        losses, scores = self.once(*args, **kwargs)
+        if self.consistency is None:
+            losses, scores = self.once(*args, **kwargs)
+        else:
+            losses, scores = self._consistent(*args, **kwargs)
         for adaptation in find_adaptations(self.model).values():
             for one in adaptation.on_host.values():
                 if one.method.adds_losses:
                     losses.update(one.losses(TrainingPass(scores, lambda: self.once(*args, **kwargs))))
         return losses
+
+    def _consistent(self, inputs: Any, data_samples: Any = None, **kwargs) -> tuple[dict[str, Tensor], Tensor]:
+        return self.consistency(lambda x, y: self.once(x, y, **kwargs), inputs, data_samples)
 
 
 def adding(model: nn.Module) -> list[Method]:
@@ -46,11 +58,16 @@ def adding(model: nn.Module) -> list[Method]:
 
 def add_losses(model: nn.Module) -> None:
     """Let ``model.loss`` return the methods' losses too; nothing is changed where no method has any."""
-    if not adding(model) or isinstance(getattr(model, "loss", None), MethodLosses):
+    if not (adding(model) or noisy_methods(model)) or isinstance(getattr(model, "loss", None), MethodLosses):
         return
     if not hasattr(type(model), "loss"):
         raise UserError(f"{type(model).__name__} has no loss() that a method's own losses could be added to.")
     model.loss = MethodLosses(model)
+
+
+def consistency_of(model: nn.Module) -> ConsistencyLoss | None:
+    """The losses of its methods' noise, once :func:`add_losses` has added them; None without."""
+    return getattr(getattr(model, "loss", None), "consistency", None)
 
 
 def last_linear(model: nn.Module) -> nn.Module:

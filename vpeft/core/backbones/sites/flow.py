@@ -34,6 +34,7 @@ class Flow:
         index: Index of the current block.
         state: Tensors that a method hands from one block to a later one, by method key and block index. The block
             index keeps it right when activation checkpointing runs a block a second time.
+        drawn: Seed of the noise of the pass, and its samples; None where nothing is noisy.
         shares: The same of each adapter, where a batch has several (:mod:`.shares`).
         with_graph: The pass began where autograd runs.
         ended: Nothing of the pass is to come.
@@ -53,6 +54,7 @@ class Flow:
         self.prefix = 0
         self.index = -1
         self.state: dict[str, dict[int, Tensor]] = {}
+        self.drawn: tuple[int, int] | None = None
         self.shares: dict[Hashable, dict[str, dict[int, Tensor]]] = {}
         self.with_graph = False
         self.ended = False
@@ -66,6 +68,24 @@ class Flow:
         self.own_prefix = self.prefix = prefix
         self.folded = folded
         self.state, self.shares = {}, {}
+
+    def draw(self, seed: int | None, samples: int, again: bool = False) -> None:
+        """Have a seed for the noise of the pass.
+
+        Args:
+            seed: The seed; None draws one.
+            samples: Samples of the pass.
+            again: Activation checkpointing runs the pass again.
+
+        Raises:
+            UserError: It runs all of it again, where the seed is not known any more.
+        """
+        if again:
+            raise UserError(
+                "the whole backbone is run again in backward, which draws other noise (consistency): checkpoint single "
+                "blocks."
+            )
+        self.drawn = int(torch.randint(2**31, ())) if seed is None else seed, samples
 
     def enter(self, index: int, grid: tuple[int, ...] | None = None) -> None:
         """Enter block ``index`` whose map has the extents ``grid`` (left as they are when None)."""

@@ -47,13 +47,13 @@ class Mark:
         self.folded = flow.folded
         self.storage = storage
         self.reentrant = not torch.is_grad_enabled()
-        self.state = _copied(flow.state)
+        self.state, self.drawn = _copied(flow.state), flow.drawn
 
     def flow(self) -> Flow:
         """The pass as it was."""
         flow = Flow()
         flow.grid, flow.own_prefix, flow.state = self.grid, self.own_prefix, _copied(self.state)
-        flow.folded = self.folded
+        flow.folded, flow.drawn = self.folded, self.drawn
         return flow
 
     def keep(self, flow: Flow, y: Tensor) -> None:
@@ -104,6 +104,8 @@ class Passes:
         sample: Module and name of a parameter of the adapter, which shows its precision; None without any.
         base: The same of a parameter of the base.
         shares: Whose the samples of a batch are, where several adapters are in it.
+        noisy: Something placed is noisy in training.
+        seed: Of the noise of the passes that begin from now on; None draws one for each.
     """
 
     def __init__(self, last: int = 0) -> None:
@@ -112,6 +114,8 @@ class Passes:
         self.sample: tuple[nn.Module, str] | None = None
         self.base: tuple[nn.Module, str] | None = None
         self.shares: Shares | None = None
+        self.noisy = False
+        self.seed: int | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -242,7 +246,7 @@ class Passes:
         """What a placed module wants its input cast to; None where nothing is to be cast."""
         if self.sample is None:
             return None
-        x, dtype = x if isinstance(x, Tensor) else x[0], getattr(*self.sample).dtype
+        x, dtype = x if isinstance(x, Tensor) else x[0], self.sample[0]._parameters[self.sample[1]].dtype
         if x.dtype is dtype:
             return None
         # Autocast does by itself, unless the base is half too: its norms take nothing else.
@@ -283,7 +287,7 @@ class Passes:
 
     def _only(self, index: int, x: Tensor) -> Mark:
         marks = [mark for mark in self._marks.values() if mark.index == index and mark.shape == x.shape]
-        alike = {(mark.grid, mark.own_prefix, id(mark) if mark.state else None) for mark in marks}
+        alike = {(mark.grid, mark.own_prefix, mark.drawn, id(mark) if mark.state else None) for mark in marks}
         if len(alike) != 1:
             raise UserError(
                 f"block {index} is run again in backward, and {len(marks)} passes could be the one: checkpoint single "
@@ -335,6 +339,8 @@ class Begin:
         if (shares := passes.shares) is not None:
             shares.check(len(args[0]) // max(1, folded))
         passes.begin(self.host.prefix, folded)
+        if passes.noisy and self.host.backbone.training and not torch.compiler.is_compiling():
+            passes.current.draw(passes.seed, len(args[0]) // max(1, folded), again=recomputing())
 
 
 class Embedded(Begin):

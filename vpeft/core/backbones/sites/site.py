@@ -38,12 +38,26 @@ BRANCH_PLACEMENTS = ("around", "parallel", "after", "beside", "late")
 
 @dataclass
 class Placed:
-    """A module at a site. ``active`` is False while it is merged into the host's weights."""
+    """A module at a site.
+
+    Attributes:
+        placement: One of :data:`PLACEMENTS`.
+        module: The module.
+        key: Key of its method.
+        active: False while it is merged into the host's weights.
+        noise: What is over the module in training (:mod:`vpeft.core.adaptation.options.noise`).
+    """
 
     placement: str
     module: nn.Module
     key: str
     active: bool = True
+    noise: Any = None
+
+    @property
+    def acting(self) -> Any:
+        """What runs: the module, in training with its noise."""
+        return self.noise.over(self.module) if self.noise is not None and self.module.training else self.module
 
 
 @dataclass
@@ -165,25 +179,25 @@ class Site:
     # The adapter computes in its own precision; the stream keeps its own.
 
     def _changed(self, entry: Placed, x: Any, flow: Flow | None = None) -> Any:
-        flow, dtype = flow or self.passes.at(self.index, x), self.passes.precision(x)
+        flow, dtype, module = flow or self.passes.at(self.index, x), self.passes.precision(x), entry.acting
         if self.layout is not TOKENS:
             like, x = x, self.layout.open(x)
-            y = entry.module(x, flow) if dtype is None else entry.module(x.to(dtype), flow).to(x.dtype)
+            y = module(x, flow) if dtype is None else module(x.to(dtype), flow).to(x.dtype)
             return self.layout.close(y, like)
-        return entry.module(x, flow) if dtype is None else _cast(entry.module(_cast(x, dtype), flow), like=x)
+        return module(x, flow) if dtype is None else _cast(module(_cast(x, dtype), flow), like=x)
 
     def _added(self, entry: Placed, x: Tensor, y: Tensor, flow: Flow) -> Tensor:
-        dtype = self.passes.precision(y)
-        add_to = getattr(entry.module, "add_to", None)
+        dtype, module = self.passes.precision(y), entry.acting
+        add_to = getattr(module, "add_to", None)
         if self.layout is not TOKENS:
             like, x, y = y, self.layout.open(x), self.layout.open(y)
             wide = y if dtype is None else y.to(dtype)
-            out = add_to(wide, x.to(wide.dtype), flow) if add_to else wide + entry.module(x.to(wide.dtype), flow)
+            out = add_to(wide, x.to(wide.dtype), flow) if add_to else wide + module(x.to(wide.dtype), flow)
             return self.layout.close(out.to(y.dtype), like)
         if dtype is None:
-            return add_to(y, x, flow) if add_to else y + entry.module(x, flow)
+            return add_to(y, x, flow) if add_to else y + module(x, flow)
         x, wide = x.to(dtype), y.to(dtype)
-        return (add_to(wide, x, flow) if add_to else wide + entry.module(x, flow)).to(y.dtype)
+        return (add_to(wide, x, flow) if add_to else wide + module(x, flow)).to(y.dtype)
 
     def _around(self, entry: Placed, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if self.layout is not TOKENS:
