@@ -24,9 +24,7 @@ def test_they_are_the_ones_of_the_specification():
     parametric = {"LoRA", "SSF", "FacT-TT", "FacT-TK", "RepAdapter", "Hydra", "ARC", "KronA", "KAdaptation"}
     in_place = {"Full", "Linear", "BitFit", "LNTune", "GPS", "PartialK", "BlockTune", "AttentionTune", "MLPTune"}
     parametric |= {"DoRA", "rsLoRA", "LoRA+", "LoRA-FA", "PiSSA", "OLoRA", "VeRA", "IA3", "LoHa", "LoKr", "FourierFT"}
-    parametric |= {"GLoRA", "SPT-LoRA", "RLRR", "MLAE", "LoRAmul", "OFT", "BOFT", "RandLoRA", "AdaLoRA"}
-    parametric |= {"RLRR", "MLAE", "LoRAmul", "OFT", "BOFT", "RandLoRA", "SNELL", "Consolidator", "AdaLoRA"}
-    parametric |= {"SPT-LoRA", "RLRR", "MLAE", "LoRAmul"}
+    parametric |= {"GLoRA", "SPT-LoRA", "RLRR", "MLAE", "LoRAmul"}
     parametric |= {"OFT", "BOFT", "RandLoRA", "AdaLoRA", "Consolidator", "SNELL"}
     assert types == parametric | in_place | {"DiffFit", "AdapterBias"}
 
