@@ -346,12 +346,11 @@ class Host:
         """Take away what methods have placed."""
         for module in self.owners:
             module._modules.pop(PEFT_KEY, None)
-        self.passes.noisy = False
         for site in self.every_site():
             site.entries = []
         for name, head in self.plain_heads.items():
             setattr(self.backbone, name, head.to(next(getattr(self.backbone, name).parameters())))
-        self.plain_heads = {}
+        self.plain_heads, self.passes.noisy = {}, False
 
     def release(self) -> None:
         """Give the backbone back as it was: classes, hooks, and no PEFT module."""
