@@ -2,5 +2,3 @@
 __width = "its side network is defined for a backbone of one width; E3VA and DTL are those for stages"
 __time = "it runs attention over time, and that of windows knows places in space"
 without = dict(lst=__width, last=__width, hst=__width, vqt=__width, vit_split=__width, aim=__time)
-__time = "it adds time to a backbone of single frames, and this one's windows reach over frames"
-without = dict(lst=__width, last=__width, hst=__width, vqt=__width, aim=__time)

@@ -3,5 +3,6 @@ __token = "it reads out at a class token, and this backbone norms a mean of its 
 without = dict(
     hst=__token,
     vqt=__token,
+    vit_split="it runs copies of blocks on tokens of its own, and this backbone's attention is that of a whole clip",
     aim="it adds time to a backbone of single frames, and this one's attention sees all of a clip",
 )
