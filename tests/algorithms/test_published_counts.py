@@ -57,6 +57,7 @@ COUNTS = [
     ("vfpt_vit", {"prompt_length": 10}, {}, 92_160),
     ("e2vpt_vit", {}, {}, 92_160 + 85),
     ("vqt_vit", {"prompt_length": 10}, {}, 92_160),
+    ("cvpt_vit", {"prompt_length": 10}, {}, 92_160),
     ("vp_vit", {}, {}, 69_840),
     ("evp_swin", {}, {}, 69_840),
     ("mona_vit", {"bottleneck": 64}, {}, 2_684_928),
@@ -162,6 +163,7 @@ STARTS = {
     "vfpt": ({"type": "VFPT"}, PROMPTS),
     "vp": ({"type": "VP", "pad": 8}, {f"frame.{band}": normal(1.0) for band in ("top", "bottom", "left", "right")}),
     "evp": ({"type": "EVP"}, {f"border.{band}": zero for band in ("top", "bottom", "left", "right")}),
+    "cvpt": ({"type": "CVPT"}, {"prompts.weight": uniform(math.sqrt(6 / (256 * (10 + 4))))}),
     "vqt": ({"type": "VQT", "prompt_length": 5}, {"queries.weight": PROMPTS["prompts.weight"]}),
     "e2vpt": (
         {"type": "E2VPT"},

@@ -100,6 +100,29 @@ class PlainILMVP(PlainEVP):
         return (255 / (1 + torch.exp(-super().band(key))) - mean) / std
 
 
+class PlainCVPT(PlainViT):
+    """Cross-attention to the prompts with the block's own weights, head by head."""
+
+    def crossed(self, i, x):
+        dim, width = x.shape[-1], x.shape[-1] // self.heads
+        weight, bias = self.weight(f"layers.{i}.attn.qkv"), self.state[f"layers.{i}.attn.qkv.bias"]
+        prompts, outs = self.weight(f"layers.{i}.peft.cvpt.prompts"), []
+        q = x @ weight[:dim].T + bias[:dim]
+        k, v = (prompts @ weight[dim:].T + bias[dim:]).chunk(2, -1)
+        for h in range(self.heads):
+            cut = slice(h * width, (h + 1) * width)
+            outs.append((q[..., cut] @ k[:, cut].T / math.sqrt(width)).softmax(-1) @ v[:, cut])
+        return x + self.linear(f"layers.{i}.attn.proj", torch.cat(outs, -1))
+
+    def block(self, i, x):
+        place = self.options["place"]
+        x = self.crossed(i, x) if place == "before" else x
+        x = x + self.keep * self.attention(i, self.norm(f"layers.{i}.ln1", x))
+        x = self.crossed(i, x) if place == "middle" else x
+        x = x + self.keep * self.mlp(i, self.norm(f"layers.{i}.ln2", x))
+        return self.crossed(i, x) if place == "after" else x
+
+
 VFPT = {"prompt_length": 5, "alpha": 0.7, "axes": "all", "norm": "none"}
 PIXELS = {"pad": 3, "image_size": (32, 24)}
 CASES = {
@@ -107,6 +130,9 @@ CASES = {
     "vfpt-ortho": ("VFPT", {**VFPT, "alpha": 1.0, "norm": "ortho"}, PlainVFPT, False),
     "vfpt-sequence": ("VFPT", {**VFPT, "axes": "sequence"}, PlainVFPT, False),
     "vfpt-hidden": ("VFPT", {**VFPT, "axes": "hidden"}, PlainVFPT, False),
+    "cvpt": ("CVPT", {"prompt_length": 3, "place": "before"}, PlainCVPT, True),
+    "cvpt-middle": ("CVPT", {"prompt_length": 3, "place": "middle"}, PlainCVPT, True),
+    "cvpt-after": ("CVPT", {"prompt_length": 3, "place": "after"}, PlainCVPT, True),
     "vp": ("VP", PIXELS, PlainVP, False),
     "evp": ("EVP", PIXELS, PlainEVP, False),
     "ilm-vp": ("ILM-VP", {**PIXELS, "mean": (120.0, 110.0, 100.0), "std": (50.0,)}, PlainILMVP, False),

@@ -32,6 +32,7 @@ methods = dict(
     vptdeep=dict(type="VPTDeep", prompt_length=10),
     vfpt=dict(type="VFPT", prompt_length=10),
     e2vpt=dict(type="E2VPT"),
+    cvpt=dict(type="CVPT"),
     vp=dict(type="VP"),
     evp=dict(type="EVP"),
     ilm_vp=dict(type="ILM-VP"),

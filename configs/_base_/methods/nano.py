@@ -28,6 +28,7 @@ methods = dict(
     vptdeep=dict(type="VPTDeep", prompt_length=10),
     vfpt=dict(type="VFPT", prompt_length=10),
     e2vpt=dict(type="E2VPT"),
+    cvpt=dict(type="CVPT"),
     vp=dict(type="VP", pad=4, image_size=[32, 32]),
     evp=dict(type="EVP", pad=4, image_size=[32, 32]),
     ilm_vp=dict(type="ILM-VP", pad=4, image_size=[32, 32]),

@@ -11,6 +11,7 @@ without = dict(
     dyt="its losses compare class scores of a linear head, which this task does not have",
     attentiontune=__attention,
     prefix=__attention,
+    cvpt=__attention,
     patt=__attention,
     fact_tt=__attention,
     fact_tk=__attention,

@@ -1,0 +1,8 @@
+# CVPT on Swin-B, VTAB-1k.
+_base_ = [
+    "../_base_/models/classification/swin_base.py",
+    "../_base_/datasets/classification/vtab1k.py",
+    "../_base_/schedules/vtab.py",
+    "../_base_/runtimes/default.py",
+]
+model = dict(backbone=dict(type="vpeft.PEFT", of="SwinTransformer", method=dict(type="CVPT")))
