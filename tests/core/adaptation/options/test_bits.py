@@ -82,6 +82,29 @@ def test_a_file_is_read_to_the_bit_and_written_the_same_again(dtype, tmp_path):
     torch.testing.assert_close(tokens(other, x), tokens(model, x), rtol=1e-3, atol=1e-3 if dtype is None else 5e-2)
 
 
+def test_folded_into_a_plainer_method_the_values_are_whole(tmp_path):
+    model = perturb(adapted([{"type": "VFPT", "prompt_length": 6, "bits": 2}, {**LORA, "bits": 1}])).eval()
+    file = vpeft.save_adapter(model, tmp_path / "x.safetensors", folded=True)
+    assert [method.get("bits") for method in read_metadata(file)["methods"]] == [None, 1]
+    other, x = build(VIT), inputs(VIT, 2, torch.float64)
+    vpeft.load_adapter(other, file)
+    torch.testing.assert_close(tokens(other.eval(), x), tokens(model, x), rtol=0, atol=1e-10)
+
+
+def test_named_adapters_of_different_bits_answer_as_alone(tmp_path):
+    x, base, expected = inputs(VIT, 2, torch.float64), build(VIT), {}
+    for bits in (1, 3):
+        seeded(bits)
+        alone = perturb(vpeft.attach(copy.deepcopy(build(VIT)), {**LORA, "bits": bits})).eval()
+        expected[str(bits)] = tokens(alone, x)
+        file = vpeft.save_adapter(alone, tmp_path / f"{bits}.safetensors", head=False)
+        vpeft.load_adapter(base, file, name=str(bits))
+    base.eval()
+    for name, out in expected.items():
+        vpeft.use(base, name)
+        assert torch.equal(tokens(base, x), out)
+
+
 def test_what_a_file_holds(tmp_path):
     model = adapted({**LORA, "bits": 1}, torch.float32)
     report = parameter_report(model)

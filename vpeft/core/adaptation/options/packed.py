@@ -29,6 +29,8 @@ from vpeft.errors import UserError
 
 #: Which error the levels make least.
 ERRORS = ("absolute", "squared")
+#: The options that leave matrices as they are.
+UNPACKED: dict[str, Any] = {"bits": None, "bits_error": ERRORS[0]}
 #: Added to the spread that a matrix is divided by.
 EPS = 1e-5
 #: Spread of the start of a matrix that would start constant, cut at two of it.

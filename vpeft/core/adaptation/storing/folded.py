@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.find import find_adaptations
+from vpeft.core.adaptation.options.packed import UNPACKED
 from vpeft.core.backbones.host import PEFT_KEY
 from vpeft.core.backbones.wrappers import named_modules
 from vpeft.core.contract.build import keyed
@@ -20,7 +21,10 @@ from vpeft.errors import UserError
 def folded_methods(adaptation: Adaptation) -> list[Method]:
     """The methods of an adaptation, each as the plainer one where it has one."""
     pairs = [(method, method.folded()) for method in adaptation.methods.values()]
-    return [method if plainer is None else replace(plainer, **method.options()) for method, plainer in pairs]
+    # What is folded are other values, of no few bits.
+    return [
+        method if plainer is None else replace(plainer, **{**method.options(), **UNPACKED}) for method, plainer in pairs
+    ]
 
 
 def folded_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
