@@ -13,6 +13,7 @@ from vpeft.apis.testing.hosts.mmpretrain.vit import ARCH
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.options.noise import Consistency, Noise
 from vpeft.core.adaptation.training.losses import add_losses, consistency_of
+from vpeft.core.backbones.sites import flow
 from vpeft.errors import UserError
 
 PACE = {"sigma": 0.6, "weight": 2.0}
@@ -127,6 +128,19 @@ def watched(model):
     seen = []
     model.head.fc.register_forward_hook(lambda m, a, y: seen.append(y))
     return seen
+
+
+def test_a_loop_without_the_loss_is_told_once(monkeypatch):
+    said = []
+    monkeypatch.setattr(flow, "print_log", lambda message, **_: said.append(message))
+    flow._say_alone.cache_clear()
+    model = classifier({**LORA, "consistency": PACE})
+    model.loss(*batch())
+    assert not said
+    for _ in range(2):
+        model.backbone(batch()[0])
+    assert len(said) == 1
+    assert "without the loss that compares two passes" in said[0]
 
 
 def test_full_is_the_squared_distance_of_two_passes():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import math
 from collections.abc import Hashable, Iterator
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from vpeft.errors import UserError
@@ -85,7 +88,10 @@ class Flow:
                 "the whole backbone is run again in backward, which draws other noise (consistency): checkpoint single "
                 "blocks."
             )
-        self.drawn = int(torch.randint(2**31, ())) if seed is None else seed, samples
+        if seed is None:
+            _say_alone()
+            seed = int(torch.randint(2**31, ()))
+        self.drawn = seed, samples
 
     def enter(self, index: int, grid: tuple[int, ...] | None = None) -> None:
         """Enter block ``index`` whose map has the extents ``grid`` (left as they are when None)."""
@@ -179,6 +185,17 @@ class Flow:
             tokens = (clips.transpose(1, 2) if self.frames_last else clips).flatten(1, 2)
         tokens = unroll(tokens, self.grid, self.unrolled)
         return torch.cat((prefix, tokens), dim=1) if prefix.shape[1] else tokens
+
+
+@functools.cache
+def _say_alone() -> None:
+    """Say, once, that nothing compares two passes."""
+    print_log(
+        "consistency: this loop has its noise alone, without the loss that compares two passes, which a run adds "
+        "(vpeft train, or mmengine's Runner with PEFTHook: docs/options.md).",
+        logger="current",
+        level=logging.WARNING,
+    )
 
 
 def roll(tokens: Tensor, extents: tuple[int, ...], steps: tuple[tuple[int, int], ...]) -> Tensor:
