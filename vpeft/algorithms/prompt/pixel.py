@@ -88,6 +88,7 @@ class PixelPrompt(Method):
     """What the three share."""
 
     category = "prompt"
+    needs_all_blocks = "it changes the image, before all blocks"
     identity_at_start = False
     base_eval = True
 

@@ -38,6 +38,7 @@ class Linear(Method):
     category = "baseline"
     paper = "Baseline"
     memory = "M0"
+    needs_all_blocks = "it trains the head alone"
     mergeable = True
     needs_blocks = False
     base_eval = True
