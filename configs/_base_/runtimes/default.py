@@ -25,3 +25,5 @@ log_level = "INFO"
 load_from = None
 resume = False
 randomness = dict(seed=0, deterministic=True)
+# With a limit ("20GB") what the frozen part of the backbone makes of an image is kept (docs/running.md).
+feature_cache = dict(limit=None, folder=None)

@@ -31,6 +31,7 @@ NOT_CONTENT = {
     "tuned",
     "methods_table",
     "without",
+    "feature_cache",
 }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine import Config
 from mmengine.logging import print_log
@@ -18,8 +20,11 @@ from vpeft.apis.run.due_validation import DueValidationHook
 from vpeft.apis.run.moved import MovedRunHook
 from vpeft.apis.run.resume import go_on
 from vpeft.apis.run.runner import RUNNER
+from vpeft.core.hooks.feature_cache import FeatureCacheHook
 from vpeft.core.trained.folder import ORIGIN, checkpoints, clear_remains, hold, read_origin, set_aside
+from vpeft.errors import UserError
 from vpeft.files import write_json
+from vpeft.registry import nearest
 
 
 def train(cfg: Config) -> Runner:
@@ -50,6 +55,8 @@ def train(cfg: Config) -> Runner:
             _write_record(cfg, Path(cfg.work_dir), name)
         runner.register_hook(MovedRunHook())
         runner.register_hook(DueValidationHook())
+        if cache := _feature_cache(cfg.get("feature_cache") or {}):
+            runner.register_hook(cache)
         try:
             runner.train()
         except BaseException as error:
@@ -60,6 +67,14 @@ def train(cfg: Config) -> Runner:
         if runner.rank == 0:
             write_adapters(runner)
     return runner
+
+
+def _feature_cache(settings: Mapping[str, Any]) -> FeatureCacheHook | None:
+    known = ("limit", "folder")
+    for key in settings:
+        if key not in known:
+            raise UserError(f"feature_cache.{key}: {nearest(key, known)}")
+    return FeatureCacheHook(**settings) if settings.get("limit") is not None else None
 
 
 def schedule_elsewhere(cfg: Config) -> str | None:

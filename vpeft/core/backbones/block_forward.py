@@ -153,10 +153,7 @@ class SiteAttention:
         """Queries, keys and values as the methods at the site ``core`` leave them.
 
         Args:
-            q: Queries, as in :class:`QKV`; likewise ``k``, ``v`` and ``x``.
-            k: Keys.
-            v: Values.
-            x: The attention's input.
+            q: Queries; this, keys, values and the attention's input as in :class:`QKV`.
             scores: :meth:`site_scores`, with the mask where it takes one.
         """
         qkv = self.peft_sites["core"].before(QKV(q, k, v, x))
@@ -352,10 +349,14 @@ class SiteBlock(SiteAttention):
         self.site_entered(x)
         block = self.peft_sites["block"]
         start = x = block.before(x)
-        x = self.site_units(self.site_start(x), **given)
-        x = block.after(start, self.site_end(x))
+        features = self.peft_passes.features
+        x = self.site_inside(x, **given) if features is None else features.through(self, x, given)
+        x = block.after(start, x)
         self.peft_passes.leave(mark, x)
         return x
+
+    def site_inside(self, x: Tensor, **given: Any) -> Tensor:
+        return self.site_end(self.site_units(self.site_start(x), **given))
 
     def site_units(self, x: Tensor, **given: Any) -> Tensor:
         """The residual units of the block, one behind the other."""

@@ -106,7 +106,10 @@ class Passes:
         shares: Whose the samples of a batch are, where several adapters are in it.
         noisy: Something placed is noisy in training.
         seed: Of the noise of the passes that begin from now on; None draws one for each.
+        features: Gives what frozen blocks have made of an image before (:mod:`vpeft.core.adaptation.training`).
     """
+
+    features: Any = None
 
     def __init__(self, last: int = 0) -> None:
         self.enabled = True
