@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,9 @@ def byte_count(limit: int | str) -> int:
     unit = found[2].upper() if found else ""
     size = int(float(found[1]) * _UNITS[unit if unit in _UNITS else f"{unit}B"]) if found and unit != "B" else 0
     if size < LEAST:
-        raise UserError(f"limit={limit!r} of a store: give bytes or a size such as '20GB', of {LEAST:,} bytes at least.")
+        raise UserError(
+            f"limit={limit!r} of a store: give bytes or a size such as '20GB', of {LEAST:,} bytes at least."
+        )
     return size
 
 
@@ -66,6 +69,11 @@ class Store:
         except self._full:
             self.full = True
         return not self.full
+
+    def keys(self, most: int) -> list[bytes]:
+        """The first keys, so many at most."""
+        with self._base.begin() as reading:
+            return [bytes(key) for key in itertools.islice(reading.cursor().iternext(values=False), most)]
 
     def __len__(self) -> int:
         return self._base.stat()["entries"]

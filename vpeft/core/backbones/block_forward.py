@@ -153,7 +153,10 @@ class SiteAttention:
         """Queries, keys and values as the methods at the site ``core`` leave them.
 
         Args:
-            q: Queries; this, keys, values and the attention's input as in :class:`QKV`.
+            q: Queries, as in :class:`QKV`; likewise ``k``, ``v`` and ``x``.
+            k: Keys.
+            v: Values.
+            x: The attention's input.
             scores: :meth:`site_scores`, with the mask where it takes one.
         """
         qkv = self.peft_sites["core"].before(QKV(q, k, v, x))
@@ -262,8 +265,6 @@ class SiteBlock(SiteAttention):
     def site_layouts(block: nn.Module) -> tuple[Layout, Layout]:
         """How the stream, and what is inside the branches, is laid out at the sites between modules."""
         return TOKENS, TOKENS
-
-    # The forward pass -----------------------------------------------------------------------------------------------
 
     def site_norm1(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} states no norm1")

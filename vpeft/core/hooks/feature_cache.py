@@ -68,7 +68,7 @@ class FeatureCacheHook(Hook):
         for one in self.features:
             one.stop()
             if one.used:
-                runner.logger.info(f"frozen features: {one.used:,} images were not run through {one.depth} blocks again.")
+                runner.logger.info(f"frozen features: {one.used:,} images were spared {one.depth} blocks.")
         if self.features:
             self.features[0].store.close()
 

@@ -69,7 +69,7 @@ class FrozenFeatures:
         """Answer the passes of the backbone from now on."""
         self.host.passes.features = self
         members = {"__module__": self._plain.__module__}
-        self.host.backbone.__class__ = type(self._plain.__name__, (Answered, self._plain), members)
+        self.host.backbone.__class__ = type(self._plain.__name__, (FromStore, self._plain), members)
 
     def stop(self) -> None:
         """Let the backbone compute everything itself again."""
@@ -154,7 +154,7 @@ class FrozenFeatures:
         return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs)
 
     def _watched(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, dict[str, Tensor]]:
-        """The answer of a plain pass, and what is to be kept of it; all that was seen before it is known what that is."""
+        """The answer of a plain pass, and what is to be kept of it; all that was seen, before that is known."""
         self._random = torch.get_rng_state()
         self._seen, hooks = {}, [self._watch(name, entry.module) for name, (_, entry) in self._readers.items()]
         try:
@@ -271,7 +271,7 @@ class FrozenFeatures:
         return own.digest()
 
 
-class Answered:
+class FromStore:
     """Mixin of a backbone whose passes are answered."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

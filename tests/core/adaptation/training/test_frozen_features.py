@@ -1,0 +1,157 @@
+"""Frozen features that are kept give the bits of those that are computed."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from support.hosts import build, seeded, tiny_of
+
+import vpeft
+from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.adaptation.training.frozen_features import FrozenFeatures
+from vpeft.core.store import Store
+
+VIT, SWIN = "mmpretrain.VisionTransformer", "mmpretrain.SwinTransformer"
+IMAGES, BATCH, EPOCHS = 14, 4, 3
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "features", "200MB")
+
+
+def trained(host, method, store=None, noise=0.0, seed=11, backbone=None):
+    """Losses and trained values of a short training on fixed images, the features, and what was said."""
+    torch.manual_seed(0)
+    model, said = backbone or build(host, torch.float32), []
+    seeded(seed)
+    vpeft.attach(model, method)
+    features = FrozenFeatures(get_adaptation(model), store, said.append) if store is not None else None
+    if features:
+        features.start()
+    images = torch.randn(IMAGES, *tiny_of(host).shape, generator=torch.Generator().manual_seed(3))
+    head, losses, optimiser = torch.nn.LazyLinear(3), [], None
+    model.train()
+    own = [p for p in model.parameters() if p.requires_grad]
+    for epoch in range(EPOCHS):
+        numbers = torch.Generator().manual_seed(epoch)
+        for part in torch.randperm(IMAGES, generator=numbers).split(BATCH):
+            batch = images[part] + noise * torch.randn(images[part].shape, generator=numbers)
+            leaves = [x for x in torch.utils._pytree.tree_leaves(model(batch)) if isinstance(x, torch.Tensor)]
+            out = torch.cat([x.flatten(1) for x in leaves], 1)
+            if optimiser is None:
+                torch.manual_seed(5)
+                head(out.detach())
+                optimiser = torch.optim.SGD([*own, *head.parameters()], lr=1e-3)
+            loss = torch.nn.functional.cross_entropy(head(out), part % 3)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+    if features:
+        features.stop()
+    return losses, [p.detach().clone() for p in (*own, *head.parameters())], features, said
+
+
+def same(one, other):
+    return one[0] == other[0] and all(map(torch.equal, one[1], other[1]))
+
+
+CASES = [
+    (VIT, "Linear", 3),
+    (VIT, {"type": "PartialK", "k": 1}, 1),  # DropPath begins in the second block
+    (VIT, "LST", 3),
+    (VIT, "LAST", 3),
+    (VIT, {"type": "LoRA", "blocks": 2}, 1),
+    (SWIN, "Linear", 4),
+    (SWIN, "E3VA", 4),
+    ("timm.SwinTransformer", "E3VA", 4),
+    ("timm.VisionTransformer", "Linear", 3),  # its head is a part of it
+    ("mmaction.VisionTransformer", "LST", 3),
+    ("mmseg.SwinTransformer", "Linear", 4),
+]
+
+
+@pytest.mark.parametrize(("host", "method", "depth"), CASES)
+def test_losses_and_weights_have_the_same_bits(host, method, depth, store):
+    plain, kept = trained(host, method), trained(host, method, store)
+    assert same(plain, kept)
+    assert kept[2].depth == depth
+    # Two sizes of batches; the first of each that is found is computed and compared.
+    assert kept[2].used == (EPOCHS - 1) * IMAGES - BATCH - IMAGES % BATCH
+    assert len(store) == IMAGES
+    assert len(kept[3]) == 1
+
+
+def test_the_next_run_and_other_methods_find_them(store):
+    trained(VIT, "LST", store)
+    plain = trained(VIT, "LAST", seed=12)
+    kept = trained(VIT, "LAST", store, seed=12)
+    assert same(plain, kept)
+    assert len(store) == IMAGES  # both read every block's output
+    assert kept[2].used == (EPOCHS * IMAGES) - 2 * BATCH - IMAGES % BATCH
+
+
+def test_another_base_finds_none(store):
+    trained(VIT, "Linear", store)
+    other = build(VIT, torch.float32)
+    with torch.no_grad():
+        other.cls_token += 1e-3
+    assert same(trained(VIT, "Linear", backbone=copy.deepcopy(other)), trained(VIT, "Linear", store, backbone=other))
+    assert len(store) == 2 * IMAGES
+
+
+def test_images_that_never_come_again_are_computed(store):
+    plain, kept = trained(VIT, "Linear", noise=0.1), trained(VIT, "Linear", store, noise=0.1)
+    assert same(plain, kept)
+    assert kept[2].used == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("LoRA", "lora changes what passes at qkv of block 0"),
+        ("BitFit", "patch_embed.projection.bias is trained"),
+        ("VPTDeep", "vptdeep changes what passes at block of block 0"),
+    ],
+)
+def test_where_nothing_is_frozen_it_is_said(method, why, store):
+    assert same(trained(VIT, method), kept := trained(VIT, method, store))
+    assert kept[3] == [f"frozen features are computed anew in every epoch: {why}."]
+    assert len(store) == 0
+
+
+def test_numbers_that_hang_on_the_batch_are_not_used(store):
+    """As where a machine rounds otherwise: what is kept is not what is computed."""
+    trained(VIT, "Linear", store)
+    with store._base.begin() as reading:
+        records = {bytes(key): bytes(value) for key, value in reading.cursor()}
+    store.put({key: save({n: x + 1e-6 for n, x in load(record).items()}) for key, record in records.items()})
+    plain, kept = trained(VIT, "Linear"), trained(VIT, "Linear", store)
+    assert same(plain, kept)
+    assert "hang on which images are in a batch together" in kept[3][-1]
+    assert kept[2].used == 0
+
+
+def test_a_full_store_keeps_what_it_has(tmp_path):
+    small = Store(tmp_path, 10**6)
+    small.put({b"others": bytes(800_000)})
+    plain, kept = trained(VIT, "LST"), trained(VIT, "LST", small)
+    assert same(plain, kept)
+    assert "the limit of 1,000,000 bytes is reached; the rest is computed anew" in kept[3][-1]
+
+
+def test_copies_compute_for_themselves(store):
+    model = build(VIT, torch.float32)
+    vpeft.attach(model, "LST")
+    features = FrozenFeatures(get_adaptation(model), store, print)
+    plain = type(model)
+    features.start()
+    assert isinstance(model, plain)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(other) is plain
+        assert get_adaptation(other).host.passes.features is None
+    features.stop()
+    assert type(model) is plain
