@@ -16,6 +16,7 @@ from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.build import build_method
 from vpeft.core.models.build import meta_build
 from vpeft.core.models.clips import ClipBackbone
+from vpeft.extension.attention.record import record_attention
 from vpeft.registry import BLOCKS
 
 
@@ -218,3 +219,15 @@ def test_frames_are_known_in_checkpointing_and_beside_one_another():
     for key, param in other.named_parameters():
         if param.requires_grad:
             torch.testing.assert_close(param.grad, grads[key], rtol=1e-12, atol=1e-14)
+
+
+def test_attention_is_recorded_of_whole_clips():
+    """The spatial one, frame by frame, and not that over time which AIM runs before it."""
+    model = perturb(vpeft.attach(ClipBackbone(image_vit()), {"type": "AIM", "frames": FRAMES})).eval()
+    with torch.no_grad(), record_attention(model, [1]) as kept:
+        model(clips())
+    size = MAP[0] * MAP[1]
+    assert kept[1].weights.shape == (2 * FRAMES, 4, 1 + size, 1 + size)
+    assert (kept[1].grid, kept[1].images) == ((FRAMES, *MAP), 2)
+    weights = kept[1].weights.unflatten(0, (2, FRAMES))
+    assert torch.equal(kept[1].of_class_token().flatten(3), weights[:, :, :, 0, 1:].transpose(1, 2) / FRAMES)

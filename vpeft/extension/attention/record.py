@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.block_forward import QKV, Scores, SiteBlock
 from vpeft.core.backbones.recording import blocks_of
+from vpeft.core.backbones.sites.flow import Flow
 from vpeft.errors import UserError
 
 
@@ -143,10 +145,18 @@ class AttentionRecorder:
         flow = block.peft_flow
         with torch.no_grad():
             weights = scores(qkv.q, qkv.k).softmax(dim=-1).detach()
-            places = block.site_places()
-        self.kept[block.peft_index] = Attention(
-            block.peft_index, weights, flow.grid, flow.own_prefix, flow.prefix, places
-        )
+            grid, places = _of_clips(flow, block.site_places())
+        self.kept[block.peft_index] = Attention(block.peft_index, weights, grid, flow.own_prefix, flow.prefix, places)
+
+
+def _of_clips(flow: Flow, places: Tensor | None) -> tuple[tuple[int, ...], Tensor | None]:
+    """Extents and places of the map of a whole clip, where its frames are images of their own in the batch."""
+    if flow.folded <= 1 or not flow.grid:
+        return flow.grid, places
+    size = math.prod(flow.grid)
+    own = torch.arange(size)[None] if places is None else places
+    each = [torch.where(own < 0, own, own + frame * size) for frame in range(flow.folded)]
+    return (flow.folded, *flow.grid), torch.cat(each)
 
 
 @contextmanager
