@@ -14,6 +14,7 @@ from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.recording import blocks_of
 from vpeft.core.backbones.sites.flow import roll
 from vpeft.core.backbones.sites.layout import MAP_FIRST
+from vpeft.core.backbones.sites.passes import FOLDS_CLIPS
 from vpeft.errors import UserError
 
 
@@ -58,7 +59,8 @@ def _gradcam(model: nn.Module, host: Host, inputs: Tensor, target: int | None, i
     cam = (gradient.mean(1, keepdim=True) * stream).sum(-1).relu()
     if host.flow.frames_last:
         cam = cam.unflatten(-1, (-1, host.flow.frames)).transpose(1, 2).flatten(1)
-    return roll(cam[..., None], watch.grid, watch.unrolled).flatten(1).unflatten(-1, watch.grid)
+    cam = roll(cam[..., None], watch.grid, watch.unrolled).flatten(1).unflatten(-1, watch.grid)
+    return cam.unflatten(0, (-1, host.flow.folded)) if getattr(host.backbone, FOLDS_CLIPS, False) else cam
 
 
 class _Watch:

@@ -14,7 +14,6 @@ from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.block_forward import QKV, Scores, SiteBlock
 from vpeft.core.backbones.recording import blocks_of
-from vpeft.core.backbones.sites.flow import Flow
 from vpeft.errors import UserError
 
 
@@ -145,18 +144,18 @@ class AttentionRecorder:
         flow = block.peft_flow
         with torch.no_grad():
             weights = scores(qkv.q, qkv.k).softmax(dim=-1).detach()
-            grid, places = _of_clips(flow, block.site_places())
+            grid, places = _of_clips(flow.grid, block.site_places(), block.peft_passes.folded)
         self.kept[block.peft_index] = Attention(block.peft_index, weights, grid, flow.own_prefix, flow.prefix, places)
 
 
-def _of_clips(flow: Flow, places: Tensor | None) -> tuple[tuple[int, ...], Tensor | None]:
+def _of_clips(grid: tuple[int, ...], places: Tensor | None, frames: int) -> tuple[tuple[int, ...], Tensor | None]:
     """Extents and places of the map of a whole clip, where its frames are images of their own in the batch."""
-    if flow.folded <= 1 or not flow.grid:
-        return flow.grid, places
-    size = math.prod(flow.grid)
+    if frames <= 1 or not grid:
+        return grid, places
+    size = math.prod(grid)
     own = torch.arange(size)[None] if places is None else places
-    each = [torch.where(own < 0, own, own + frame * size) for frame in range(flow.folded)]
-    return (flow.folded, *flow.grid), torch.cat(each)
+    each = [torch.where(own < 0, own, own + frame * size) for frame in range(frames)]
+    return (frames, *grid), torch.cat(each)
 
 
 @contextmanager
