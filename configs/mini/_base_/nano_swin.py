@@ -7,4 +7,13 @@ _base_ = [
 ]
 methods_table = "mini"
 __width = "its side network is defined for a backbone of one width; E3VA and DTL are those for stages"
-without = dict(lst=__width, last=__width, hst=__width, vqt=__width, vit_split=__width)
+__narrow = "its 32 columns are more than the 24 channels of this host's first stage"
+without = dict(
+    lst=__width,
+    last=__width,
+    hst=__width,
+    vqt=__width,
+    vit_split=__width,
+    bi_adaptformer=__narrow,
+    bi_lora=__narrow,
+)
