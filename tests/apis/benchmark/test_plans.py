@@ -56,8 +56,8 @@ def test_sweeps_go_through_shots_and_sizes(tmp_path):
 
 
 def test_all_methods_without_searches():
-    labels = {e.label for e in Plan(["all"]).entries()}
-    assert labels == set(ON_IMAGES)
+    labels = [e.label for e in Plan(["all"]).entries()]
+    assert sorted(labels) == sorted([*ON_IMAGES, "bi_adaptformer", "bi_lora", "pace"])
 
 
 def test_configs_by_path_and_without_suite(tmp_path):
@@ -74,6 +74,9 @@ def test_two_configs_of_one_method_keep_rows_of_their_own(tmp_path):
     file.write_text(f'_base_ = ["{ROOT}/configs/mini/lora_nano_vit.py"]\n{rank}\n')
     entries = Plan(["lora"], configs=[str(file)]).entries()
     assert [e.label for e in entries] == ["other", "lora"]
+    assert [Path(e.path).stem for e in Plan(["LoRA", "LoRAmul"]).entries()] == ["lora_nano_vit", "loramul_nano_vit"]
+    labels = [e.label for e in Plan(["lora", "bi_lora", "pace", "blocktune"]).entries()]
+    assert labels == ["LoRA", "bi_lora", "pace", "BlockTune"]
 
 
 @pytest.mark.parametrize(

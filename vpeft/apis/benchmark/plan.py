@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -80,12 +81,14 @@ class Plan:
         paths = [(path, recipe_label(path)) for path in self.configs]
         for backbone, method in itertools.product(self.backbones, self.methods):
             paths += [(path, backbone) for path in _find(self.folder, method, backbone)]
-        found = [PlanRow(path, backbone, _types(path)) for path, backbone in dict.fromkeys(paths)]
+        found = [
+            PlanRow(path, backbone, _label(path, _stem(path, backbone))) for path, backbone in dict.fromkeys(paths)
+        ]
         for entry in found:
             twins = [other for other in found if (other.label, other.backbone) == (entry.label, entry.backbone)]
             if len(twins) > 1:
                 for twin in twins:
-                    twin.label = Path(twin.path).stem.removesuffix(f"_{twin.backbone}")
+                    twin.label = _stem(twin.path, twin.backbone)
         return found
 
     def cells(self) -> Iterator[PlannedCell]:
@@ -177,15 +180,21 @@ def _check_sweep(method: Any, key: str, values: list[Any]) -> None:
             build_methods({**method, key: value})
 
 
-def _types(path: str) -> str:
-    return "+".join(method.registered_name() for method in build_methods(_method(path)))
+def _label(path: str, name: str) -> str:
+    """The methods of a config; its own name, where it calls by that what a method's options make of it."""
+    methods = build_methods(_method(path))
+    types = "+".join(method.registered_name() for method in methods)
+    other = re.sub(r"\W|_", "", name).lower() != re.sub(r"\W|_", "", types).lower()
+    return name if other and any(method.options() for method in methods) else types
+
+
+def _stem(path: str, backbone: str) -> str:
+    return Path(path).stem.removesuffix(f"_{backbone}")
 
 
 def _find(folder: str, method: str, backbone: str) -> list[str]:
     root = configs_folder() / folder
-    names = {
-        Path(p).stem.removesuffix(f"_{backbone}"): p for p in _names(str(root)) if Path(p).stem.endswith(f"_{backbone}")
-    }
+    names = {_stem(p, backbone): p for p in _names(str(root)) if Path(p).stem.endswith(f"_{backbone}")}
     if not names:
         known = sorted({recipe_label(p) for p in _names(str(root))})
         raise UserError(f"plan: {root} has no config of backbone {backbone!r}: {nearest(backbone, known)}")
@@ -193,7 +202,7 @@ def _find(folder: str, method: str, backbone: str) -> list[str]:
         return [path for path in names.values() if "noah" not in _load(path)]  # a search is no run
     if method in names:
         return [names[method]]
-    registered = {_types(path): path for path in names.values() if "noah" not in _load(path)}
+    registered = {_label(path, name): path for name, path in names.items() if "noah" not in _load(path)}
     if method in registered:
         return [registered[method]]
     raise UserError(f"plan: no method {method!r} for {backbone} in {root}: {nearest(method, [*names, *registered])}")

@@ -1,4 +1,4 @@
-"""Write docs/methods.md, docs/hosts_by_library.md, docs/taxonomy.md, and the matrices in the pages of the families."""
+"""Write the pages of methods, hosts and taxonomy, and the matrices in those of the families (docs/)."""
 
 from __future__ import annotations
 
