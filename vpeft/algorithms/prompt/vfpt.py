@@ -12,6 +12,7 @@ from vpeft.algorithms.prompt.vpt import Prompts, VPTDeep, insert, prompt_bound
 from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.passes import in_program
 from vpeft.registry import PEFT_METHODS
 
 #: Axes of the prompts ``(..., p, D)`` that each choice transforms.
@@ -33,7 +34,7 @@ class FourierPrompts(Prompts):
         changed = tokens[..., : self.first, :]
         if changed.dtype in (torch.half, torch.bfloat16):  # torch transforms no such numbers
             changed = changed.float()
-        changed = torch.fft.fftn(changed, dim=self.axes, norm=self.norm).real.to(tokens.dtype)
+        changed = _real_transform(changed, self.axes, self.norm).to(tokens.dtype)
         return torch.cat((changed, tokens[..., self.first :, :]), dim=-2)
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
@@ -43,6 +44,23 @@ class FourierPrompts(Prompts):
     def folded(self) -> dict[str, Tensor]:
         """The prompts of VPT-Deep that do the same."""
         return {"weight": self.transformed(self.weight)}
+
+
+def _real_transform(x: Tensor, axes: tuple[int, ...], norm: str) -> Tensor:
+    """``Re(FFT(x))`` over the axes; in a program by matrices of cosines and sines, which every exporter has."""
+    if not in_program():
+        return torch.fft.fftn(x, dim=axes, norm=norm).real
+    real, imaginary = x, torch.zeros_like(x)
+    for axis in axes:
+        size = int(x.shape[axis])
+        turns = torch.arange(size, dtype=torch.float64)
+        angles = 2 * math.pi * (turns[:, None] * turns % size) / size
+        scale = size**-0.5 if norm == "ortho" else 1.0
+        cos, sin = ((f(angles) * scale).to(x) for f in (torch.cos, torch.sin))
+        real, imaginary = (part.transpose(axis, -1) for part in (real, imaginary))
+        real, imaginary = real @ cos + imaginary @ sin, imaginary @ cos - real @ sin
+        real, imaginary = (part.transpose(axis, -1) for part in (real, imaginary))
+    return real
 
 
 @PEFT_METHODS.register_module()
