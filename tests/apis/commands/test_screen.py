@@ -18,6 +18,9 @@ from vpeft.apis.run.runner import RUNNER
 ROOT = Path(__file__).parents[3]
 SHORT = [
     "train_cfg.max_epochs=2",
+    "param_scheduler.0.end=1",
+    "param_scheduler.1.begin=1",
+    "param_scheduler.1.end=2",
     "train_cfg.val_interval=1",
     "train_split=train800",
     "train_dataloader.batch_size=200",
