@@ -8,3 +8,4 @@ _base_ = [
 ]
 methods_table = "dense"
 default_hooks = dict(checkpoint=dict(interval=1))
+without = dict(vit_split="its copies of the last blocks have no rotary positions, which those of DINOv3 need")

@@ -183,7 +183,7 @@ class ViTSplit(Method):
     def check(self, host: Host) -> None:
         self.need_one_width(host)
         self.need_attention(host)
-        self.need_any_tokens(host)
+        self.need_any_tokens(host, "runs a copy of a block's attention behind the backbone", "E3VA")
         if self.tuned >= len(host.blocks):
             raise UserError(f"ViT-Split: tuned={self.tuned} must be less than the host's {len(host.blocks)} blocks.")
 

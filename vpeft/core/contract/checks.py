@@ -111,13 +111,18 @@ class Checks:
                 "reduced map."
             )
 
-    def need_any_tokens(self, host: Host) -> None:
-        """Attention must be such that it can be run on other tokens than those of the map, behind its norm."""
+    def need_any_tokens(self, host: Host, deed: str, instead: str) -> None:
+        """Attention must be such that it can be run on other tokens than those of the map, behind its norm.
+
+        Args:
+            host: The host.
+            deed: What the method does with it, for the message.
+            instead: What attaches where that cannot be.
+        """
         if not all(block.kind.any_tokens and not block.norm_behind for block in host.blocks):
             raise UserError(
-                f"{self.registered_name()} runs a block's attention over time, and that of {host.registered_name()} "
-                "knows places in space (windows, rotary or relative positions) or has no norm before it. "
-                "ST-Adapter attaches there."
+                f"{self.registered_name()} {deed}, and that of {host.registered_name()} knows places in space "
+                f"(windows, rotary or relative positions) or has no norm before it. {instead} attaches there."
             )
 
     def need_output_norm(self, host: Host, name: str | None = None) -> None:

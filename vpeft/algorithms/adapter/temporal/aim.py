@@ -142,7 +142,7 @@ class AIM(Method):
 
     def check(self, host: Host) -> None:
         self.need_attention(host)
-        self.need_any_tokens(host)
+        self.need_any_tokens(host, "runs a block's attention over time", "ST-Adapter")
         if self.bottleneck is not None:
             self.need_width("bottleneck", host)
 
