@@ -41,12 +41,12 @@ def others():
 #: Reasons, by what a method does, for which nothing lies between start and tuned model, as its message has them; and
 #: the methods that may be refused for each.
 REASONS = {
-    "gives an output of the shape": {"HST"},  # its read-out takes the place of the tokens, in another width
-    "is defined for a backbone of one width": {"LST", "LAST", "HST", "ViT-Split"},  # a host with stages
+    "gives an output of the shape": {"HST", "VQT"},  # a read-out in the place of the tokens, in another width
+    "is defined for a backbone of one width": {"LST", "LAST", "HST", "VQT", "ViT-Split"},  # a host with stages
     "has no output norm to read at": {"E3VA"},
 }
 #: What every method's contributions are, where they are not weights alone.
-OPERATIONS = {"VPTDeep", "VPTShallow", "PrefixTuning", "NOAH"}
+OPERATIONS = {"VPTDeep", "VPTShallow", "VFPT", "E2VPT", "PrefixTuning", "NOAH"}
 
 
 def images(host):
