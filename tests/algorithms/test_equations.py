@@ -18,6 +18,7 @@ from support import (
     plain_side,
     plain_spt,
     plain_updates,
+    plain_vit_adapter,
 )
 from support.design import ON_IMAGES
 from support.hosts import build, perturb, tokens
@@ -201,6 +202,7 @@ for module in (
     plain_scaling,
     plain_side,
     plain_updates,
+    plain_vit_adapter,
     plain_spt,
 ):
     CASES |= module.CASES

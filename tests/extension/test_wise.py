@@ -42,7 +42,7 @@ def others():
 #: the methods that may be refused for each.
 REASONS = {
     "gives an output of the shape": {"HST", "VQT"},  # a read-out in the place of the tokens, in another width
-    "is defined for a backbone of one width": {"LST", "LAST", "HST", "VQT", "ViT-Split"},  # a host with stages
+    "is defined for a backbone of one width": {"LST", "LAST", "HST", "VQT", "ViT-Split", "ViT-Adapter"},  # with stages
     "has no output norm to read at": {"E3VA"},
 }
 #: What every method's contributions are, where they are not weights alone.

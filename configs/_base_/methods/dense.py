@@ -45,6 +45,7 @@ methods = dict(
     vqt=dict(type="VQT", prompt_length=10),
     last=dict(type="LAST", rank=16),
     vit_split=dict(type="ViT-Split", tuned=3),
+    vit_adapter=dict(type="ViT-Adapter"),
     e3va=dict(type="E3VA", alpha=2, beta=8),
     sidetuning=dict(type="SideTuning", width=64),
     lora=dict(type="LoRA", rank=64, alpha=1, targets=["q", "v"]),

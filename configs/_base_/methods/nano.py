@@ -41,6 +41,7 @@ methods = dict(
     vqt=dict(type="VQT", prompt_length=5),
     last=dict(type="LAST", rank=8),
     vit_split=dict(type="ViT-Split", tuned=2, maps=2),
+    vit_adapter=dict(type="ViT-Adapter", conv_width=16),
     e3va=dict(type="E3VA", alpha=2, beta=4),
     sidetuning=dict(type="SideTuning", width=16),
     lora=dict(type="LoRA", rank=8, targets=["q", "v"]),

@@ -29,6 +29,7 @@ without = dict(
     hst=__width,
     vqt=__width,
     vit_split=__width,
+    vit_adapter=__width,
     e3va="its highway leaves by the output norms, which this backbone does not have",
     sidetuning="it blends behind the output norms, which this backbone does not have",
 )

@@ -12,4 +12,5 @@ without = dict(
     hst=__width,
     vqt=__width,
     vit_split=__width,
+    vit_adapter=__width,
 )

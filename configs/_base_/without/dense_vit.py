@@ -12,6 +12,7 @@ without = dict(
     hst=__output,
     vqt=__output,
     vit_split=__output,
+    vit_adapter=__output,
     e3va="its highway leaves by the output norms, and this backbone has one for several outputs",
     sidetuning="it blends behind the output norms, and this backbone has one for several outputs",
 )

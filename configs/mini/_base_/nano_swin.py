@@ -14,6 +14,7 @@ without = dict(
     hst=__width,
     vqt=__width,
     vit_split=__width,
+    vit_adapter=__width,
     bi_adaptformer=__narrow,
     bi_lora=__narrow,
 )

@@ -102,13 +102,14 @@ def test_a_recipe_with_a_method():
 def test_every_mini_config_is_still_there():
     """They were files of their own: the names that scripts and results name."""
     names = {Path(path).stem for path in mini_configs()}
-    assert len(names) == 2 * len(ON_IMAGES) - 5 + 2 + len(("bi_adaptformer", "bi_lora", "pace", "pace"))
+    assert len(names) == 2 * len(ON_IMAGES) - 6 + 2 + len(("bi_adaptformer", "bi_lora", "pace", "pace"))
     assert {f"noah_{kind}" for kind in ("nano_vit", "nano_swin", "supernet_nano_vit")} <= names
     assert {"lst_nano_vit", "hst_nano_vit", "last_nano_vit", "vqt_nano_vit"} <= names
     assert not {"lst_nano_swin", "hst_nano_swin", "last_nano_swin", "vqt_nano_swin"} & names
     assert [Path(path).name for path in config_files(ROOT / "configs/mini")] == [
         "glora_supernet_nano_vit.py",
         "noah_supernet_nano_vit.py",
+        "vit_adapter_nano_vit_pyramid_segmentation.py",
     ]
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from test_tools import tool
 
 from vpeft.apis.config.load import build_model, config_names, load_config
@@ -162,3 +163,17 @@ def test_vit_split_on_dinov2(name):
     fused = (4 + 2) * width**2 + 2 * width + 2 * deformable
     assert sum(p.numel() for p in backbone.parameters() if p.requires_grad) == blocks + fused
     assert backbone.out_channels == [width]
+
+
+def test_vit_adapter_on_dinov2_and_dinov3():
+    """One map where the recipe reads one, four where it reads four, whose widths the heads are held against."""
+    with meta_build():
+        one = build_model(load_config(ROOT / "configs/detection/vit_adapter_dinov2-b_coco.py")).backbone
+        model = build_model(load_config(ROOT / "configs/segmentation/vit_adapter_dinov3-b-pyramid_ade20k.py"))
+        four = model.backbone(torch.zeros(1, 3, 64, 96))
+        inputs = model.decode_head.in_channels
+    counts = [sum(p.numel() for p in b.parameters() if p.requires_grad) for b in (one, model.backbone)]
+    given = 64 * 768 + 768 + 4 * 768**2 + 768 + 3 * 2 * 768  # the map of stride 4, Up, and three more batch norms
+    assert counts == [13_680_608 - given, 13_680_608]
+    assert [tuple(x.shape[1:]) for x in four] == [(768, 16, 24), (768, 8, 12), (768, 4, 6), (768, 2, 3)]
+    assert inputs == [768] * 4

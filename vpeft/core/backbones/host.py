@@ -134,7 +134,7 @@ class Host:
         return self.passes.current
 
     def _read_outside(self) -> None:
-        read: ReadOutside | None = getattr(self.backbone, READ_OUTSIDE, None)
+        read = self.read_outside = getattr(self.backbone, READ_OUTSIDE, None)
         if read is None:
             return
         stages = max(block.stage for block in self.blocks)

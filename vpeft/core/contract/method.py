@@ -142,6 +142,10 @@ class Method(Options, Checks):
         """Width of the features that the head gets, where it is not the host's own."""
         return None
 
+    def out_maps(self, host: Host) -> list[tuple[int, float]] | None:
+        """Width and stride of each map that it gives in the place of the backbone's own (``flow.maps``)."""
+        return None
+
     def count(self, host: Host) -> int:
         """Trainable parameters without the head, as the paper's closed formula in the host's widths."""
         raise NotImplementedError(f"{type(self).__name__} states no count(host): the closed formula of its parameters.")

@@ -27,7 +27,7 @@ def check_channels(model: nn.Module) -> None:
             for part, reader in _readers(module):
                 _check_widths(f"{where}{part}", reader, backbone)
             if isinstance(module._modules.get("neck"), SimpleFeaturePyramid):
-                _check_strides(where, module, module.neck.strides(backbone.strides[-1]), backbone)
+                _check_strides(where, module, module.neck.strides(backbone.widths_and_strides()[1][-1]), backbone)
 
 
 def _readers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -42,7 +42,7 @@ def _readers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _check_widths(name: str, reader: nn.Module, backbone: Backbone) -> None:
-    stated, gives = getattr(reader, "in_channels", None), backbone.out_channels
+    stated, gives = getattr(reader, "in_channels", None), backbone.widths_and_strides()[0]
     if not isinstance(stated, (int, Sequence)):
         return
     wanted = _selected(gives, getattr(reader, "in_index", None), isinstance(stated, int))

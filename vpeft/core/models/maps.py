@@ -51,8 +51,9 @@ class Backbone(BaseModule):
 
     Attributes:
         network: The library's own module; the keys of its tensors stand below ``network.``.
-        out_channels: Width of every output.
+        out_channels: Width of every output of the network.
         strides: Pixels from one place to the next of every map; empty for other outputs.
+        hosts: What methods attach to: the network, or parts of it.
 
     Raises:
         UserError: The network or an option is unknown, or the network does not give what is asked for.
@@ -94,7 +95,8 @@ class Backbone(BaseModule):
         self.strides = [levels[i].stride for i in self.levels] if out == "map" else []
         normed = out == "pooled" or (self.last and self.reader.normed)
         file = f"{OWN_WEIGHTS}{of}" if weights is None else weights
-        for backbone in list(hosts_in(self.network).values()) or [self.network]:
+        self.hosts = list(hosts_in(self.network).values()) or [self.network]
+        for backbone in self.hosts:
             setattr(backbone, READ_OUTSIDE, ReadOutside(tuple(self.levels), out == "map", normed))
             backbone.init_cfg = {"type": "Pretrained", "checkpoint": file} if file else None
 
@@ -140,6 +142,8 @@ class Backbone(BaseModule):
             return (self.reader.pooled(images),)
         found = self.reader.read(images, self.levels)
         if self.out == "map":
+            if (maps := self._given()) is not None:
+                return maps
             return (*found.maps[:-1], (found.final if self.last else found.maps[-1]).contiguous())
         if self.out == "mean":
             return (found.final.flatten(2).mean(2),)
@@ -148,6 +152,21 @@ class Backbone(BaseModule):
         if not found.prefix.shape[1]:
             raise UserError(f"{self.of} has no class token: take out='mean' or out='pooled' of vpeft.Backbone.")
         return (found.prefix[:, 0],)
+
+    def _adaptations(self) -> list[Any]:
+        return [vars(one)["peft_adaptation"] for one in self.hosts if "peft_adaptation" in vars(one)]
+
+    def _given(self) -> tuple[Tensor, ...] | None:
+        """The maps that a method gives in the place of the network's."""
+        return next((one.host.flow.maps for one in self._adaptations()), None)
+
+    def widths_and_strides(self) -> tuple[list[int], list[float]]:
+        """Those of the outputs, which may be maps of a method's."""
+        for one in self._adaptations() if self.out == "map" else ():
+            for method in one.methods.values():
+                if (maps := method.out_maps(one.host)) is not None:
+                    return [width for width, _ in maps], [stride for _, stride in maps]
+        return self.out_channels, self.strides
 
     def _fitted(self, images: Tensor) -> Tensor:
         own, (height, width) = self.reader.size, images.shape[-2:]

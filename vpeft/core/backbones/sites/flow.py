@@ -37,6 +37,8 @@ class Flow:
         index: Index of the current block.
         state: Tensors that a method hands from one block to a later one, by method key and block index. The block
             index keeps it right when activation checkpointing runs a block a second time.
+        maps: Maps ``(B, C, h, w)`` that a method gives in the place of the backbone's, to what reads several of them;
+            None where it leaves those of the backbone.
         drawn: Seed of the noise of the pass, and its samples; None where nothing is noisy.
         shares: The same of each adapter, where a batch has several (:mod:`.shares`).
         with_graph: The pass began where autograd runs.
@@ -57,6 +59,7 @@ class Flow:
         self.prefix = 0
         self.index = -1
         self.state: dict[str, dict[int, Tensor]] = {}
+        self.maps: tuple[Tensor, ...] | None = None
         self.drawn: tuple[int, int] | None = None
         self.shares: dict[Hashable, dict[str, dict[int, Tensor]]] = {}
         self.with_graph = False

@@ -24,6 +24,7 @@ from torch.autograd import Variable
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.given_maps import MapsHook
 from vpeft.core.backbones.sites.shares import Shares
 from vpeft.errors import UserError
 
@@ -356,6 +357,8 @@ class Embedded(Begin):
 def pass_hooks(host: Any) -> Iterator[Any]:
     """Watch where passes of a host begin and end; gives the handles."""
     yield host.backbone.register_forward_pre_hook(OpenHook(host.passes), prepend=True)
+    if host.reads_map and host.read_outside is None:
+        yield host.backbone.register_forward_hook(MapsHook(host.passes))
     yield host.backbone.register_forward_hook(CloseHook(host.passes), always_call=True)
     yield host.embedding.register_forward_pre_hook(Begin(host))
     if host.blocks:  # without any the stream lies on no map
