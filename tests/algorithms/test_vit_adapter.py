@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from support.hosts import build, inputs, perturb
+from support.hosts import build, perturb
 from support.plain_vit import SIZE, images
 from support.plain_vit_adapter import SMALL, PlainViTAdapter
 
@@ -37,12 +37,13 @@ def close(got, expected):
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_its_four_maps():
+@pytest.mark.parametrize("inject", [True, False])
+def test_its_four_maps(inject):
     """They are the re-statement's, in copies too; switched off, the backbone gives its own map."""
-    model = adapted()
+    model = adapted(inject=inject)
     maps = model(images())
     assert [tuple(one.shape[1:]) for one in maps] == [(64, 8, 6), (64, 4, 3), (64, 2, 2), (64, 1, 1)]
-    expected = PlainViTAdapter(model.state_dict(), points=2, inject=True).pyramid(images())
+    expected = PlainViTAdapter(model.state_dict(), points=2, inject=inject).pyramid(images())
     for got, one, copied in zip(maps, expected, copy.deepcopy(model)(images()), strict=True):
         close(got, one)
         close(copied, one)
@@ -77,13 +78,14 @@ def test_four_maps_are_those_of_one_adapter():
 
 
 def test_without_injectors_the_backbone_has_no_graph():
-    model = build("timm.VisionTransformer")
-    vpeft.attach(model, {"type": "ViT-Adapter", "inject": False, **SMALL})
+    """All that is trained gets a gradient all the same."""
+    model = adapted(inject=False)
     seen = []
-    for block in model.blocks:
-        block.register_forward_hook(lambda m, args, out: seen.append(out.requires_grad))
-    model.train()(inputs("timm.VisionTransformer", dtype=torch.float64))
+    for layer in model.layers:
+        layer.register_forward_hook(lambda m, args, out: seen.append(out.requires_grad))
+    sum((one * torch.randn_like(one)).sum() for one in model.train()(images(4))).backward()
     assert seen == [False] * 3
+    assert not [name for name, p in model.named_parameters() if p.requires_grad and not p.grad.any()]
 
 
 def test_starts():
@@ -105,6 +107,8 @@ def test_starts():
 def test_what_it_is_refused_on():
     with pytest.raises(vpeft.UserError, match="pyramid=True gives four maps"):
         vpeft.attach(build("timm.VisionTransformer"), PYRAMID)
+    with pytest.raises(vpeft.UserError, match="without injectors no level reaches another's map"):
+        vpeft.attach(build("timm.VisionTransformer"), {"type": "ViT-Adapter", "inject": False})
     with pytest.raises(vpeft.UserError, match="one width"):
         vpeft.attach(build("timm.SwinTransformer"), "ViT-Adapter")
     with pytest.raises(vpeft.UserError, match="a multiple of the 3 heads"):

@@ -113,5 +113,4 @@ def areas(sizes):
 SMALL = {"conv_width": 4, "points": 2}
 CASES = {
     "vit-adapter": ("ViT-Adapter", {**SMALL, "inject": True}, PlainViTAdapter, None),
-    "vit-adapter-no-injectors": ("ViT-Adapter", {**SMALL, "inject": False}, PlainViTAdapter, None),
 }

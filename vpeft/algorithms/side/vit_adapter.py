@@ -246,7 +246,7 @@ class ViTAdapter(Method):
         pyramid: Give the four maps, to a neck or head that reads four. Otherwise the one whose stride is nearest to the
             ViT's takes the place of the ViT's own, in its size; tokens before it stay, and what only the other maps
             need is not there.
-        inject: With injectors.
+        inject: With injectors, by which alone the levels reach one another: without them only with ``pyramid``.
         conv_width: Channels of the prior's first convolutions; further ones have 2 and 4 times as many.
         points: Places that a query looks at, by head and level.
         heads: Heads of deformable attention; None means the ViT's. The authors have 6, 6, 12, 16 for ViT-T, S, B, L.
@@ -282,6 +282,10 @@ class ViTAdapter(Method):
         if self.pyramid and (host.frames_in or not host.reads_map):
             raise UserError(
                 f"{name}: pyramid=True gives four maps of an image, and what reads this backbone takes none."
+            )
+        if not (self.inject or self.pyramid):
+            raise UserError(
+                f"{name}: without injectors no level reaches another's map: set pyramid=True, which reads all."
             )
         inner, heads, hidden = self.widths(host)
         if min(inner, hidden) < 1 or inner % heads:
