@@ -143,6 +143,10 @@ def plain_copy(host: Host, block: Block) -> nn.Module:
         module._modules.pop(PEFT_KEY, None)
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
+    idle = {id(p.param) for p in host.parameters() if p.role == "unused"}
+    for name in [name for name, param in block.module.named_parameters() if id(param) in idle]:
+        place, _, leaf = name.rpartition(".")
+        copied.get_submodule(place).register_parameter(leaf, None)  # it never runs
     return copied.requires_grad_(True)
 
 
@@ -205,6 +209,7 @@ class ViTSplit(Method):
     def count(self, host: Host) -> int:
         dim, first = host.blocks[0].dim, len(host.blocks) - self.tuned
         copies = {id(block.module) for block in host.blocks[first:]}
-        blocks = sum(p.param.numel() for p in host.parameters() if p.block is not None and id(p.block.module) in copies)
+        own = (p for p in host.parameters() if p.block is not None and p.role != "unused")
+        blocks = sum(p.param.numel() for p in own if id(p.block.module) in copies)
         deformable = TAPS * dim * dim + 2 * TAPS * (TAPS * dim + 1)
         return blocks + (len(self.read(host)) + 2) * dim * dim + 2 * dim + 2 * deformable
