@@ -79,10 +79,13 @@ def test_every_config_builds(path):
 def test_the_authors_values_of_every_task_build(path):
     tasks = [task for task in load_config(ROOT / path).per_task if task != "columns"]
     assert tasks == list(SUITES["vtab"])
-    plain = load_config(ROOT / path, "cifar")
-    tuned = load_config(ROOT / path, "cifar", {"authors_values": True})
-    assert tuned.pretty_text.replace("authors_values = True", "authors_values = False") != plain.pretty_text
-    assert config_parameters(tuned).head == config_parameters(plain).head
+    texts = {}
+    for task in ("cifar", "kitti"):  # one of the rows may be the config's own values
+        plain = load_config(ROOT / path, task)
+        tuned = load_config(ROOT / path, task, {"authors_values": True})
+        texts[tuned.pretty_text.replace("authors_values = True", "authors_values = False")] = plain.pretty_text
+        assert config_parameters(tuned).head == config_parameters(plain).head
+    assert any(tuned != plain for tuned, plain in texts.items())
     by_hand = {"authors_values": True, "optim_wrapper.optimizer.lr": 0.123}
     assert load_config(ROOT / path, "cifar", by_hand).optim_wrapper.optimizer.lr == 0.123
 
