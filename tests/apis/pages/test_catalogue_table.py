@@ -37,6 +37,15 @@ def test_a_host_counts_when_every_method_has_been_gone_through():
     assert untried(whole[1:]) == methods[:1]
 
 
+def test_a_method_under_way_takes_no_host_away():
+    methods = sorted(PEFT_METHODS.module_dict)
+    hosts = ("a", "b", "c")
+    whole = [replace(FOUND[0], host=host, method=method) for host in hosts for method in methods[1:]]
+    begun = replace(FOUND[0], host="a", method=methods[0])
+    assert whole_hosts([*whole, begun]) == sorted(whole)
+    assert untried(whole_hosts([*whole, begun])) == methods[:1]
+
+
 def test_the_shipped_table_names_what_exists():
     found = read_catalogue()
     assert CATALOGUE.exists()

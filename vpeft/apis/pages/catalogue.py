@@ -61,15 +61,20 @@ def write_catalogue(found: Iterable[CatalogueRow], path: Path = CATALOGUE) -> No
 
 
 def whole_hosts(found: Iterable[CatalogueRow]) -> list[CatalogueRow]:
-    """The rows of hosts that have been gone through with every method, those that were with no host yet left aside."""
-    methods: dict[str, set[str]] = defaultdict(set)
+    """The rows of a matrix without holes: of hosts that have been gone through with every method that was with any, or
+    of methods that were with every host; whichever are more.
+    """
     rows = sorted(found)
+    methods, hosts = defaultdict(set), defaultdict(set)
     for one in rows:
         methods[one.host].add(one.method)
-    tried = set(PEFT_METHODS.module_dict) & {one.method for one in rows}
-    return [one for one in rows if methods[one.host] >= tried]
+        hosts[one.method].add(one.host)
+    known = set(PEFT_METHODS.module_dict) & hosts.keys()
+    of_hosts = [one for one in rows if methods[one.host] >= known]
+    of_methods = [one for one in rows if hosts[one.method] == methods.keys()]
+    return max(of_hosts, of_methods, key=len)
 
 
 def untried(found: Iterable[CatalogueRow]) -> list[str]:
-    """Methods that have been gone through with no host."""
+    """Methods that are not among the rows."""
     return sorted(set(PEFT_METHODS.module_dict) - {one.method for one in found})

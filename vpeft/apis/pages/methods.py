@@ -152,7 +152,7 @@ def _when(found: list[CatalogueRow]) -> list[str]:
     if missing := len(set(HOSTS.module_dict) - {one.host for one in found}):
         lines.append(f"Not gone through yet: {missing} of {len(HOSTS)} hosts.")
     if methods := untried(found):
-        lines.append(f"Not gone through yet on any host, `?` above: {', '.join(methods)}.")
+        lines.append(f"Not gone through yet on all of these hosts, `?` above: {', '.join(methods)}.")
     return lines
 
 
