@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -20,6 +16,7 @@ from torch.utils.data import Dataset
 from vpeft.core.adaptation.find import find_adaptations
 from vpeft.core.adaptation.training.frozen_features import FrozenFeatures
 from vpeft.core.adaptation.wrappers import unwrap
+from vpeft.core.backbones.probing.at_rest import random_numbers_as_before
 from vpeft.core.store import Store, byte_count
 from vpeft.registry import HOOKS
 
@@ -87,15 +84,3 @@ def is_same_again(data: Dataset) -> bool:
 def _tensors(sample: Any) -> list[Tensor]:
     inputs = sample["inputs"] if isinstance(sample, dict) and "inputs" in sample else sample
     return [leaf for leaf in _pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
-
-
-@contextmanager
-def random_numbers_as_before() -> Iterator[None]:
-    """Within the context random numbers may be drawn that are then drawn again."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])

@@ -14,6 +14,18 @@ from vpeft.core.backbones.roles import keepers
 
 
 @contextmanager
+def random_numbers_as_before() -> Iterator[None]:
+    """Within the context random numbers may be drawn that are then drawn again."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@contextmanager
 def at_rest(model: nn.Module, training: bool = False, seed: int | None = None) -> Iterator[None]:
     """Every parameter asks for a gradient, chance is from a state of its own, and all is as before afterwards.
 
@@ -25,22 +37,19 @@ def at_rest(model: nn.Module, training: bool = False, seed: int | None = None) -
     modes = [(module, module.training) for module in model.modules()]
     flags = [(param, param.requires_grad) for param in model.parameters() if param.is_floating_point()]
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
-    states = random.getstate(), np.random.get_state()
     try:
         _switch([(module, training) for module, _ in modes])
         for _, module in keepers(model):
             module.training = False
         for param, _ in flags:
             param.requires_grad_(True)
-        with torch.random.fork_rng(devices=[]):
+        with random_numbers_as_before():
             if seed is not None:
                 torch.manual_seed(seed)
                 random.seed(seed)
                 np.random.seed(seed)
             yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
         _switch(modes)
         for param, flag in flags:
             param.requires_grad_(flag)
