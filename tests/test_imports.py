@@ -26,6 +26,7 @@ OTHERS = {
     "huggingface_hub",
     "matplotlib",
     "sklearn",
+    "skimage",
     "scipy",
     "pandas",
     "cv2",
@@ -69,6 +70,43 @@ def test_the_first_use_imports_what_it_needs_alone(code):
     assert {name.partition(".")[0] for name in found} & OTHERS == set()
     assert found & OF_A_RUN == set()
     assert "torch" in found
+
+
+def test_a_run_imports_what_it_uses_alone(tmp_path):
+    """A classification run on embedded data, up to its first step."""
+    found = imported_by(
+        f"""
+from vpeft.apis.commands.words.run.train import main
+from vpeft.compat.waiting import after_import
+
+class Begins(Exception):
+    pass
+
+def begin(*args):
+    raise Begins
+
+after_import("mmengine.runner.loops", lambda loops: setattr(loops.EpochBasedTrainLoop, "run_iter", begin))
+try:
+    main(["configs/mini/lora_nano_vit.py", "--work-dir", {str(tmp_path)!r}])
+except Begins:
+    pass
+"""
+    )
+    packages = {name.partition(".")[0] for name in found}
+    others = {
+        "mmdet",
+        "mmseg",
+        "mmaction",
+        "matplotlib",
+        "sklearn",
+        "scipy",
+        "transformers",
+        "peft",
+        "skimage",
+        "pandas",
+    }
+    assert packages & others == set()
+    assert {"mmpretrain", "mmengine.runner"} <= found
 
 
 def test_every_public_name_is_there():

@@ -14,7 +14,8 @@ from support.hosts import build
 
 import vpeft
 from vpeft.apis.catalogue import config_parameters
-from vpeft.apis.config.load import config_files, load_config
+from vpeft.apis.config.listing import config_files
+from vpeft.apis.config.load import load_config
 from vpeft.apis.data.check import check_suite
 from vpeft.core.datasets.tasks import SUITES, TASKS
 from vpeft.registry import HOSTS, PEFT_METHODS

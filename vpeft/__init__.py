@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         detach,
         disabled,
         drop_adapter,
+        follow_steps,
         learn,
         load_adapter,
         merge,
@@ -41,6 +42,7 @@ __all__ = [
     "detach",
     "disabled",
     "drop_adapter",
+    "follow_steps",
     "from_zoo",
     "learn",
     "load",
@@ -96,6 +98,22 @@ def _know_shipped(module: ModuleType) -> None:
     module.CheckpointLoader.register_scheme("vpeft://", _shipped)
 
 
+def _fill_whole(module: ModuleType) -> None:
+    """``vpeft://`` in the ``init_cfg`` of any model is loaded whole, or refused: mmengine drops what does not fit."""
+    original = module.PretrainedInit.__call__
+
+    def fill(self: Any, model: Any) -> None:
+        if not str(self.checkpoint).startswith("vpeft://"):
+            original(self, model)
+            return
+        import_module("vpeft.core.backbones.weights").load_pretrained(model, self.checkpoint, prefix=self.prefix)
+        if hasattr(model, "_params_init_info"):
+            module.update_init_info(model, init_info=self._get_init_info())
+
+    module.PretrainedInit.__call__ = fill
+
+
 compat.mmengine.COMPOSERS.append(_composed)
 compat.waiting.after_import("mmengine.registry", _register)
 compat.waiting.after_import("mmengine.runner.checkpoint", _know_shipped)
+compat.waiting.after_import("mmengine.model.weight_init", _fill_whole)

@@ -27,6 +27,9 @@ EXTRAS = {
     "submitit": "slurm",
     "peft": "optional",
     "transformers": "optional",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
 }
 
 #: Escape sequences of terminals: colours and movements, titles and links, and those of one sign.
@@ -54,7 +57,10 @@ def printable(text: object, lines: bool = False) -> str:
         The text without escape sequences, control characters and signs that turn its direction; what is no Unicode
         (a file's name may be none) as a backslash escape.
     """
-    text = _ESCAPES.sub("", str(text)).encode("utf-8", "backslashreplace").decode()
+    text = str(text)
+    if text.isascii() and text.isprintable():  # nearly all
+        return text
+    text = _ESCAPES.sub("", text).encode("utf-8", "backslashreplace").decode()
     return "".join(c if lines and c == "\n" else _shown(c) for c in text)
 
 
@@ -70,11 +76,26 @@ def one_line(error: BaseException | str, limit: int = 4000) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like ``name``, None where nothing is near."""
+def closest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """The known name that is most like ``name``, None where nothing is near: a likeness (0 to 1) of ``cutoff``."""
     lower = {k.lower(): k for k in sorted(known)}
-    found = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=cutoff)
     return lower[found[0]] if found else None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown ``name``: the nearest known one, and the whole list.
+
+    Args:
+        name: What was asked for.
+        known: What exists.
+
+    Returns:
+        ``did you mean 'LoRA'? Known: ...``, without the question where nothing is near.
+    """
+    known = sorted(known)
+    close = closest(name, known)
+    return f"{'' if close is None else f'did you mean {close!r}? '}Known: {', '.join(known)}."
 
 
 def missing_package(error: BaseException) -> str | None:

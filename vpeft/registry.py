@@ -5,7 +5,6 @@ Each knows where what it holds is registered, and imports that when it is first 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -17,7 +16,8 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPP
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 
-from vpeft.errors import UserError, closest
+from vpeft.errors import UserError
+from vpeft.errors import nearest as nearest
 
 #: What needs mmpretrain is there alone.
 _IMAGENET, _HEAD = "vpeft.core.datasets.classification.imagenet", "vpeft.core.models.embedding_head"
@@ -95,18 +95,3 @@ def keep_seed(worker_id: int, **kwargs) -> None:
     It differs from epoch to epoch and follows from the main process; mmengine's is the same in every epoch. It stands
     here because the registry of functions looks nowhere.
     """
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown ``name``: the nearest known one, and the whole list.
-
-    Args:
-        name: What was asked for.
-        known: What exists.
-
-    Returns:
-        ``did you mean 'LoRA'? Known: ...``, without the question where nothing is near.
-    """
-    known = sorted(known)
-    close = closest(name, known)
-    return f"{'' if close is None else f'did you mean {close!r}? '}Known: {', '.join(known)}."

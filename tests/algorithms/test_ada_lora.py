@@ -6,8 +6,7 @@ from support.hosts import build, inputs, loss, tokens
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.adaptation.training.steps import follow_steps
-from vpeft.core.contract.training import TrainingPass, TrainingStep
+from vpeft.core.contract.training import TrainingPass
 
 VIT = "timm.VisionTransformer"
 RATE, TOTAL = 0.5, 20
@@ -57,17 +56,16 @@ def test_every_step_is_that_of_the_plain_algorithm():
     torch.manual_seed(0)
     model = vpeft.attach(build(VIT), {"type": "AdaLoRA", **OPTIONS}).eval()
     optimiser = torch.optim.SGD(own(model).values(), lr=RATE)
-    number = [0]
-    (end,) = follow_steps(model, [optimiser], lambda: TrainingStep(number[0], TOTAL))
+    end = vpeft.follow_steps(model, optimiser, TOTAL)
     targets = sorted({(name.rsplit(".", 2)[0], name[-1]) for name in own(model)})
     plain, pruned = PlainChoice(), []
-    for number[0] in range(1, TOTAL + 1):
+    for number in range(1, TOTAL + 1):
         optimiser.zero_grad()
-        loss(tokens(model, inputs(VIT, dtype=torch.float64, seed=number[0]))).backward()
+        loss(tokens(model, inputs(VIT, dtype=torch.float64, seed=number))).backward()
         grads = {name: p.grad.clone() for name, p in own(model).items()}
         expected = {name: p.detach() - RATE * grads[name] for name, p in own(model).items()}
         optimiser.step()
-        plain.step(number[0], expected, grads, targets)
+        plain.step(number, expected, grads, targets)
         for name, param in own(model).items():
             torch.testing.assert_close(param.detach(), expected[name], rtol=1e-12, atol=1e-15)
         pruned.append(sum(int((p == 0).sum()) for name, p in own(model).items() if ".values." in name))

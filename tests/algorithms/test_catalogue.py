@@ -1,7 +1,7 @@
 """The whole matrix: the contract of every method on every host and each of its variants. By hand, with --catalogue.
 
 ``pytest --catalogue --shard 1/8 tests/algorithms/test_catalogue.py`` goes through an eighth of it and writes what it
-found into ``vpeft/apis/pages/catalogue.csv``, pair by pair; ``tools/methods_page.py`` makes the page of it. A pair
+found into ``vpeft/apis/pages/catalogue.csv``, every few seconds; ``tools/methods_page.py`` makes the page of it. A pair
 is not gone through again while the files of its host, tiny backbone and method are the same; delete its row for that.
 """
 

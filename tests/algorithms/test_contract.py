@@ -5,17 +5,15 @@ variant of a host, is ``test_catalogue.py``'s. There a method may refuse a host,
 """
 
 import pytest
-from support.design import chosen_pairs
+from support.design import chosen_cases
 
 from vpeft.apis.testing.case import NotHere
 from vpeft.apis.testing.checks.starts import check_class
-from vpeft.apis.testing.contract import CHECKS, check_pair, has_check
+from vpeft.apis.testing.contract import check_pair
 from vpeft.registry import PEFT_METHODS
 
-CASES = [(host, method, check) for host, method in chosen_pairs() for check in CHECKS if has_check(check, host)]
 
-
-@pytest.mark.parametrize(("host", "method", "check"), CASES)
+@pytest.mark.parametrize(("host", "method", "check"), chosen_cases())
 def test_contract(host, method, check, tmp_path):
     reason = None
     try:

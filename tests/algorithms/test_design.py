@@ -3,8 +3,22 @@
 from collections import defaultdict
 
 import pytest
-from support.design import KINDS, METHODS, NOWHERE, Attached, attached, chosen_pairs, covering, in_turn, kinds_of
+from support.design import (
+    ALWAYS,
+    KINDS,
+    METHODS,
+    NOWHERE,
+    Attached,
+    attached,
+    chosen_cases,
+    chosen_pairs,
+    covering,
+    in_turn,
+    kinds_of,
+)
 from support.hosts import ON_CLIPS, TINY
+
+from vpeft.apis.testing.contract import CHECKS, has_check
 
 MADE_UP = {"a1": "a", "a2": "a", "b1": "b", "b2": "b"}
 USES = {"a1": {"before"}, "a2": {"after"}, "b1": {"before"}, "b2": {"around"}}
@@ -42,7 +56,21 @@ def test_cases_take_turns():
     assert run == [(*row, case) for row, both in zip(rows, ("xy", "zw", "xy"), strict=True) for case in both]
 
 
-@pytest.mark.slow
+def test_every_check_is_gone_through_on_every_host_and_with_every_method():
+    cases = chosen_cases()
+    pairs = {(host, method) for host, method, _ in cases}
+    assert pairs == set(chosen_pairs())
+    hosts, methods = defaultdict(set), defaultdict(set)
+    for host, method, check in cases:
+        hosts[host].add(check)
+        methods[method].add(check)
+    assert all(found == {name for name in CHECKS if has_check(name, host)} for host, found in hosts.items())
+    for method, found in methods.items():
+        assert found == {name for name in CHECKS for host, one in pairs if one == method and has_check(name, host)}
+    assert {(*pair, check) for pair in pairs for check in ALWAYS} <= set(cases)
+
+
+@pytest.mark.catalogue
 def test_what_the_whole_matrix_shows_is_covered():
     """Attaches everything everywhere."""
     whole = {(host, method): attached(host, method) for host in (*TINY, *ON_CLIPS) for method in METHODS}

@@ -6,6 +6,7 @@ from support.hosts import build, inputs, tokens
 
 import vpeft
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.errors import UserError
 
 
 def placed(host, **method):
@@ -44,6 +45,14 @@ def test_the_plain_backbone_sees_what_the_frame_gives():
     assert torch.equal(tokens(model.eval(), x), tokens(build(host).eval(), frame(x, Flow())))
 
 
+@pytest.mark.parametrize("name", ["EVP", "ILM-VP"])
+@pytest.mark.parametrize("host", ["mmdet.SwinTransformer", "mmseg.VisionTransformer", "transformers.SamVisionEncoder"])
+def test_nothing_is_moved_where_maps_are_read(name, host):
+    with pytest.raises(UserError, match=f"^{name} makes the image smaller: maps of this {host} would show things at"):
+        placed(host, type=name)
+    placed(host, type="VP", pad=3, image_size=(32, 32))
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(vpeft.UserError, match="above twice the pad of 16"):
         placed("mmpretrain.VisionTransformer", type="VP", pad=16, image_size=(32, 32))
@@ -51,3 +60,17 @@ def test_what_does_not_fit_is_refused():
         placed("mmpretrain.VisionTransformer", type="ILM-VP", mean=(1.0, 2.0))
     with pytest.raises(vpeft.UserError, match="is given patches"):
         placed("timm.NaFlexVit", type="VP")
+
+
+@pytest.mark.parametrize("host", ["transformers.VideoMAEModel", "transformers.TimesformerModel"])
+def test_a_frame_is_of_colours_where_frames_stand_before_them(host):
+    """Three frames and three colours cannot be told apart by their number."""
+    clips = inputs(host, dtype=torch.float64)
+    model, frame = placed(host, type="VP", pad=2, image_size=tuple(clips.shape[-2:]))
+    seen = []
+    read = model.embeddings.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model(clips)
+    read.remove()
+    added = seen[0] - clips
+    assert torch.allclose(added, frame.whole().expand_as(added), atol=1e-5)
+    assert added.abs().max() > 1

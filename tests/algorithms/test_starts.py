@@ -124,11 +124,11 @@ STARTS = {
     ),
     "randlora": (
         {"type": "RandLoRA"},
-        {f"left.{t}": zero for t in "qv"} | {f"right.{t}": constant(1 / C) for t in "qv"},
-    ),
-    "randlora-vision": (
-        {"type": "RandLoRA", "zero": "gamma"},
         {f"left.{t}": constant(1 / 32) for t in "qv"} | {f"right.{t}": zero for t in "qv"},
+    ),
+    "randlora-peft": (
+        {"type": "RandLoRA", "zero": "lambda"},
+        {f"left.{t}": zero for t in "qv"} | {f"right.{t}": constant(1 / C) for t in "qv"},
     ),
     "ia3": ({"type": "IA3"}, {f"scale.{t}": constant(1.0) for t in ("k", "v", "ff")}),
     "rlrr": (

@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def recipe_step():
     """The script as a module."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
+    sys.path.insert(0, str(ROOT))
     try:
-        yield importlib.import_module("recipe_step")
+        yield importlib.import_module("benchmarks.steps.recipe_step")
     finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+        sys.path.remove(str(ROOT))
 
 
 @pytest.fixture(autouse=True)

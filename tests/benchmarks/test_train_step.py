@@ -20,11 +20,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def train_step():
     """The script as a module."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
+    sys.path.insert(0, str(ROOT))
     try:
-        yield importlib.import_module("train_step")
+        yield importlib.import_module("benchmarks.steps.train_step")
     finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+        sys.path.remove(str(ROOT))
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +103,12 @@ def test_another_process_saves_the_same_bytes(tmp_path, entries):
     path = tmp_path / "again.json"
     args = ["--quick", "--rounds", "1", "--methods", "LoRA", "Mona", "--json", str(path)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(ROOT / "benchmarks" / "train_step.py"), *args]
+    command = [sys.executable, str(ROOT / "benchmarks/steps/train_step.py"), *args]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "LoRA qkv against peft, step: time x" in done.stdout
     result = json.loads(path.read_text())
-    assert result["command"].startswith("benchmarks/train_step.py --quick --rounds 1")
+    assert result["command"].startswith("benchmarks/steps/train_step.py --quick --rounds 1")
     again = {row["name"]: row["saved_bytes"] for row in result["entries"]}
     assert {"LoRA", "Mona", "Full"} <= set(again)
     assert "SSF" not in again

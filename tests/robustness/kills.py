@@ -170,6 +170,7 @@ SUBJECTS = {
 
 def start(command: Sequence[str], log: Path) -> multiprocessing.Process:
     """Run a tool in a fork of this process, where everything is imported."""
+    log.touch()  # the fork may be ended before its first line
     process = multiprocessing.get_context("fork").Process(target=_main, args=(list(command), str(log)))
     process.start()
     return process

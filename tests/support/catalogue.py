@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from vpeft.registry import PEFT_METHODS
 
 ROOT = Path(__file__).parents[2]
 HOSTS_ROOM = "vpeft.core.backbones.hosts."
+#: Between two times that what was found is written.
+SECONDS = 5
 
 
 @functools.cache
@@ -37,10 +40,15 @@ def code_of(host: str, method: str) -> str:
     return hashlib.sha256(b"".join(Path(file).read_bytes() for file in sorted(files))).hexdigest()[:10]
 
 
+@functools.cache
+def rows_at_first() -> dict[tuple[str, str], CatalogueRow]:
+    """The table as it was when this process began."""
+    return {(one.host, one.method): one for one in read_catalogue()}
+
+
 def gone_through(host: str, method: str) -> CatalogueRow | None:
     """The row of a pair that did not fail, and whose files have not changed since."""
-    rows = {(one.host, one.method): one for one in read_catalogue()}
-    found = rows.get((host, method))
+    found = rows_at_first().get((host, method))
     return found if found and found.result != "failed" and found.code == code_of(host, method) else None
 
 
@@ -54,20 +62,31 @@ def commit() -> str:
 
 
 class WritesResults:
-    """Plugin: every pair is written down as it is done, so that a run that is stopped loses none."""
+    """Plugin: what is found of pairs is written down every few seconds, so that a run that is stopped loses little."""
 
     def __init__(self) -> None:
         self.commit = commit()
+        self.rows = dict(rows_at_first())
+        self.unwritten: list[CatalogueRow] = []
+        self.written = time.monotonic()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for name, value in report.user_properties if report.when == "call" else ():
             if name == "catalogue":
-                write_catalogue([self.found(**json.loads(value))])
+                row = self.found(**json.loads(value))
+                self.rows[row.host, row.method] = row
+                self.unwritten.append(row)
+        if time.monotonic() - self.written > SECONDS:
+            self.pytest_sessionfinish()
+
+    def pytest_sessionfinish(self) -> None:
+        if self.unwritten:
+            write_catalogue(self.unwritten)
+        self.unwritten, self.written = [], time.monotonic()
 
     def found(self, host: str, method: str, **told: str) -> CatalogueRow:
         """A pair anew, or with what has been found of its variants."""
         if "result" in told:
             now = {"date": datetime.date.today().isoformat(), "commit": self.commit, "code": code_of(host, method)}
             return CatalogueRow(host, method, **told, variants="", **now)
-        (before,) = [one for one in read_catalogue() if (one.host, one.method) == (host, method)]
-        return replace(before, **told)
+        return replace(self.rows[host, method], **told)

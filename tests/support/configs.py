@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vpeft.apis.config.load import config_names
+from vpeft.apis.config.listing import config_names
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from support.hosts import ON_CLIPS, TINY, build
+from vpeft.apis.testing.contract import CHECKS, has_check
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.contract.build import build_method
 from vpeft.errors import UserError
@@ -118,6 +119,39 @@ def kinds_of(method: str, pairs: set[tuple[str, str]], where: Where = attached) 
 def chosen_pairs() -> list[tuple[str, str]]:
     """Those of all hosts and methods."""
     return covering([*TINY, *ON_CLIPS], METHODS)
+
+
+#: What every chosen pair shows; the other checks take turns over the pairs.
+ALWAYS = (
+    "1_start",
+    "2_gradients_and_steps",
+    "3_parameter_formula",
+    "4_merge",
+    "5_files_and_detach",
+    "no_silent_bypass",
+)
+
+
+@functools.cache
+def chosen_cases() -> list[tuple[str, str, str]]:
+    """Host, method and check: of every chosen pair what is always gone through, and half of the rest in turn.
+
+    Neighbours of a host and of a method have different halves.
+    """
+    seen: Counter[tuple[str, str]] = Counter()
+    cases = []
+    everywhere = Counter(name for name in CHECKS for host, _ in chosen_pairs() if has_check(name, host))
+    for host, method in chosen_pairs():
+        checks = [name for name in CHECKS if has_check(name, host)]
+
+        def turn(name: str, host: str = host, method: str = method) -> tuple[Any, ...]:
+            return seen[method, name], everywhere[name], seen[host, name], name
+
+        rest = sorted(set(checks) - set(ALWAYS), key=turn)
+        taken = rest[: (len(rest) + 1) // 2]
+        seen.update((one, name) for name in taken for one in (method, host))
+        cases += [(host, method, name) for name in checks if name in ALWAYS or name in taken]
+    return cases
 
 
 def in_turn(rows: Iterable[Any], cases: Sequence[Any], each: int = 1) -> Iterator[Any]:

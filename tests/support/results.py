@@ -29,7 +29,7 @@ def result(method: str, task: str, seed: int, value: float, parameters: int = 10
         "parameters": {"trainable_without_head": parameters, "head": 10, "total": parameters + 10, "frozen": 5},
         "protocol": {"train_split": "train800val200", "eval_split": "test", "test_looks": 1, "faults": []},
         "tuning": None,
-        "cost": {"step_seconds": 0.1, "train_seconds": 4.0, "peak_memory_bytes": 100 * seed, "adapter_bytes": 7},
+        "cost": {"step_seconds": 0.1, "train_seconds": 4.0, "saved_bytes": 100 * seed, "adapter_bytes": 7},
         "methods": [{"type": method}],
         "host": "mmpretrain.VisionTransformer",
         "data_variant": "embedded",

@@ -9,6 +9,7 @@ __all__ = [
     "detach",
     "disabled",
     "drop_adapter",
+    "follow_steps",
     "learn",
     "load_adapter",
     "merge",

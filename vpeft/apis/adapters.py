@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from vpeft.apis.hf_peft import load_peft
 from vpeft.core.adaptation.adaptation import Adaptation
@@ -20,13 +23,16 @@ from vpeft.core.adaptation.several.adapters import Adapters, adapters_of
 from vpeft.core.adaptation.storing.adapter_file import backbones, pairs, put_adapter, read_adapter, save_adapter
 from vpeft.core.adaptation.storing.fit import check_methods
 from vpeft.core.adaptation.training.selection_data import training_data
+from vpeft.core.adaptation.training.steps import after_steps
 from vpeft.core.adaptation.undo import undone_on_error
 from vpeft.core.adaptation.values.precision import named_dtype
 from vpeft.core.adaptation.wrappers import plain_keys, unwrap
 from vpeft.core.backbones.generic import NAME as GENERIC
 from vpeft.core.backbones.host import is_peft_key
+from vpeft.core.backbones.kept.few_bits import dense
 from vpeft.core.contract.build import build_methods
 from vpeft.core.contract.method import Method
+from vpeft.core.contract.training import TrainingStep
 from vpeft.errors import UserError
 
 __all__ = [
@@ -35,6 +41,7 @@ __all__ = [
     "detach",
     "disabled",
     "drop_adapter",
+    "follow_steps",
     "learn",
     "load_adapter",
     "merge",
@@ -54,6 +61,7 @@ def attach(
     dtype: torch.dtype | str | None = None,
     sample: Any = None,
     name: str | None = None,
+    base_dtype: Any = None,
 ) -> nn.Module:
     """Attach one method or several to the backbone inside ``model``, in place, after its weights were loaded.
 
@@ -71,6 +79,10 @@ def attach(
             tuple of arguments, a dict of keywords, or a function of the model. None guesses an image.
         name: A name for the adapter. Where there is one already, a further one is attached to the same base, and
             answers from now on (:func:`use`).
+        base_dtype: Precision that the frozen base is kept in from now on, as ``'bfloat16'``, ``'int8'`` or
+            ``['int4', 'bfloat16']`` (docs/options.md): its parameters are converted in place, those that the method
+            trains are float32, and what enters and leaves the base is as before. None leaves it as it is; a further
+            adapter takes the base as it is.
 
     Returns:
         The same model.
@@ -82,9 +94,13 @@ def attach(
     methods = build_methods(cfg)
     if name is not None and adaptations(model):
         _same_backbone(model, backbone)
+        if base_dtype is not None:
+            raise UserError(
+                f"base_dtype={base_dtype!r}: the base has an adapter already, and stays as it is: leave it out."
+            )
         adapters_of(model).add(model, name, methods, named_dtype(dtype))
         return model
-    attach_methods(model, methods, backbone, dtype, sample)
+    attach_methods(model, methods, backbone, dtype, sample, base_dtype)
     if name is not None:
         Adapters(model, name)
     return model
@@ -104,6 +120,52 @@ def detach(model: nn.Module, restore: bool = True) -> nn.Module:
     for adaptation in found:
         adaptation.detach(restore)
     return model
+
+
+def follow_steps(
+    model: nn.Module, optimizer: Optimizer | Sequence[Optimizer], total: int, done: int = 0
+) -> Callable[[], None]:
+    """Let methods that go by the steps of training (AdaLoRA) act after each, in a loop of one's own.
+
+    To be called once, behind :func:`attach` and before the first step; a run of mmengine's Runner does so by itself.
+    Methods read the gradients of the step: they are set to zero before ``backward``, and not inside ``step``. Without
+    such a method nothing is changed.
+
+    Args:
+        model: A model with a method attached.
+        optimizer: The optimizer of the loop, or several; that which holds a method's tensors makes its steps.
+        total: Steps that the whole training makes: steps of an optimizer, of which there may be fewer than batches.
+        done: Steps that were made before, where a training goes on. What AdaLoRA has averaged over them is no part of
+            ``model.state_dict()`` and begins anew.
+
+    Returns:
+        A function that ends it.
+
+    Raises:
+        UserError: No optimizer holds such a method's tensors, or one is none of torch's, or the numbers cannot be.
+    """
+    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    if wrong := [type(one).__name__ for one in optimizers if not isinstance(one, Optimizer)]:
+        raise UserError(f"follow_steps: {wrong[0]} is no torch.optim.Optimizer: give the one that makes the steps.")
+    if not 0 <= done < total:
+        raise UserError(f"follow_steps: total={total} and done={done}: steps of the whole training, and those before.")
+    made: Counter[Optimizer] = Counter(dict.fromkeys(optimizers, done))
+
+    def now(one: Optimizer) -> TrainingStep:
+        return TrainingStep(min(made[one], total), total)
+
+    counting = [one.register_step_post_hook(lambda one, *_: made.update([one])).remove for one in optimizers]
+    try:
+        ends = [*counting, *after_steps(model, optimizers, now)]  # counted first
+    except UserError:
+        _call_all(counting)
+        raise
+    return partial(_call_all, ends)
+
+
+def _call_all(functions: Iterable[Callable[[], None]]) -> None:
+    for one in functions:
+        one()
 
 
 def learn(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
@@ -168,10 +230,10 @@ def unmerge(model: nn.Module) -> nn.Module:
 
 
 def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict without any PEFT key: strictly what the plain model has."""
+    """The state dict without any PEFT key: strictly what the plain model has, weights of few bits read whole."""
     model = unwrap(model)
     state = model.state_dict()
-    return {plain: state[key] for key, plain in plain_keys(model, state).items() if not is_peft_key(plain)}
+    return {plain: dense(state[key]) for key, plain in plain_keys(model, state).items() if not is_peft_key(plain)}
 
 
 def load_adapter(

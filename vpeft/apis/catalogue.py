@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any
 
+from vpeft.apis.registered import registered
 from vpeft.errors import UserError
-from vpeft.registry import HOSTS, PEFT_METHODS, nearest
 
 if TYPE_CHECKING:
     from mmengine import Config
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 def methods() -> list[dict[str, Any]]:
     """Every registered method: name, category, hyper-parameters, memory class, whether it merges, paper."""
+    from vpeft.registry import PEFT_METHODS
+
     return [
         {
             "name": name,
@@ -34,6 +37,8 @@ def methods() -> list[dict[str, Any]]:
 
 def hosts() -> list[dict[str, Any]]:
     """Every registered host: name, the class that it reads, what it is."""
+    from vpeft.registry import HOSTS
+
     return [
         {"name": name, "backbone": cls.targets[0], "about": inspect.getdoc(cls).splitlines()[0]}
         for name, cls in sorted(HOSTS.module_dict.items())
@@ -42,7 +47,7 @@ def hosts() -> list[dict[str, Any]]:
 
 def configs(root: str | None = None) -> list[dict[str, Any]]:
     """Every leaf config, composed ones included."""
-    from vpeft.apis.config.load import config_names
+    from vpeft.apis.config.listing import config_names
     from vpeft.apis.config.names import shown_name
 
     return [{"name": shown_name(path)} for path in config_names(root)]
@@ -66,6 +71,15 @@ def zoo() -> list[dict[str, Any]]:
     ]
 
 
+def catalogue_rows(what: str) -> list[dict[str, Any]]:
+    """As :func:`catalogue`, or less of every row, where that can be said without importing torch."""
+    if what != "methods" or "torch" in sys.modules:
+        return catalogue(what)
+    keys = ("category", "memory", "mergeable", "paper")
+    found = sorted(registered("PEFT_METHODS").items())
+    return [{"name": name, **{key: one.states[key] for key in keys}} for name, one in found]
+
+
 def catalogue(what: str) -> list[dict[str, Any]]:
     """One of the lists above by name.
 
@@ -74,6 +88,8 @@ def catalogue(what: str) -> list[dict[str, Any]]:
     """
     lists = {"methods": methods, "hosts": hosts, "configs": configs, "zoo": zoo}
     if what not in lists:
+        from vpeft.registry import nearest
+
         raise UserError(f"there is no list of {what!r}: {nearest(what, lists)}")
     return lists[what]()
 

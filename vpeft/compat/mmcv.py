@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.abc
 import importlib.machinery
 import sys
 import types
 from collections.abc import Sequence
 from typing import Any
+
+from vpeft.compat.waiting import after_import
 
 
 class _Operators(types.ModuleType):
@@ -55,3 +58,21 @@ def mmcv_without_ops() -> None:
 
     warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
     sys.meta_path.append(_OperatorsFinder())
+
+
+def mmcv_drop_path_of_numbers() -> None:
+    """mmcv 2.3.6: mmpretrain and mmaction2 give DropPath its rate as a tensor or a number of numpy's.
+
+    Its ``if drop_prob == 0.`` then is a branch on data, at which torch.compile breaks the graph.
+    """
+    after_import("mmcv.cnn.bricks.drop", _takes_numbers)
+
+
+def _takes_numbers(module: types.ModuleType) -> None:
+    plain = module.DropPath.__init__
+
+    @functools.wraps(plain)
+    def init(self: Any, drop_prob: Any = 0.1) -> None:
+        plain(self, drop_prob if getattr(drop_prob, "is_meta", False) else float(drop_prob))
+
+    module.DropPath.__init__ = init

@@ -3,65 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import importlib.util
-import sys
 import types
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
-from vpeft.compat.waiting import while_importing
-
-#: What modules of mmdet import at the top for single transforms, and with it numba: seconds, for what is not used here.
-LATER = {
-    "mmdet.datasets.transforms.generate_line": [
-        "imgaug",
-        "imgaug.augmenters",
-        "imgaug.augmentables",
-        "imgaug.augmentables.lines",
-        "imgaug.augmentables.segmaps",
-    ],
-    "mmdet.datasets.transforms.transforms": ["imagecorruptions"],
-}
+from vpeft.compat.mmengine import with_own_readers
+from vpeft.compat.waiting import after_import, hidden, while_importing
 
 
-class _Later(types.ModuleType):
-    """A module or a name in it, imported when it is called."""
+def mmdet_without_lost_transformers() -> None:
+    """onedl-mmdetection 3.5.1: importing it imports transformers, of which it then misses a name, and goes without.
 
-    __path__: Sequence[str] = ()
-
-    def __getattr__(self, name: str) -> _Later:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Later(f"{self.__name__}.{name}")
-
-    def __call__(self, *args, **kwargs) -> Any:
-        module, _, name = self.__name__.rpartition(".")
-        return getattr(importlib.import_module(module), name)(*args, **kwargs)
-
-
-def mmdet_imports_augmenters_later() -> None:
-    """onedl-mmdetection 3.5.1: importing it imports imgaug, imagecorruptions and numba, which few transforms call."""
-    for name, later in LATER.items():
-        while_importing(name, functools.partial(_standing_for, later))
+    It goes without at once where the name is not there.
+    """
+    while_importing("mmdet.models.utils.vlfuse_helper", _without_transformers)
 
 
 @contextlib.contextmanager
-def _standing_for(later: Sequence[str], module: types.ModuleType) -> Iterator[None]:
-    """Packages that a module imports are stood for while it is loaded, where they exist."""
-    if not all(importlib.util.find_spec(package) for package in {name.partition(".")[0] for name in later}):
+def _without_transformers(module: types.ModuleType) -> Iterator[None]:
+    spec = importlib.util.find_spec("transformers")
+    file = spec and Path(spec.origin).with_name("modeling_utils.py")
+    if file and "apply_chunking_to_forward" not in file.read_text(encoding="utf-8"):
+        with hidden("transformers"):
+            yield
+    else:
         yield
-        return
-    kept = {name: sys.modules.get(name) for name in later}
-    sys.modules.update({name: found or _Later(name) for name, found in kept.items()})
-    try:
-        yield
-    finally:
-        for name, found in kept.items():
-            if found is None:
-                del sys.modules[name]
 
 
 def mmdet_without_notes() -> None:
@@ -70,3 +38,12 @@ def mmdet_without_notes() -> None:
     """
     warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
     warnings.filterwarnings("ignore", message="To copy construct from a tensor", module=r"mmdet\.models\.roi_heads")
+
+
+def mmdet_inferencer_reads_as_a_run() -> None:
+    """onedl-mmdetection 3.5.1: its inferencer refuses a config whose images are read by ``vpeft.LoadImage``."""
+    after_import("mmdet.apis.det_inferencer", _read_as_a_run)
+
+
+def _read_as_a_run(module: types.ModuleType) -> None:
+    module.DetInferencer._init_pipeline = with_own_readers(module.DetInferencer._init_pipeline)

@@ -7,13 +7,12 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
-import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vpeft.compat.waiting import after_import, while_importing
+from vpeft.compat.waiting import after_import, hidden, while_importing
 from vpeft.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Make a file of a config whose name no file has: put in by who composes configs (vpeft.apis.config.recipes).
 COMPOSERS: list[Callable[[Path], Path | None]] = []
+#: What a library's inferencer looks for, by the reader of this package that a config may have in its place.
+THEIR_READERS = {"vpeft.LoadImage": "LoadImageFromFile", "vpeft.LoadLabelMap": "LoadAnnotations"}
 #: Modules, and the distributions that carry them on where the original ones stopped.
 CONTINUED = {"mmpretrain": "onedl-mmpretrain", "mmdet": "onedl-mmdetection", "mmseg": "onedl-mmsegmentation"}
 
@@ -57,14 +58,10 @@ def mmengine_imports_transformers_later() -> None:
 
 @contextlib.contextmanager
 def _adafactor_later(module: types.ModuleType) -> Iterator[None]:
-    if "transformers" in sys.modules or importlib.util.find_spec("transformers") is None:
+    with hidden("transformers") as is_hidden:
         yield
+    if not is_hidden:
         return
-    sys.modules["transformers"] = None  # an import of it fails at once
-    try:
-        yield
-    finally:
-        del sys.modules["transformers"]
 
     def adafactor(*args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         from transformers import Adafactor
@@ -73,6 +70,37 @@ def _adafactor_later(module: types.ModuleType) -> Iterator[None]:
 
     module.OPTIMIZERS.register_module(name="Adafactor", module=adafactor)
     module.TRANSFORMERS_OPTIMIZERS.append("Adafactor")
+
+
+def mmengine_draws_later() -> None:
+    """mmengine 0.10.12: building a visualizer, which every Runner does, imports matplotlib for a figure to draw into.
+
+    The figure is made when it is first asked for.
+    """
+    after_import("mmengine.visualization.visualizer", _figure_later)
+
+
+def _figure_later(module: types.ModuleType) -> None:
+    original = module.Visualizer.__init__
+    figure = ("fig_save_canvas", "fig_save", "ax_save")
+
+    @functools.wraps(original)
+    def init(self: Any, name: str = "visualizer", image: Any = None, *args: Any, **options: Any) -> None:
+        self._initialize_fig = lambda settings: (None, types.SimpleNamespace(get_dpi=lambda: None), None)
+        original(self, name, None, *args, **options)
+        for key in ("_initialize_fig", *figure, "dpi"):
+            del self.__dict__[key]
+        if image is not None:
+            self.set_image(image)
+
+    def make(self: Any, name: str) -> Any:
+        if name not in (*figure, "dpi") or "fig_save_cfg" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.__dict__.update(zip(figure, self._initialize_fig(self.fig_save_cfg), strict=True))
+        self.dpi = self.fig_save.get_dpi()
+        return self.__dict__[name]
+
+    module.Visualizer.__init__, module.Visualizer.__getattr__ = init, make
 
 
 def mmengine_silent_debug() -> None:
@@ -153,6 +181,32 @@ def _configs_from_files(module: types.ModuleType) -> None:
         return original(self, cfg, weights, device)
 
     module.BaseInferencer._init_model = init_model
+
+
+def with_own_readers(original: Callable[..., Any]) -> Callable[..., Any]:
+    """An inferencer's ``_init_pipeline`` that knows the readers of this package: files are read as in a run.
+
+    It looks for a library's readers by name, puts its own in the place of the one of images, and leaves out that of
+    label maps.
+    """
+
+    @functools.wraps(original)
+    def init_pipeline(self: Any, cfg: Any) -> Any:
+        from mmengine.registry import TRANSFORMS
+
+        steps = cfg.test_dataloader.dataset.pipeline
+        reader = next((dict(step) for step in steps if step["type"] == "vpeft.LoadImage"), None)
+        for step in steps:
+            if (name := THEIR_READERS.get(step["type"])) is not None:
+                step.clear()
+                step["type"] = name
+        pipeline = original(self, cfg)
+        if reader is not None:
+            (loader,) = (one for one in pipeline.transforms if type(one).__name__ == "InferencerLoader")
+            loader.from_file = TRANSFORMS.build(reader)
+        return pipeline
+
+    return init_pipeline
 
 
 def _without_code(loaded: Any) -> Any:
@@ -275,10 +329,10 @@ def configs_of(package: str, name: str = "") -> Path:
     Raises:
         UserError: There is no such package, or it has no configs.
     """
-    from mmengine.config.utils import MODULE2PACKAGE
-
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
+        from mmengine.config.utils import MODULE2PACKAGE
+
         raise UserError(
             f"config {package}::{name}: there is no package {package!r}: pip install "
             f"{MODULE2PACKAGE.get(package, package)}, or correct the name before the colons."

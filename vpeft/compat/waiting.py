@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -78,3 +79,20 @@ def after_import(name: str, mend: Callable[[types.ModuleType], None]) -> None:
         mend(module)
 
     while_importing(name, around)
+
+
+@contextlib.contextmanager
+def hidden(package: str) -> Iterator[bool]:
+    """Let an import of a package fail within the context, as where it is not installed.
+
+    Yields:
+        Whether it is hidden: one that is imported already is left alone, and so is one that does not exist.
+    """
+    if package in sys.modules or importlib.util.find_spec(package) is None:
+        yield False
+        return
+    sys.modules[package] = None
+    try:
+        yield True
+    finally:
+        del sys.modules[package]

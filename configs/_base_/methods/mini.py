@@ -28,6 +28,5 @@ options = dict(
     vfpt={_lr: 0.02},
     e2vpt={_lr: 0.02},
     cvpt={_lr: 0.02},
-    hst={"model.head.in_channels": 72},
-    vqt={"model.head.in_channels": 64 * (1 + 6 * 5), _lr: 0.01},
+    vqt={_lr: 0.01},
 )

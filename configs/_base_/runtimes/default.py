@@ -26,4 +26,9 @@ load_from = None
 resume = False
 randomness = dict(seed=0, deterministic=True)
 # With a limit ("20GB") what the frozen part of the backbone makes of an image is kept (docs/running.md).
-feature_cache = dict(limit=None, folder=None)
+# With views=4 each image is augmented in four ways, the same in every run: another setting, with or without a limit.
+feature_cache = dict(limit=None, folder=None, views=None)
+# With a limit images are decoded and resized once (docs/running.md).
+data_store = dict(limit=None, folder=None)
+# "fsdp" shares the frozen weights out among the processes (docs/running.md).
+strategy = None

@@ -3,6 +3,7 @@ __selection = "it selects by the classes of whole images, which this task does n
 __attention = "it changes attention, which a ConvNeXt does not have"
 __tokens = "it puts tokens into the stream, and a ConvNeXt works on maps"
 __width = "its side network is defined for a backbone of one width; DTL is the one for stages"
+__smaller = "it makes the image smaller, so that maps would show things at other places than labels and boxes"
 without = dict(
     sct=__selection,
     gps=__selection,
@@ -32,4 +33,6 @@ without = dict(
     vit_adapter=__width,
     e3va="its highway leaves by the output norms, which this backbone does not have",
     sidetuning="it blends behind the output norms, which this backbone does not have",
+    evp=__smaller,
+    ilm_vp=__smaller,
 )

@@ -142,7 +142,30 @@ def test_what_changes_nothing_does_not_count():
     assert setting_hash(load_config(config, "digits", same)) == plain
     vtab = ROOT / "configs/vtab/lora_vit.py"
     assert setting_hash(load_config(vtab, "dtd", {"data_root": "/a"})) == setting_hash(load_config(vtab, "dtd"))
-    assert setting_hash(load_config(config, "digits", {"model.backbone.method.rank": 4})) != plain
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"model.backbone.method.rank": 4},
+        {"load_from": "start.pth"},
+        {"default_hooks.checkpoint.save_best": "auto"},
+        {"authors_values": True, "per_task": {"columns": [], "digits": []}},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+def test_what_changes_a_result_counts(option):
+    config = ROOT / "configs/mini/lora_nano_vit.py"
+    assert setting_hash(load_config(config, "digits", option)) != setting_hash(load_config(config, "digits"))
+
+
+def test_the_contents_of_the_lists_count(tmp_path):
+    vtab, hashes = ROOT / "configs/vtab/lora_vit.py", set()
+    (tmp_path / "dtd").mkdir()
+    for line in ("images/a.jpg 3", "images/a.jpg 4"):
+        (tmp_path / "dtd" / "train800val200.txt").write_text(line)
+        hashes.add(setting_hash(load_config(vtab, "dtd", {"data_root": str(tmp_path)})))
+    assert len(hashes) == 2
 
 
 def test_the_effective_config_has_one_look_at_the_test_images():

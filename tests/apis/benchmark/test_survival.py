@@ -75,10 +75,22 @@ def test_results_of_the_engine_are_those_of_a_plain_run(unbroken, tmp_path):
     job.run()
     mine, theirs = job.result(), read_results(unbroken).runs[unbroken / job.file.relative_to(tmp_path)]
     assert mine["metrics"] == theirs["metrics"]
-    assert mine["cost"]["peak_memory_bytes"] == theirs["cost"]["peak_memory_bytes"] > 1_000_000
+    assert mine["cost"]["saved_bytes"] == theirs["cost"]["saved_bytes"] > 1_000_000
     assert mine["cost"]["adapter_bytes"] == os.path.getsize(job.work_dir / "adapter.safetensors")
     assert mine["cost"]["inference_ratio"] > 0
     assert not list(job.work_dir.glob("*.pth"))
+
+
+def test_a_run_that_went_on_does_not_tell_a_part_of_its_time(tmp_path):
+    (job,) = Plan(["linear"], tasks=["digits"], seeds=[0], options=FAST, keep_checkpoints=True).jobs(str(tmp_path))
+    job.run()
+    first = job.result()
+    assert first["cost"]["train_seconds"] > 0
+    job.file.unlink()
+    job.run()
+    second = job.result()
+    assert second["cost"]["train_seconds"] is None
+    assert second["metrics"] == first["metrics"]
 
 
 def test_killed_five_times_it_ends_as_if_it_was_not(unbroken, tmp_path):

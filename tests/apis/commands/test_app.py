@@ -59,6 +59,14 @@ def test_a_words_help_and_a_refusal_import_nothing_large():
         assert not {"torch", "mmengine"} & imported
 
 
+def test_what_needs_no_torch_imports_none():
+    found = {name: file for name, file in WORDS.items() if name != "train"}
+    for words in [*([word, "--help"] for word in found), ["list", "methods"], ["list", "configs"], ["list", "zoo"]]:
+        status, _, said, imported = command(*words)
+        assert (status, said) == (0, []), words
+        assert "torch" not in imported, words
+
+
 def test_a_word_runs_with_everything_loaded(tmp_path):
     status, out, said, _ = command("list", "methods", "--json", cwd=tmp_path)
     assert status == 0, said

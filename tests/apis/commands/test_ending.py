@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from vpeft.apis.commands import ending, explain
 from vpeft.apis.commands.ending import run_main, say
-from vpeft.apis.commands.stopping import RESUMABLE, Stopped
+from vpeft.apis.commands.stopping import RESUMABLE, Stopped, ending_by_sigterm
 from vpeft.apis.config.load import load_config
 from vpeft.errors import EXTRAS, TRACEBACK, UserError, one_line, printable
 
@@ -31,6 +32,26 @@ def own_process(monkeypatch):
     monkeypatch.setattr("sys.argv", ["tool"])
     monkeypatch.setenv(TRACEBACK, "")  # and not delenv: what the wrapper sets would outlive the test
     monkeypatch.setattr(logging.Handler, "handleError", logging.Handler.handleError)
+
+
+@pytest.mark.parametrize("late", [0, 0.01])
+def test_a_forked_child_ends_by_sigterm_at_once(late):
+    """A pool of an evaluation waited forever for one that was ended before its first line."""
+    with ending_by_sigterm():
+        children = []
+        for _ in range(20):
+            child = os.fork()
+            if not child:
+                with contextlib.suppress(BaseException):
+                    time.sleep(60)
+                os._exit(0)
+            time.sleep(late)
+            os.kill(child, signal.SIGTERM)
+            children.append(child)
+        before = signal.getsignal(signal.SIGTERM)
+        assert callable(before)
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children} == {-signal.SIGTERM}
 
 
 def ended(main, capsys):
@@ -275,6 +296,35 @@ def test_a_full_disk_under_the_output(monkeypatch, capsys):
     assert "no space is left on the disk for what is written" in line
 
 
+AMONG_OTHERS = """
+import atexit, sys, torch
+from vpeft.apis.commands.ending import run_main
+
+class Late:
+    def __del__(self):
+        print("the interpreter ended")
+
+late = Late()
+atexit.register(print, "what was registered has run")
+
+def main():
+    torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+    print("done")
+    return int(sys.argv[2])
+
+run_main(main)
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_process_among_others_skips_the_end_of_the_interpreter(status, tmp_path):
+    call = [sys.executable, "-c", AMONG_OTHERS, str(tmp_path / "store"), str(status)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = subprocess.run(call, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (found.returncode, found.stderr) == (status, "")
+    assert found.stdout.splitlines() == ["done", "what was registered has run"]
+
+
 def test_what_tools_say(capsys):
     say("a\x1b[31m\nb", 3, Path("c\r"))
     say("d\x07", to_error=True)
@@ -303,7 +353,7 @@ def test_every_extra_is_known():
     """The packages that an extra brings, by the names under which they are imported."""
     names = {"onedl-mmdetection": "mmdet", "onedl-mmsegmentation": "mmseg", "mmaction2": "mmaction"}
     brought = {}
-    for extra in ("dense", "video", "tune", "ray", "slurm", "optional"):
+    for extra in ("dense", "video", "tune", "ray", "slurm", "optional", "export"):
         for line in (ROOT / f"requirements/{extra}.txt").read_text().splitlines():
             if package := line.split("#")[0].strip():
                 brought[names.get(package, package)] = extra

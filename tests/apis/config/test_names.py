@@ -15,7 +15,8 @@ from support.design import ON_IMAGES
 
 from vpeft import UserError
 from vpeft.apis.catalogue import catalogue
-from vpeft.apis.config.load import config_files, config_names, default_work_dir, load_config
+from vpeft.apis.config.listing import config_files, config_names
+from vpeft.apis.config.load import default_work_dir, load_config
 from vpeft.apis.config.names import configs_folder, located, shown_name, with_method
 from vpeft.apis.config.recipes import recipe_label
 
@@ -110,6 +111,7 @@ def test_every_mini_config_is_still_there():
         "glora_supernet_nano_vit.py",
         "noah_supernet_nano_vit.py",
         "vit_adapter_nano_vit_pyramid_segmentation.py",
+        "vit_split_nano_vit.py",
     ]
 
 

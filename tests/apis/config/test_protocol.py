@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from mmengine import Config
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 
 from vpeft import UserError
 from vpeft.apis.config.load import load_config
@@ -35,6 +36,42 @@ def test_departures_are_named(options, looks, words):
     found = protocol(load_config(CONFIG, "digits", options))
     assert found["test_looks"] == looks
     assert any(words in fault for fault in found["faults"])
+
+
+class Mine(EarlyStoppingHook):
+    """Under a name of its own."""
+
+
+class Sees(Hook):
+    """A hook of a user's that is told what a validation gave."""
+
+    def after_val_epoch(self, runner, metrics=None):
+        """May choose."""
+
+
+@pytest.mark.parametrize(
+    ("hook", "name"),
+    [
+        ({"type": EarlyStoppingHook, "monitor": "loss"}, "EarlyStoppingHook"),
+        ({"type": "mmengine.hooks.EarlyStoppingHook", "monitor": "loss"}, "EarlyStoppingHook"),
+        ({"type": Mine, "monitor": "loss"}, "Mine"),
+        ({"type": CheckpointHook, "save_best": "auto"}, "CheckpointHook"),
+        ({"type": "Several", "hooks": [{"type": "EarlyStoppingHook", "monitor": "loss"}]}, "EarlyStoppingHook"),
+    ],
+)
+def test_a_hook_that_chooses_is_known_by_its_class(hook, name):
+    cfg = load_config(CONFIG, "digits")
+    cfg.custom_hooks = [*cfg.get("custom_hooks", []), hook]
+    assert protocol(cfg)["faults"] == [f"{name} may choose the epoch"]
+
+
+def test_a_hook_of_ones_own_may_choose_where_something_is_validated():
+    cfg = load_config(CONFIG, "digits")
+    cfg.custom_hooks = [{"type": Sees}, {"type": "EMAHook"}, {"type": CheckpointHook}]
+    assert protocol(cfg)["faults"] == []
+    other = detection()
+    other.custom_hooks, other.val_dataloader.dataset.ann_file = [{"type": Sees}], "minival.json"
+    assert protocol(other)["faults"] == ["Sees may choose the epoch"]
 
 
 @pytest.mark.parametrize(

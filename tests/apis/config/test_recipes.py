@@ -7,7 +7,8 @@ import pytest
 import torch
 from test_tools import tool
 
-from vpeft.apis.config.load import build_model, config_names, load_config
+from vpeft.apis.config.listing import config_names
+from vpeft.apis.config.load import build_model, load_config
 from vpeft.core.models.build import meta_build
 from vpeft.errors import UserError
 

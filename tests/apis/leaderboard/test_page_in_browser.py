@@ -39,7 +39,7 @@ def example(root: Path) -> None:
                 runs.append(result(method, task, seed, mean / 100 + off, parameters, config=f"{kind}.py",
                                    methods=[{"type": kind}], full_config=f"method = '{kind}'  # of {task}",
                                    git="0123456789abcdef" * 2 + "01234567"))  # fmt: skip
-                runs[-1]["cost"] = {**runs[-1]["cost"], "step_seconds": step / 1000, "peak_memory_bytes": 10**6 * step}
+                runs[-1]["cost"] = {**runs[-1]["cost"], "step_seconds": step / 1000, "saved_bytes": 10**6 * step}
     runs += [result("SSF", "digits", 0, 0.99, protocol={"faults": ["early stopping"], "test_looks": 1})]
     runs += [{**result("Mona", "digits", 0, 0.5), "suite": None, "group": None, "task": "swin-l_ade20k"}]
     store(root, *runs)
@@ -120,7 +120,7 @@ def test_it_loads_with_its_figures(seen, site):
 
 def test_fronts_are_those_of_the_results(seen, site):
     results = read_results(site.parents[1])
-    for cost in ("parameters", "step_seconds", "peak_memory_bytes"):
+    for cost in ("parameters", "step_seconds", "saved_bytes"):
         best = front(lines(results.honest().filtered(task=TASKS)), cost)
         label = seen.page.locator(f"[data-plot={cost}]").get_attribute("aria-label")
         shown = [part.split(",")[0] for part in label.split("by rising cost: ")[1].split("; ")]
@@ -232,7 +232,7 @@ def test_on_a_phone(seen):
 
 def test_the_smallest_page(browser, tmp_path):
     """One run, of one seed, with costs that nobody knows."""
-    unknown = {"step_seconds": None, "peak_memory_bytes": None, "adapter_bytes": 7}
+    unknown = {"step_seconds": None, "adapter_bytes": 7}
     store(tmp_path, result("Linear", "digits", 0, 0.5, 0, cost=unknown))
     page = browser.new_page()
     seen = Seen(page, write_leaderboard(read_results(tmp_path), None, [])[0].as_uri())
@@ -288,13 +288,29 @@ def test_one_seed_tells_nothing(browser, tmp_path):
     page.goto(write_leaderboard(read_results(tmp_path), None, [])[0].as_uri())
     assert "one seed does not tell it from the others" in page.locator(".card").first.inner_text()
     cell = page.locator("tr[data-name=Linear] [data-col=behind]")
-    assert cell.inner_text().split("\n") == ["\u221240.0", "one seed in common, no interval"]
+    assert cell.inner_text().split("\n") == ["\u221240.0", "not known: one seed"]
     store(tmp_path, result("LoRA", "digits", 1, 0.9), result("Mona", "digits", 0, 0.4))
     page.goto(write_leaderboard(read_results(tmp_path), None, [])[0].as_uri())
     # 40.0 points on both seeds behind LoRA is Linear; Mona has a seed alone.
     assert (
-        "the others are behind it (95\u00a0%); 1 with one seed, no interval" in page.locator(".card").first.inner_text()
+        "the others are behind it (95\u00a0%); 1 not known, with one seed" in page.locator(".card").first.inner_text()
     )
+    page.close()
+
+
+def test_one_seed_is_told_apart_by_what_seeds_do_to_other_rows(browser, tmp_path):
+    for seed in range(3):
+        store(tmp_path, result("LoRA", "digits", seed, 0.9 + 0.01 * seed))
+    store(tmp_path, result("Linear", "digits", 0, 0.5), result("Mona", "digits", 0, 0.89))
+    page = browser.new_page()
+    page.goto(write_leaderboard(read_results(tmp_path), None, [])[0].as_uri())
+    cells = [
+        page.locator(f"tr[data-name={name}] [data-col=behind]").inner_text().split("\n")[1]
+        for name in ("Linear", "Mona")
+    ]
+    # Half a deviation of 0.01 over sqrt(1 + 1/3) times t of 2 degrees: 4.97 points to either side of the same seed's.
+    assert cells[0] == "\u221245.0 to \u221235.0, by other rows\u2019 seeds"
+    assert cells[1] == "\u22126.0 to +4.0, holds 0, by other rows\u2019 seeds"
     page.close()
 
 
@@ -315,7 +331,7 @@ def test_times_of_a_busy_machine_are_marked(browser, tmp_path):
         for name in ("LoRA", "SSF", "Mona")
     }
     assert times == {"LoRA": "100 ms\u00a0\u2021", "SSF": "100 ms", "Mona": "100 ms"}
-    assert "1 of 3 rows were trained on a busy machine (\u2021)" in page.inner_text("#notes")
+    assert "1 of 3 rows were timed on a busy machine (\u2021)" in page.inner_text("#notes")
     assert "\u2021 on a busy machine" in page.inner_text("#legend")
     page.locator("tr[data-name=LoRA] .row").click()
     assert "1.60 times what its processors do at once \u2021 busy" in page.inner_text("#panel")

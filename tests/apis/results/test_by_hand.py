@@ -13,6 +13,7 @@ from vpeft.apis.results.files import read_result, read_results
 from vpeft.apis.run.prepare import prepare
 from vpeft.apis.run.test import test as run_test
 from vpeft.apis.run.train import train
+from vpeft.core.families.tested import units_of_test
 from vpeft.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -39,6 +40,8 @@ def test_a_run_by_hand_stands_in_a_leaderboard(by_hand, tmp_path):
     assert (stored["method"], stored["backbone"], stored["task"], stored["seed"]) == ("LoRA", "nano_vit", "digits", 2)
     assert stored["variant"] == {"train_cfg.max_epochs": 1, "train_dataloader.batch_size": 250}
     assert stored["protocol"] | {"faults": []} == stored["protocol"]
+    answers, of, _ = units_of_test(stored["test_answers"])
+    assert (answers.sum(), of.sum()) == (round(797 * stored["main_metric"]["value"]), 797)
     results = read_results(tmp_path / "results")
     assert results.broken == []
     assert [result["checksum"] for result in results.honest().runs.values()] == [stored["checksum"]]
@@ -58,6 +61,32 @@ def test_what_was_trained_otherwise_is_told(by_hand, tmp_path):
     shutil.copy(by_hand / "adapter.safetensors", tmp_path)
     stored = run_test(config(tmp_path / "test"), str(tmp_path / "adapter.safetensors"))
     assert stored["protocol"]["faults"] == ["how it was trained is not recorded beside the tested file"]
+
+
+@pytest.fixture
+def cheat(tmp_path):
+    """A config without a suite that trains on its test list."""
+    file = tmp_path / "cheat.py"
+    data = 'dict(dataset=dict(_delete_=True, type="vpeft.MiniVTAB", task="digits", split="test", pipeline={}))'
+    text = f'_base_ = ["{CONFIG}"]\nsuite = None\ndata_variant = "files"\nmain_metric = "accuracy/top1"\n'
+    text += "val_dataloader = val_cfg = val_evaluator = None\nmodel = dict(head=dict(num_classes=10))\n"
+    steps = '[dict(type="vpeft.LoadImage"), dict(type="PackInputs")]'
+    lines = [f"{name}_dataloader = {data.format(steps)}\n" for name in ("train", "test")]
+    file.write_text(text + "".join(lines))
+    return file
+
+
+def test_training_on_the_test_images_is_a_fault(cheat, tmp_path):
+    fault = "797 of 797 images are for training and for test, such as an image in memory"
+    job = RunJob(str(tmp_path / "root"), str(cheat), "LoRA", "nano_vit", "digits", None, 0, options=FAST)
+    job.run()
+    assert job.result()["protocol"]["faults"] == [fault]
+    cfg = prepare(load_config(cheat, None, FAST), str(tmp_path / "run"), seed=0)
+    train(cfg)
+    cfg = prepare(load_config(cheat, None, FAST), str(tmp_path / "test"), seed=0)
+    stored = run_test(cfg, str(tmp_path / "run" / "adapter.safetensors"), str(tmp_path / "results"))
+    assert fault in stored["protocol"]["faults"]
+    assert boards(read_results(tmp_path / "results")) == []
 
 
 def test_a_config_of_ones_own_names_no_data_and_stays_out(by_hand, tmp_path):

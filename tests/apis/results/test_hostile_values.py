@@ -111,7 +111,7 @@ def test_names(name, tmp_path, plain):
     assert "\x1b" not in comparison(results, False, name, name)
 
     files = write_leaderboard(results, published=[])
-    assert len({file.name for file in files}) == 6  # two boards, though their names may look alike
+    assert len({file.name for file in files}) == 7  # two boards, though their names may look alike
     assert {file.parent for file in files} == {tmp_path / "leaderboard"}
     page = Page(files[0].read_text())
     assert page.tags == plain

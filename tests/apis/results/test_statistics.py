@@ -3,9 +3,12 @@
 import pytest
 from support.results import result, store
 
+from vpeft.apis.leaderboard.boards import boards
+from vpeft.apis.leaderboard.page import notes
 from vpeft.apis.results.files import cells, read_results, row_name, shared_settings
 from vpeft.apis.results.plots import draw_all, front, size_curves
 from vpeft.apis.results.statistics import all_tasks, compare, lines, pareto
+from vpeft.apis.results.tables import describe
 from vpeft.core.families.metrics import ppt
 
 
@@ -33,7 +36,7 @@ def test_both_averages_and_their_spread(results):
     assert b.std is None  # only one seed has all tasks
     assert a.parameters == 90_000_000
     assert a.ppt == pytest.approx(ppt(a.mean, 90_000_000))
-    assert a.cost["peak_memory_bytes"] == 50
+    assert a.cost["saved_bytes"] == 50
 
 
 def test_a_row_without_every_task_is_no_line(results):
@@ -48,9 +51,9 @@ def test_comparison_pairs_tasks_and_seeds(results):
     assert found.pairs == 5
     assert found.difference == pytest.approx((0.15 + 0.1 + 0.15) / 3)
     assert found.of_seeds == pytest.approx([0.1])  # the one that all three tasks have
-    assert found.seeds_interval is None
     low, high = found.tasks_interval
-    assert 0.1 <= low < found.difference < high <= 0.15
+    error = 0.0288675135 / 3**0.5  # of 0.15, 0.1 and 0.15 by hand
+    assert (low, high) == pytest.approx((0.4 / 3 - 4.302653 * error, 0.4 / 3 + 4.302653 * error), rel=1e-5)
 
 
 def test_student_interval_of_seeds(tmp_path):
@@ -60,6 +63,25 @@ def test_student_interval_of_seeds(tmp_path):
     error = 0.0264575131 / 3**0.5  # standard deviation of the three by hand
     assert found.seeds_interval == pytest.approx((0.03 - 4.302653 * error, 0.03 + 4.302653 * error), rel=1e-6)
     assert found.p_value == pytest.approx(0.1885, abs=1e-3)
+
+
+def test_other_test_images_are_a_part_of_the_interval(tmp_path):
+    """Two rows that answer four regions of one task; both tasks' errors are those of a bootstrap over what is drawn."""
+    answers = {"A": ([4, 4, 3, 1], "f8"), "B": ([4, 2, 1, 1], "e0")}
+    for method, (right, bits) in answers.items():
+        regions = {f"brick 0 {k}": [right[k], 4] for k in range(4)}
+        images = {"photos": {"images": 16, "regions": regions}, "digits": {"images": 8, "right": bits}}
+        store(tmp_path, *(result(method, task, 0, 0.5, test_answers=tested) for task, tested in images.items()))
+    results = read_results(tmp_path)
+    a, b = ("A", "nano_vit", ""), ("B", "nano_vit", "")
+    found = compare(cells(results), a, b, results)
+    # A quarter more is right in both: of 8 images 1.5 / 8^2 x 8 / 7, of 4 regions 4 x 1^2 / 16^2 x 4 / 3.
+    assert found.images.error == pytest.approx((1.5 / 56 + 16 / 3 / 256) ** 0.5 / 2)
+    (board,) = boards(results)
+    assert board.entries[1].behind.images == pytest.approx(found.images_interval)
+    assert "other test images, these seeds and tasks: " in describe(found)
+    assert any("of these a region of a photograph with all its patches: photos 4" in note for note in notes(board))
+    assert compare(cells(results), a, b).images is None
 
 
 def test_nothing_in_common_is_no_comparison(tmp_path):
@@ -84,7 +106,7 @@ def test_pareto(points, expected):
 def test_front_and_figures(results, tmp_path):
     assert [line.row[0] for line in front(lines(results), "parameters")] == ["B", "A"]
     paths = draw_all(results, tmp_path / "figures")
-    assert [p.name for p in paths] == [f"pareto_{c}.png" for c in ("parameters", "step_seconds", "peak_memory_bytes")]
+    assert [p.name for p in paths] == [f"pareto_{c}.png" for c in ("parameters", "step_seconds", "saved_bytes")]
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
 
 

@@ -94,15 +94,13 @@ def scenes(root: Path, recipe: str, module, **options) -> Trained:
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
     root = tmp_path_factory.mktemp("detector")
-    loose = {"model.test_cfg.score_thr": 0.0, "test_dataloader.dataset.pipeline.0": LOAD}
-    return scenes(root, "lora_nano_swin_detection", scene_files, **loose)
+    return scenes(root, "lora_nano_swin_detection", scene_files, **{"model.test_cfg.score_thr": 0.0})
 
 
 @pytest.fixture(scope="module")
 def segmentor(tmp_path_factory):
     root = tmp_path_factory.mktemp("segmentor")
-    files = {f"test_dataloader.dataset.pipeline.{i}": one for i, one in enumerate((LOAD, {"type": "LoadAnnotations"}))}
-    return scenes(root, "lora_nano_vit_segmentation", scene_files, **files)
+    return scenes(root, "lora_nano_vit_segmentation", scene_files)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,9 @@ from vpeft.apis.jobs.engines.build import ENGINES
 from vpeft.apis.jobs.engines.engine import Engine
 from vpeft.apis.jobs.engines.local import LocalEngine
 from vpeft.apis.jobs.job import Outcome
+from vpeft.apis.run.disjoint import DisjointHook
+from vpeft.apis.run.prepare import prepare
+from vpeft.apis.run.train import train
 from vpeft.apis.tune.study import Study, tune
 from vpeft.apis.tune.trial import TrialJob, open_trial, trial_config
 from vpeft.core.contract.search_space import COMMON, Range
@@ -170,6 +173,13 @@ def test_validating_on_test_images_is_refused(tmp_path):
     file.write_text(text + f"\nsuite = None\nval_dataloader = dict(dataset=dict(_delete_=True, **{dataset}))\n")
     with pytest.raises(UserError, match="validates on its test images"):
         trial_config(str(file), None, {})
+
+
+def test_a_search_that_trains_on_what_it_looks_at_is_refused(tmp_path):
+    cfg = trial_config(CONFIG, "digits", {"train_cfg.max_epochs": 1})
+    cfg.train_dataloader.dataset.split = "train800val200"
+    with pytest.raises(UserError, match=r"a search chooses .* not trained on, and 200 of 200 images are for training"):
+        train(prepare(cfg, str(tmp_path)), DisjointHook(refuse="a search"))
 
 
 def test_every_method_declares_a_space():

@@ -13,7 +13,7 @@ from vpeft.apis.commands.words.look.list import main as list_main
 from vpeft.apis.commands.words.study.make_zoo import main as make_main
 from vpeft.apis.zoo import make, zoo
 from vpeft.core.datasets.embedded.mini import CLASSES, mini_split
-from vpeft.core.trained.result import git_hash
+from vpeft.core.trained.code import git_hash
 from vpeft.errors import UserError
 
 INDEX = zoo.zoo_index()

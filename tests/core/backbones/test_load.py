@@ -2,6 +2,7 @@
 
 import copy
 import json
+import urllib.request
 
 import pytest
 import timm
@@ -33,6 +34,7 @@ def _no_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made once in a process, it would keep these proxies
 
 
 def refused(*args, **options):

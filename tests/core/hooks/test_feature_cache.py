@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 from vpeft.apis.config.load import load_config
+from vpeft.apis.config.setting import setting_hash
 from vpeft.apis.run.prepare import prepare
 from vpeft.apis.run.train import train
 from vpeft.core.hooks.feature_cache import is_same_again
@@ -48,6 +49,8 @@ def test_a_run_has_the_same_bits(name, tmp_path):
     assert all(torch.equal(plain[key], kept[key]) for key in plain)
     assert "are computed once for each image" in log or "is computed once for each image" in log
     assert "frozen features: 85 images were spared 6 blocks" in log  # two epochs, but the first batch of each size
+    assert "images are not read any more" in log
+    assert "read in every epoch all the same" not in log
     assert (tmp_path / "kept/data.mdb").is_file()
 
 
@@ -58,9 +61,34 @@ def test_random_augmentation_is_said(tmp_path):
     assert not (tmp_path / "run/features").exists()
 
 
+@pytest.mark.slow
+def test_fixed_views_have_the_same_bits_kept_or_not(tmp_path):
+    views = {"augmentation": "crop_flip", "feature_cache.views": 2, "train_cfg.max_epochs": 5}
+    views["param_scheduler.1.end"] = 5
+    plain, losses, log = run(tmp_path / "plain", **views)
+    assert "frozen features" not in log
+    kept, same_losses, log = run(tmp_path / "kept", **views, **{"feature_cache.limit": "200MB"})
+    assert losses == same_losses
+    assert all(torch.equal(plain[key], kept[key]) for key in plain)
+    assert "images are not read any more" in log  # from the third epoch on
+    assert "145 images were spared 6 blocks" in log  # three epochs, but the first batch of each size
+    once, *_ = run(tmp_path / "once", **{**views, "feature_cache.views": None})
+    assert not all(torch.equal(plain[key], once[key]) for key in plain)
+
+
+def test_the_number_of_views_is_another_setting_and_the_limit_is_not():
+    def hash_of(**options):
+        return setting_hash(load_config(CONFIGS / "linear_nano_vit.py", "digits", options))
+
+    plain = hash_of()
+    assert hash_of(**{"feature_cache.limit": "1GB"}) == plain
+    assert len({plain, *(hash_of(**{"feature_cache.views": n}) for n in (1, 2))}) == 3
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"feature_cache.views": 0}, "feature_cache.views=0: give the number of views of each image, 1 or more"),
         ({"feature_cache.limit": "lots"}, "give bytes or a size such as '20GB'"),
         ({"feature_cache.limits": "20GB"}, "limits"),
     ],

@@ -125,6 +125,19 @@ class PixelPrompt(Method):
         return host.image_channels * 2 * self.pad * (height + width - 2 * self.pad)
 
 
+@dataclass(kw_only=True)
+class BorderPrompt(PixelPrompt):
+    """Those that make the image smaller."""
+
+    def check(self, host: Host) -> None:
+        super().check(host)
+        if host.reads_map:
+            raise UserError(
+                f"{self.registered_name()} makes the image smaller: maps of this {host.registered_name()} would show "
+                "things at other places than labels and boxes. VP moves nothing."
+            )
+
+
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
 class VP(PixelPrompt):
@@ -149,12 +162,12 @@ class VP(PixelPrompt):
 
 @PEFT_METHODS.register_module()
 @dataclass(kw_only=True)
-class EVP(PixelPrompt):
+class EVP(BorderPrompt):
     """The image is made smaller by ``pad`` pixels at each edge, and a learned border put around it, which so hides
-    nothing. The border starts at zero of the preprocessed values, the mean colour; the authors' starts black. They also
-    divide its gradient by its length over all pixels (SGD, learning rate 70), which is left to the optimiser here, and
-    make the image smaller (164 of 224) when it is read; here it is in the backbone, by antialiased bicubic
-    interpolation.
+    nothing. Where maps are read, things would stand at other places: it is refused. The border starts at zero of the
+    preprocessed values, the mean colour; the authors' starts black. They also divide its gradient by its length over
+    all pixels (SGD, learning rate 70), which is left to the optimiser here, and make the image smaller (164 of 224)
+    when it is read; here it is in the backbone, by antialiased bicubic interpolation.
 
     Args:
         pad: Width of the border.
@@ -173,7 +186,7 @@ class EVP(PixelPrompt):
 
 @PEFT_METHODS.register_module(name="ILM-VP")
 @dataclass(kw_only=True)
-class ILMVP(PixelPrompt):
+class ILMVP(BorderPrompt):
     """EVP's border as colours: ``(255 sigmoid(P) - mean) / std`` around the smaller image, P from zero, so that it
     starts grey and never leaves what an image can be. The authors' iterative choice of a label mapping is not here: a
     head is trained.

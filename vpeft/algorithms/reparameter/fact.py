@@ -64,6 +64,11 @@ class Slices(nn.Module):
         self.rank, self.scale = shared.down.shape[0], scale
         self.drop = nn.Dropout(drop)
 
+    @property
+    def borrowed(self) -> tuple[nn.Parameter, ...]:
+        """The shared factors: what it trains at its site beside its own."""
+        return tuple(self.shared[0].parameters())
+
     def inner(self) -> Tensor:
         """``S`` of every slice, ``(slices, r, r)``: rows are the code's outputs."""
         raise NotImplementedError(f"{type(self).__name__} states no S: override inner().")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpeft.algorithms.modules.kept import linear_of_output
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
@@ -29,15 +31,21 @@ class LinearBranch(nn.Module):
         for param in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(param)
 
-    def branch(self, x: Tensor) -> Tensor:
-        return self.up(self.drop(self.down(x)))
+    def branch(self, code: Tensor) -> Tensor:
+        """``U Drop(code + d) + u`` of the code ``D x``."""
+        return self.up(self.drop(code + self.down.bias.to(code.dtype)))
 
     def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
         """``y`` plus the branch of ``x``."""
-        return y.add(self.branch(x), alpha=self.scale)
+        return y.add(self.branch(F.linear(x, self.down.weight)), alpha=self.scale)
+
+    def after_operation(self, operation: nn.Module, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
+        """:meth:`forward` of the output ``y`` of an operation that keeps its input ``x`` for the other branch."""
+        code = linear_of_output(y, operation, x, self.down.weight)
+        return y.add(self.branch(code), alpha=self.scale)
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
-        return self.add_to(x, x, flow) if self.residual else self.branch(x) * self.scale
+        return self.add_to(x, x, flow) if self.residual else self.branch(F.linear(x, self.down.weight)) * self.scale
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """``s U D`` (plus the identity where it is residual) and ``s (U d + u)``."""

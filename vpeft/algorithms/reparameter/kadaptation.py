@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from vpeft.algorithms.modules.kept import as_autocast
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.contract.method import STARTS, Method
 from vpeft.registry import PEFT_METHODS
 
@@ -27,9 +31,37 @@ class SharedRules(nn.Module):
         for param in (self.column, self.row):
             nn.init.uniform_(param, -0.01, 0.01)
 
-    def matrices(self) -> Tensor:
-        """``(2, t, t, t)``: of q and v, term by term."""
-        return self.column @ self.row
+
+def kronecker_sum(column: Tensor, row: Tensor, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """``H = sum_i (a_i b_i) kron (l_i r_i)`` of q and v, ``(2, C, C)``."""
+    rules, small = (column @ row).to(dtype), (left @ right).to(dtype)
+    return torch.einsum("stab,stcd->sacbd", rules, small).flatten(3).flatten(1, 2)
+
+
+class _Product(torch.autograd.Function):
+    """``x H_q`` and ``x H_v``, which keeps the factors of H and what dropout left of it, and makes H again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, drop: float, *factors: Tensor) -> tuple[Tensor, Tensor]:
+        dense, mask = kronecker_sum(*factors, x.dtype), None
+        if drop:
+            dense, mask = torch.native_dropout(dense, drop, True)
+        ctx.keep = 1 - drop
+        ctx.save_for_backward(x, mask, *factors)
+        return x @ dense[0], x @ dense[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, mask, *factors = ctx.saved_tensors
+        factors = [factor.detach().requires_grad_() for factor in factors]
+        with torch.enable_grad():
+            dense = kronecker_sum(*factors, x.dtype)
+            dense = dense if mask is None else dense * mask / max(ctx.keep, 1e-12)
+        to_x = sum(grad @ own.t() for grad, own in zip(grads, dense.detach(), strict=True))
+        flat = x.flatten(0, -2).t()
+        to_dense = torch.stack([flat @ grad.flatten(0, -2) for grad in grads])
+        return to_x if ctx.needs_input_grad[0] else None, None, *torch.autograd.grad(dense, factors, to_dense)
 
 
 class KroneckerSum(nn.Module):
@@ -58,15 +90,26 @@ class KroneckerSum(nn.Module):
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """``H`` of q and v, ``(2, C, C)``."""
-        rules, small = self.shared[0].matrices().to(dtype), (self.left @ self.right).to(dtype)
-        return torch.einsum("stab,stcd->sacbd", rules, small).flatten(3).flatten(1, 2)
+        return kronecker_sum(*self.factors(), dtype)
+
+    def factors(self) -> tuple[Tensor, ...]:
+        """a, b, l and r."""
+        return self.shared[0].column, self.shared[0].row, self.left, self.right
+
+    def products(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``x H_q`` and ``x H_v``, with dropout on H."""
+        if in_program() or not torch.is_grad_enabled():
+            for_q, for_v = self.drop(self.dense(x.dtype))
+            return x @ for_q, x @ for_v
+        (x,) = as_autocast(x)
+        return _Product.apply(x, self.drop.p if self.training else 0.0, *self.factors())
 
     def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
         """``y`` (..., 3 C) with the updates of q and v added."""
         q, k, v = y.chunk(3, dim=-1)
-        for_q, for_v = self.drop(self.dense(x.dtype))
-        q = q.add(x @ for_q, alpha=self.scale) + self.bias
-        return torch.cat((q, k, v.add(x @ for_v, alpha=self.scale) + self.bias), dim=-1)
+        for_q, for_v = self.products(x)
+        q = q.add(for_q, alpha=self.scale) + self.bias
+        return torch.cat((q, k, v.add(for_v, alpha=self.scale) + self.bias), dim=-1)
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """``c H^T`` in the rows of q and v, the shared bias in both."""

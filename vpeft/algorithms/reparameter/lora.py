@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 
 from vpeft.algorithms.reparameter.targets import OnTargets, Rows
 from vpeft.core.backbones.host import Host
@@ -87,7 +88,9 @@ class LowRank(nn.Module):
         down, up = self.factors()
         code = F.linear(self.dropped(x), down).to(y.dtype).flatten(0, -2)
         up = up.to(y.dtype).t()
-        if in_program():  # a tracer sees what is returned, not what is written into a view
+        # A tracer sees what is returned, not what is written into a view, and no grad_fn. Otherwise y may be kept by a
+        # method placed before, whose gradient needs it.
+        if in_program() or isinstance(y.grad_fn, BackwardCFunction):
             return torch.addmm(y.flatten(0, -2), code, up, alpha=self.scale).view(y.shape)
         y = y.contiguous()  # a copy only where the linear gave a transposed view
         # Not y itself: torch would take it for a leaf if what follows writes into it too, as an in-place ReLU does.

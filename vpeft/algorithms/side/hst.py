@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.algorithms.prompt.vpt import Prompts
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.backbones.sites.site import channels_first, channels_last
 from vpeft.core.backbones.sites.stated_linear import bias_size
 from vpeft.core.contract.method import Method
@@ -145,13 +147,17 @@ class Step(SideModule):
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         stage, index = self.position
+        spatial = flow.split(x)[1]  # of the tensor that the meta token is in: one is kept, not two
         flow.prefix -= 1
         at, state = flow.prefix, flow.state[self.key]
         meta, x = x[:, at : at + 1], torch.cat((x[:, :at], x[:, at + 1 :]), dim=1)
         module, side = self.network[0].stages[stage], state[flow.index - 1]
         if index == 0 and stage:
             side = module.enter(channels_first(side))
-        state[flow.index] = module.step(index, side, meta, flow.split(x)[1])
+        inputs = index, side, meta, spatial
+        # Some hundredths of the host's own pass, which keep fourteen times the side tokens unless they run again.
+        again = torch.is_grad_enabled() and not in_program()
+        state[flow.index] = checkpoint(module.step, *inputs, use_reentrant=False) if again else module.step(*inputs)
         return x
 
 

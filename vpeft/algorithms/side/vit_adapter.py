@@ -177,7 +177,8 @@ class PriorRead(AdapterPart):
     """The prior's maps of the image, which goes on untouched."""
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
-        flow.state.setdefault(self.key, {})[-1] = self.network[0].prior(x)
+        images = x.transpose(1, 2).flatten(0, 1) if x.dim() == 5 else x  # a clip whose frames pass as images
+        flow.state.setdefault(self.key, {})[-1] = self.network[0].prior(images)
         return x
 
 

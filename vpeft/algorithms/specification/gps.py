@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vpeft.core.backbones.block import Block, HostParam
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.recording import record_streams
 from vpeft.core.backbones.sites.convolution import Convolution
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.backbones.sites.site import Site, channels_last
 from vpeft.core.backbones.sites.stated_linear import bias_size, in_order, weight_parts
 from vpeft.core.contract.method import Method
@@ -22,6 +25,34 @@ from vpeft.core.contract.training import TrainingData
 from vpeft.registry import PEFT_METHODS
 
 SELECTIONS = ("contrastive", "cross_entropy")
+
+
+def _added(y: Tensor, x: Tensor, delta: Tensor, index: Tensor) -> Tensor:
+    """``y`` with ``delta[j, k] x[index[j, k]]`` added to its row j, for all k."""
+    for column, change in zip(index.unbind(1), delta.unbind(1), strict=True):
+        y = torch.addcmul(y, x.index_select(-1, column).to(y.dtype), change.to(y.dtype))
+    return y
+
+
+class _Entries(torch.autograd.Function):
+    """:func:`_added`, which keeps ``x`` and nothing that is gathered."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, delta: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(x, delta, index)
+        return _added(y, x, delta, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, delta, index = ctx.saved_tensors
+        to_x, to_delta = torch.zeros_like(x) if ctx.needs_input_grad[1] else None, []
+        for column, change in zip(index.unbind(1), delta.unbind(1), strict=True):
+            read = x.index_select(-1, column).to(grad.dtype)
+            to_delta.append((grad * read).flatten(0, -2).sum(0).to(delta.dtype))
+            if to_x is not None:
+                to_x.index_add_(-1, column, (grad * change.to(grad.dtype)).to(x.dtype))
+        return grad, to_x, torch.stack(to_delta, 1), None
 
 
 class SparseRows(nn.Module):
@@ -62,9 +93,9 @@ class SparseRows(nn.Module):
         """``y`` (..., rows) with the change added; a product per entry instead of a dense one."""
         if self.convolution is not None:
             return y + channels_last(self.convolution(x, self.dense().view(self.shape)))
-        for column, delta in zip(self.index.unbind(1), self.delta.unbind(1), strict=True):
-            y = torch.addcmul(y, x.index_select(-1, column).to(y.dtype), delta.to(y.dtype))
-        return y
+        if in_program():
+            return _added(y, x, self.delta, self.index)
+        return _Entries.apply(y, x, self.delta, self.index)
 
     def affine(self) -> tuple[Tensor, None]:
         """The dense change, no shift."""

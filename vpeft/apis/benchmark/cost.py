@@ -1,13 +1,15 @@
-"""What a run costs: time of a step, memory, the price at inference, bytes to ship."""
+"""What a run costs: time of an iteration, what the backward pass keeps, the price at inference."""
 
 from __future__ import annotations
 
 import copy
+import math
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,25 +39,21 @@ def machine_load() -> float | None:
     return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else None
 
 
-def peak_memory(cfg: Config, model: nn.Module) -> dict[str, Any]:
-    """Peak memory of training.
+def training_batch(cfg: Config) -> Any:
+    """One batch of a run's training images, as its loader gives them."""
+    return next(iter(Runner.build_dataloader(copy.deepcopy(cfg.train_dataloader), seed=0)))
 
-    On an accelerator it is what its allocator held at most during the run. On a CPU, where the process's memory says
-    little, it is what autograd keeps of one training batch for the backward pass: whole storages, each once, without
-    weights and inputs. The two are not comparable; ``memory_is`` names which it is.
+
+def kept_bytes(cfg: Config, model: nn.Module, batch: Any = None) -> int:
+    """Bytes that autograd keeps of one training batch for the backward pass: whole storages, each once, without weights
+    and inputs.
 
     Args:
         cfg: The run's config.
-        model: The trained model.
+        model: The model; its modes are as before afterwards.
+        batch: The batch; unless given the first of the config's loader.
     """
-    if torch.cuda.is_available():
-        return {"peak_memory_bytes": torch.cuda.max_memory_allocated(), "memory_is": "allocated on the accelerator"}
-    return {"peak_memory_bytes": kept_bytes(cfg, model), "memory_is": "kept for the backward pass of a batch"}
-
-
-def kept_bytes(cfg: Config, model: nn.Module) -> int:
-    """Bytes that autograd keeps of one training batch."""
-    batch = next(iter(Runner.build_dataloader(copy.deepcopy(cfg.train_dataloader), seed=0)))
+    batch = copy.deepcopy(training_batch(cfg) if batch is None else batch)
     modes = {name: module.training for name, module in model.named_modules()}
     model.train()
     data = model.data_preprocessor(batch, True)
@@ -121,18 +119,32 @@ def _against_host(model: nn.Module, batch: Any) -> tuple[float, float]:
 
 @contextmanager
 def _fitting_heads(model: nn.Module) -> Iterator[None]:
-    """Heads that were made for a method's own width (``out_width``) take the host's features, filled up or cut."""
+    """Heads that were made for what a method gives take what the host gives: features filled up or cut to a method's
+    own width (``out_width``), empty maps of the sizes of a method's own (``out_maps``).
+    """
     adaptation = find_adaptation(model)
     host, hooks = adaptation.host, []
-    if any(method.out_width(host) is not None for method in adaptation.methods.values()):
+    methods = adaptation.methods.values()
+    if any(method.out_width(host) is not None for method in methods):
         heads = {module for name in host.heads() for module in host.backbone.get_submodule(name).modules()}
         outside = {*model.modules()} - {*host.backbone.modules()} | heads
         hooks = [m.register_forward_pre_hook(_fit) for m in outside if isinstance(m, nn.Linear)]
+    maps = next(filter(None, (method.out_maps(host) for method in methods)), None)
+    if maps is not None:
+        hooks.append(model.backbone.register_forward_hook(partial(_with_maps, maps)))
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _with_maps(
+    maps: list[tuple[int, float]], module: nn.Module, args: tuple[Tensor], output: Any
+) -> tuple[Tensor, ...]:
+    images = args[0]
+    sizes = ((width, *(math.ceil(side / stride) for side in images.shape[-2:])) for width, stride in maps)
+    return tuple(images.new_zeros(len(images), *size) for size in sizes)
 
 
 def _fit(linear: nn.Linear, inputs: tuple[Tensor, ...]) -> Tensor | None:

@@ -31,12 +31,13 @@ class Estimate:
 
     def __init__(self, root: str, jobs: Sequence[RunJob]) -> None:
         self.known: dict[tuple[str, ...], list[float]] = {}
+        self._medians: dict[tuple[str, ...], float] = {}
         runs = read_results(root).ok().runs.values() if (Path(root) / RUNS).is_dir() else []
         for r in (r for r in runs if r["cost"].get("train_seconds") is not None):
             for key in self._keys(r["config"], r["backbone"], r["task"], r["variant"]):
                 self.known.setdefault(key, []).append(r["cost"]["train_seconds"])
         self.source = f"from {len(runs)} earlier runs" if runs else ""
-        probes = 0
+        probes, failed = 0, ""
         for job in jobs:
             *_, size, host = self._keys(Path(job.config).name, job.backbone, job.task, job.variant)
             if self(job, size) is None and probes < PROBES:
@@ -44,10 +45,11 @@ class Estimate:
                 try:
                     self.known[size] = [probe(job)]
                     self.known.setdefault(host, []).extend(self.known[size])
+                    self._medians.pop(host, None)
                     self.source = self.source or "from a few steps here"
-                except Exception as error:  # a run will say it better
-                    self.source = f"no estimate: {str(error).splitlines()[0]}"
-                    break
+                except Exception as error:  # a run will say it better; data of another task may be there
+                    failed = failed or f"no estimate: {str(error).splitlines()[0]}"
+        self.source = self.source or failed
 
     @staticmethod
     def _keys(config: str, backbone: str, task: str, variant: dict) -> list[tuple[str, ...]]:
@@ -59,7 +61,9 @@ class Estimate:
         """Seconds of a run, None where nothing is known; ``last`` is the least that must be alike."""
         for key in self._keys(Path(job.config).name, job.backbone, job.task, job.variant):
             if key in self.known:
-                return statistics.median(self.known[key])
+                if key not in self._medians:
+                    self._medians[key] = statistics.median(self.known[key])
+                return self._medians[key]
             if key == last:
                 break
         return None

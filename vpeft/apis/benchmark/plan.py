@@ -16,13 +16,17 @@ import yaml
 from mmengine import Config
 
 from vpeft.apis.benchmark.run_job import RunJob
-from vpeft.apis.config.load import config_names, load_config
+from vpeft.apis.config.listing import config_names
+from vpeft.apis.config.load import load_config
 from vpeft.apis.config.names import configs_folder, located
 from vpeft.apis.config.recipes import recipe_label
+from vpeft.apis.jobs.shared_store import store_of_job
+from vpeft.apis.rates.points import RateBudget
 from vpeft.core.adaptation.peft_backbone import find_peft
 from vpeft.core.contract.build import build_methods
 from vpeft.core.contract.values import check_values, type_hints
 from vpeft.core.datasets.tasks import GROUPS, SUITES, get_task
+from vpeft.core.store import byte_count
 from vpeft.errors import UserError
 from vpeft.files import read_config, read_text
 from vpeft.registry import nearest
@@ -47,9 +51,15 @@ class Plan:
             have it; by ``shots`` for training sets of so many images a class (null: all).
         tune: Tune each config on each task first: ``trials``, ``seed``, ``batch``, ``space``
             (:mod:`vpeft.apis.tune.study`).
+        search: Run nothing; search one learning rate and size of each method over all tasks, with the same number of
+            trials for all: ``trials``, ``seed``, ``rates`` (:mod:`vpeft.apis.rates.search`).
         retries: Further attempts at a run that failed.
         keep_checkpoints: Keep ``epoch_*.pth`` of finished runs.
         threads: CPU threads of a run. Another number gives results that differ in the last bits.
+        data_store: Bytes, as ``"20GB"``, of decoded images that all runs share, or ``"off"``; unless given, 20 GB for
+            suites of files on one machine (:func:`vpeft.apis.jobs.shared_store.store_asked`).
+        feature_cache: Bytes, as ``"20GB"``, of the frozen features that all runs and trials share, in ``features`` of
+            the folder of the results (:class:`~vpeft.core.hooks.feature_cache.FeatureCacheHook`).
     """
 
     methods: list[str] = field(default_factory=list)
@@ -61,18 +71,27 @@ class Plan:
     options: dict[str, Any] = field(default_factory=dict)
     sweep: dict[str, list[Any]] = field(default_factory=dict)
     tune: dict[str, Any] | None = None
+    search: dict[str, Any] | None = None
     retries: int = 1
     keep_checkpoints: bool = False
     threads: int = 1
+    data_store: str | bool | None = None
+    feature_cache: str | int | None = None
 
     def __post_init__(self) -> None:
         for name in ("methods", "backbones", "configs", "tasks", "seeds"):
             value = getattr(self, name)
             setattr(self, name, [value] if isinstance(value, (str, int)) else value)
         check_values("plan", type_hints(Plan), LIMITS, vars(self), None)
+        if self.feature_cache is not None:
+            byte_count(self.feature_cache)
         for key, values in self.sweep.items():
             if not values:
                 raise UserError(f"plan: sweep.{key}={values!r} must be a list of values.")
+        if self.search is not None:
+            RateBudget.of(self.search)
+            if self.sweep or self.tune is not None:
+                raise UserError("plan: search beside sweep or tune: it fixes settings for plans that come after it.")
         if not self.methods and not self.configs:
             raise UserError("plan: nothing to run: give methods or configs.")
 
@@ -111,12 +130,18 @@ class Plan:
         combinations = [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
         return [{k: v for k, v in {**self.options, **c}.items() if (k, v) != ("shots", None)} for c in combinations]
 
-    def jobs(self, root: str, settings: Mapping[tuple[str, str], Mapping[str, Any]] | None = None) -> list[RunJob]:
+    def jobs(
+        self,
+        root: str,
+        settings: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+        store: str | None = None,
+    ) -> list[RunJob]:
         """The runs.
 
         Args:
             root: Folder of the results.
             settings: What tuning has found, by config and task: ``options`` by dotted key, and ``tuning``.
+            store: Bytes of decoded images that the runs share, or ``off``.
         """
         jobs = []
         for cell in self.cells():
@@ -136,6 +161,8 @@ class Plan:
                         tuning=tuned.get("tuning"),
                         threads=self.threads,
                         keep_checkpoints=self.keep_checkpoints,
+                        data_store=store_of_job(store, self.data_store, cell.suite),
+                        feature_cache=self.feature_cache,
                     )
                 )
         unique = {(j.config, j.task, j.seed, json.dumps(j.variant, sort_keys=True)): j for j in jobs}
@@ -245,8 +272,9 @@ def load_plan(path: str | None = None, **flags) -> Plan:
             if key not in fields:
                 raise UserError(f"plan {path} has an unknown field {key!r}: {nearest(key, fields)}")
     given = {k: v for k, v in flags.items() if v is not None}
-    if isinstance(given.get("tune"), Mapping) and isinstance(values.get("tune") or {}, Mapping):
-        given["tune"] = {**(values.get("tune") or {}), **given["tune"]}
+    for name in ("tune", "search"):
+        if isinstance(given.get(name), Mapping) and isinstance(values.get(name) or {}, Mapping):
+            given[name] = {**(values.get(name) or {}), **given[name]}
     return Plan(**{**values, **given})
 
 

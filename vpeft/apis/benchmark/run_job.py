@@ -15,13 +15,17 @@ from mmengine import Config
 from mmengine.device import get_device
 
 from vpeft.apis.benchmark import cost
+from vpeft.apis.benchmark.step_cost import training_cost
 from vpeft.apis.config.setting import QuickConfig, _setting, effective_config
 from vpeft.apis.jobs.job import WORK
+from vpeft.apis.jobs.shared_store import share_store
 from vpeft.apis.results.files import RUNS, digest, read_result, write_result
-from vpeft.apis.run.prepare import prepare
+from vpeft.apis.run.disjoint import data_of, overlap_faults
+from vpeft.apis.run.prepare import prepare, share_features
 from vpeft.apis.run.train import train
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.datasets.tasks import get_task
+from vpeft.core.hooks.class_figures import ClassFiguresHook
 from vpeft.core.trained.folder import ADAPTER, hold
 from vpeft.core.trained.result import run_result
 from vpeft.errors import UserError
@@ -44,6 +48,8 @@ class RunJob:
         tuning: What is said of these in the result.
         threads: CPU threads.
         keep_checkpoints: Keep ``epoch_*.pth`` once the result is there.
+        data_store: Bytes of decoded images that the runs below ``root`` share, ``off``, or None: as the config says.
+        feature_cache: Bytes of the features that the runs below ``root`` share; None: as the config says.
     """
 
     root: str
@@ -58,6 +64,8 @@ class RunJob:
     tuning: dict[str, Any] | None = None
     threads: int = 1
     keep_checkpoints: bool = False
+    data_store: str | None = None
+    feature_cache: str | int | None = None
 
     def load(self) -> Config:
         """The effective config."""
@@ -109,17 +117,18 @@ class RunJob:
 
     def _run(self) -> dict[str, Any]:
         torch.set_num_threads(self.threads)
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        cfg = QuickConfig.of(prepare(self.load(), str(self.work_dir), seed=self.seed, resume=True))
-        start = time.perf_counter()
+        cfg = prepare(self.load(), str(self.work_dir), seed=self.seed, resume=True, data_store=self.data_store)
+        cfg = QuickConfig.of(share_features(share_store(cfg, self.root), self.feature_cache, self.root))
+        start, whole = time.perf_counter(), not cfg.get("resume")
         runner = train(cfg)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start if whole else None  # of a run that went on, this is a part
         step, load = cost.step_seconds(runner), cost.machine_load()
         runner._resume = False  # what is tested is the model that was trained, not a checkpoint looked for once more
+        figures = ClassFiguresHook()
+        runner.register_hook(figures)
         metrics = runner.test()
         model = unwrap(runner.model)
-        result = run_result(cfg, model, metrics, str(self.work_dir / ADAPTER))
+        result = run_result(cfg, model, metrics, str(self.work_dir / ADAPTER), tested=figures.tested())
         if result["main_metric"] is None:
             raise UserError(f"{self.config}: none of the metrics {sorted(metrics)} is known: set main_metric.")
         result["checkpoint"] = os.path.relpath(result["checkpoint"], self.root)
@@ -130,10 +139,12 @@ class RunJob:
             "step_seconds": step,
             "load": load,
             "adapter_bytes": result["checkpoint_bytes"],
-            **cost.peak_memory(cfg, model),
             **cost.inference(cfg, model),
+            **training_cost(runner, self.threads, cost.machine_load),  # at the end: it may change the weights
         }
-        return {**result, **self._names("ok"), "cost": costs, "protocol": self.protocol()}
+        looked = self.protocol()
+        looked = {**looked, "faults": [*looked["faults"], *overlap_faults(data_of(runner))]}
+        return {**result, **self._names("ok"), "cost": costs, "protocol": looked}
 
     def _names(self, status: str) -> dict[str, Any]:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -10,9 +11,10 @@ from rich.console import Console
 from vpeft.apis.benchmark.estimate import Estimate
 from vpeft.apis.benchmark.plan import Plan
 from vpeft.apis.benchmark.run_job import RunJob
-from vpeft.apis.jobs.engines.build import build_engine
+from vpeft.apis.jobs.engines.build import ENGINES, build_engine
 from vpeft.apis.jobs.scheduler import clock, run_jobs
-from vpeft.core.trained.result import git_hash
+from vpeft.apis.jobs.shared_store import store_asked, store_of_job
+from vpeft.core.trained.code import code_hash
 from vpeft.errors import UserError, printable
 
 
@@ -31,23 +33,37 @@ def benchmark(
         dry_run: Only show the plan.
 
     Returns:
-        The runs that failed; the others' results are below ``root``.
+        The runs that failed; the others' results are below ``root``. A plan with ``search`` has no runs.
 
     Raises:
         UserError: The plan or the engine's options are wrong. A run that fails raises nothing.
     """
     settings = None
     options = {"threads": plan.threads, **(engine_options or {})}
+    one_machine = engine in ENGINES and ENGINES[engine].one_machine
+    store, said = store_asked(plan.data_store, root, one_machine)
+    if plan.search is not None:
+        return _search(plan, root, engine, options, store, dry_run)
     if plan.tune is not None and not dry_run:
-        settings = _tune(plan, root, engine, options)
-    jobs = plan.jobs(root, settings)
+        settings = _tune(plan, root, engine, options, store)
+    jobs = plan.jobs(root, settings, store)
+    shared = said if any(job.data_store for job in jobs) else None
     if dry_run:
-        show(plan, jobs, None, None)
+        show(plan, jobs, None, None, shared)
         return []
     with build_engine(engine, **options) as where:
         estimate = Estimate(root, [job for job in jobs if not job.done()])
-        show(plan, jobs, estimate, where.slots)
+        show(plan, jobs, estimate, where.slots, shared)
         return run_jobs(jobs, where, plan.retries, expected=estimate, figure=_figure)
+
+
+def _search(plan: Plan, root: str, engine: str, options: Mapping[str, Any], store: str, dry_run: bool) -> list[RunJob]:
+    from vpeft.apis.rates.search import search_rates, trials_of_plan
+
+    Console(stderr=True, highlight=False).print(printable(trials_of_plan(plan)), markup=False, soft_wrap=True)
+    if not dry_run:
+        search_rates(plan, root, engine, options, store)
+    return []
 
 
 def _figure(job: RunJob) -> str | None:
@@ -58,7 +74,9 @@ def _figure(job: RunJob) -> str | None:
     return f"{metric['name'].split('/')[-1]} {100 * metric['value']:.2f} %"
 
 
-def _tune(plan: Plan, root: str, engine: str, options: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+def _tune(
+    plan: Plan, root: str, engine: str, options: Mapping[str, Any], store: str
+) -> dict[tuple[str, str], dict[str, Any]]:
     from vpeft.apis.tune.study import Study, tune
 
     if plan.sweep:
@@ -66,16 +84,23 @@ def _tune(plan: Plan, root: str, engine: str, options: Mapping[str, Any]) -> dic
             "plan: tune and sweep together would mix settings: tune first, then sweep configs/... by itself."
         )
     studies = [
-        Study.of(cell.entry.path, cell.task, cell.suite, root, options=cell.variant, **plan.tune)
+        replace(
+            Study.of(cell.entry.path, cell.task, cell.suite, root, options=cell.variant, **plan.tune),
+            data_store=store_of_job(store, plan.data_store, cell.suite),
+        )
         for cell in plan.cells()
     ]
+    for study in studies:
+        study.feature_cache = plan.feature_cache
     with build_engine(engine, **options) as where:
         found = tune(studies, where, plan.retries)
     return {(study.config, study.task): setting for study, setting in zip(studies, found, strict=True)}
 
 
-def show(plan: Plan, jobs: Sequence[RunJob], estimate: Estimate | None, slots: int | None) -> None:
-    """Print what will be run, and how long it is likely to take."""
+def show(
+    plan: Plan, jobs: Sequence[RunJob], estimate: Estimate | None, slots: int | None, images: str | None = None
+) -> None:
+    """Print what will be run, what becomes of its decoded images, and how long it is likely to take."""
     console = Console(stderr=True, highlight=False)
 
     def line(text: str) -> None:
@@ -102,9 +127,11 @@ def show(plan: Plan, jobs: Sequence[RunJob], estimate: Estimate | None, slots: i
             faults.setdefault(fault, []).append(job)
     for fault, of in faults.items():
         line(f"  off the protocol, left out of leaderboards: {len(of)} cells: {fault}")
-    other = sum(result["git"] != git_hash() for result in done)
+    other = sum((result.get("code") or code_hash()) != code_hash() for result in done)
     if other:
-        line(f"  {other} of the done runs are of another commit; use another folder to run them again")
+        line(f"  {other} of the done runs are of other code; use another folder to run them again")
+    if images is not None:
+        line(f"  images     {images}")
     if estimate is not None and todo:
         left = estimate.total(todo, slots)
         workers = f"{slots} at a time" if slots else "as the cluster has room"

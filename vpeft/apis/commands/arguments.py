@@ -114,13 +114,29 @@ def add_verbose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="show on the screen what else is in the log file")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of a run."""
+def add_data_store(parser: argparse.ArgumentParser, usual: str) -> None:
+    """``--data-store``; ``usual`` is what is so where it is not given."""
+    parser.add_argument("--data-store", metavar="SIZE", help=f"decoded images that are kept: 20GB, or off ({usual})")
+
+
+def add_feature_cache(parser: argparse.ArgumentParser) -> None:
+    """``--feature-cache`` of many runs."""
+    parser.add_argument(
+        "--feature-cache",
+        metavar="SIZE",
+        help="keep what frozen blocks make of images, in <out>/features for all runs, such as 20GB (docs/running.md)",
+    )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, store: str | None = None) -> None:
+    """Flags of a run; with ``--data-store`` where ``store`` says what is usual."""
     parser.add_argument(
         "--work-dir", help="where everything is written (work_dirs/<config>_<task>, one for each --seed)"
     )
     parser.add_argument("--seed", type=int, help="seed of the run (the config's)")
     add_verbose(parser)
+    if store is not None:
+        add_data_store(parser, store)
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     # torch's launchers differ in how they pass the local rank; the environment holds it in any case.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)

@@ -14,6 +14,7 @@ Exit status:
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -43,15 +44,27 @@ def run_main(main: Callable[[], int | None]) -> None:
         with ending_by_sigterm():
             status = main() or 0
         sys.stdout.flush()  # a full disk or a reader that has gone shows here, not at the interpreter's end
-        torch = sys.modules.get("torch")  # a help does without
-        if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
-            # Left to the interpreter's end, gloo's threads now and then abort a process that has done its work.
-            torch.distributed.destroy_process_group()
+        _leave_the_others(status)
     except Exception as error:
         status = end(error)
     except KeyboardInterrupt as error:
         status = end(error)
     sys.exit(status)
+
+
+def _leave_the_others(status: int) -> None:
+    """End here a process that has done its work among others, without the interpreter's end.
+
+    Shared-out weights hold the group's threads until then, and these now and then abort such a process.
+    """
+    torch = sys.modules.get("torch")  # a help does without
+    if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return
+    torch.distributed.destroy_process_group()
+    atexit._run_exitfuncs()  # what libraries registered: workers end, files are closed
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def say(*texts: object, to_error: bool = False) -> None:

@@ -43,11 +43,44 @@ def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
     return seen
 
 
+class _Children:
+    """What is forked within ``ending_by_sigterm`` ends by SIGTERM at once, as a process without it.
+
+    Python forgets a caught signal that reaches a child before its first line, so that who ends it and waits, as
+    multiprocessing's pools do, would wait forever. It is held back until the child does not catch it any more.
+    """
+
+    within = 0
+    held = threading.local()
+
+    @classmethod
+    def before(cls) -> None:
+        if cls.within:
+            cls.held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    @classmethod
+    def in_parent(cls) -> None:
+        mask = cls.held.__dict__.pop("mask", None)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    @classmethod
+    def in_child(cls) -> None:
+        if cls.within:
+            cls.within = 0
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        cls.in_parent()
+
+
+os.register_at_fork(before=_Children.before, after_in_parent=_Children.in_parent, after_in_child=_Children.in_child)
+
+
 @contextmanager
 def ending_by_sigterm() -> Iterator[None]:
     """Within the context, SIGTERM ends the work as Ctrl-C does: what is open is closed, locks are given back.
 
-    In other threads than the main one, where signals cannot be caught, nothing changes.
+    In other threads than the main one, where signals cannot be caught, nothing changes. Children that are forked
+    meanwhile end by SIGTERM at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -67,8 +100,10 @@ def ending_by_sigterm() -> Iterator[None]:
 
     before, hook = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
     sys.unraisablehook = lost
+    _Children.within += 1
     try:
         yield
     finally:
+        _Children.within = max(0, _Children.within - 1)  # none in a child that comes to here
         sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)

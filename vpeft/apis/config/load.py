@@ -11,29 +11,53 @@ import torch
 from mmengine import Config
 
 from vpeft.apis.config.authors_values import authors_settings
-from vpeft.apis.config.names import configs_folder, located, shown_name
-from vpeft.apis.config.options import OPTIONS, check_options, open_sizes
+from vpeft.apis.config.keys.options import OPTIONS, check_keys, check_options, open_sizes
+from vpeft.apis.config.listing import config_names
+from vpeft.apis.config.names import located, shown_name
 from vpeft.apis.config.origin import ABSENT, RESUME, Origin, flatten, give_origin, is_inside, origin_of, stored_origin
-from vpeft.apis.config.recipes import compose, composed_files, is_recipe
+from vpeft.apis.config.recipes import compose, is_recipe
 from vpeft.apis.config.task import VALIDATION, chosen_by_hand, follows, task_settings
-from vpeft.core.adaptation.peft_backbone import peft_places, plain_settings
+from vpeft.core.adaptation.peft_backbone import peft_places, plain_settings, stated_methods
+from vpeft.core.contract.method import Method
 from vpeft.core.models.build import build_model as build_model
+from vpeft.core.models.build import meta_build
+from vpeft.core.models.channels import HEADS, method_width
 from vpeft.core.trained.folder import ORIGIN
 from vpeft.errors import UserError, closest
 from vpeft.files import read_config, unreadable
+from vpeft.registry import PEFT_METHODS
 
 
-def config_files(root: str | os.PathLike[str] | None = None) -> list[str]:
-    """Leaf configs below ``root`` (:func:`configs_folder`) that are files, sorted; ``_base_`` files are left out."""
-    root = configs_folder() if root is None else root
-    files = Path(root).rglob("*.py") if Path(root).is_dir() else []
-    return sorted(str(f) for f in files if "_base_" not in f.parts)
+def head_settings(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """``in_channels`` of the heads behind a method whose features have a width of its own, by dotted key.
+
+    The width follows from the method's options and the host, so the backbone is built to ask for it, without memory.
+    Where that fails, whoever builds it next says why.
+    """
+    found = {}
+    for place, settings in peft_places(cfg).items():
+        names = [one.get("type") for one in stated_methods(settings) if isinstance(one, Mapping)]
+        classes = filter(None, (PEFT_METHODS.get(name) for name in names if isinstance(name, str)))
+        if all(cls.out_width is Method.out_width for cls in classes):
+            continue
+        width = _width_given(cfg, settings)
+        owner, model = place.rpartition(".")[0], cfg
+        for key in owner.split("."):
+            model = model[int(key)] if isinstance(model, (list, tuple)) else model[key]
+        for head in HEADS if width is not None else ():
+            if isinstance(model.get(head), Mapping) and isinstance(model[head].get("in_channels"), int):
+                found[f"{owner}.{head}.in_channels"] = width
+    return found
 
 
-def config_names(root: str | os.PathLike[str] | None = None) -> list[str]:
-    """Every config below ``root`` that :func:`load_config` reads: files, and those composed of recipe and method."""
-    root = configs_folder() if root is None else root
-    return sorted({*config_files(root), *composed_files(root)})
+def _width_given(cfg: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+    from mmengine.registry import MODELS, DefaultScope
+
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"), meta_build():
+            return method_width(MODELS.build(dict(settings)))
+    except (UserError, ImportError):
+        return None
 
 
 def _machine_settings(cfg: Config) -> dict[str, Any]:
@@ -44,13 +68,14 @@ def _machine_settings(cfg: Config) -> dict[str, Any]:
 
 #: How a config comes to be: each step stands above those before it, and sets the keys that it returns.
 #: 1. the file with its bases, or 2. a recipe, its data set and the method's row (:mod:`~vpeft.apis.config.recipes`);
-#: 3. to 5. are these functions;
-#: 6. what a command sets later, by flags such as ``--seed`` (:func:`~vpeft.apis.config.origin.set_by_command`);
-#: 7. the user's own options: they are put in last, and what would put one of them back is refused.
+#: 3. to 6. are these functions;
+#: 7. what a command sets later, by flags such as ``--seed`` (:func:`~vpeft.apis.config.origin.set_by_command`);
+#: 8. the user's own options: they are put in last, and what would put one of them back is refused.
 #: Options that choose, such as the task, act in the step that asks for them.
 STEPS: tuple[tuple[str, Callable[[Config], dict[str, Any]]], ...] = (
     ("the task", task_settings),
     ("the authors' values", authors_settings),
+    ("the method", head_settings),
     ("the machine", _machine_settings),
 )
 
@@ -67,8 +92,9 @@ def load_config(
         options: Further settings by dotted key (``--cfg-options``); they stand above everything else.
 
     Raises:
-        UserError: The file is missing or broken (the message names the nearest config), or an option is of no effect:
-            of an unknown field, or of a value that follows from another field, which the message names.
+        UserError: The file is missing or broken (the message names the nearest config), sets what nobody reads, or an
+            option is of no effect: of an unknown field, or of a value that follows from another field, which the
+            message names.
     """
     cfg = _read(located(path), str(path))
     origin = origin_of(cfg)
@@ -78,6 +104,7 @@ def load_config(
     early = {key: value for key, value in (options or {}).items() if not follows(cfg, key)}
     _merge(cfg, early)
     origin.record(OPTIONS, cfg, early)
+    check_keys(cfg, options or {}, str(path))
     if cfg.get("suite"):
         if task is not None and origin.options.get("task", task) != task:
             raise UserError(f"--task {task} and --cfg-options task={origin.options['task']} contradict each other.")

@@ -8,17 +8,23 @@ one look, at the end of training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine import Config
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
 
 from vpeft.apis.config.origin import set_by_command
 from vpeft.apis.config.task import VALIDATION
 from vpeft.core.datasets.tasks import SPLITS
+from vpeft.registry import HOOKS
 
-#: Hooks that choose a moment of the training by what the evaluator says; with options that switch it on, if any.
-CHOOSERS = {"EarlyStoppingHook": None, "CheckpointHook": "save_best"}
+#: Whose hooks are known not to choose, but for :data:`CHOOSERS`.
+KNOWN_PACKAGES = ("vpeft", "mmengine", "mmpretrain", "mmdet", "mmseg", "mmaction")
+#: Hooks that choose a moment of the training by what the evaluator says, they and what is made of them; with options
+#: that switch it on, if any.
+CHOOSERS: dict[type[Hook], str | None] = {EarlyStoppingHook: None, CheckpointHook: "save_best"}
 
 
 def one_look(cfg: Config) -> Config:
@@ -90,10 +96,44 @@ def protocol(cfg: Config, shots: int | None = None) -> dict[str, Any]:
 
 
 def _choosers(cfg: Config) -> list[str]:
-    hooks = [*cfg.get("custom_hooks", []), *(hook for hook in cfg.get("default_hooks", {}).values() if hook)]
     found = []
-    for hook in hooks:
-        name = str(hook.get("type")).rsplit(".", 1)[-1]
-        if name in CHOOSERS and (CHOOSERS[name] is None or hook.get(CHOOSERS[name])):
+    for hook in _hooks([*(cfg.get("custom_hooks") or ()), *(cfg.get("default_hooks") or {}).values()]):
+        cls = _class_of(hook)
+        name = str(hook.get("type") if cls is None else cls.__name__).rsplit(".", 1)[-1]
+        by = next((option for kind, option in CHOOSERS.items() if cls is not None and issubclass(cls, kind)), "")
+        if by is None or (by and _option(hook, by)) or (by == "" and _own_and_sees(cls) and cfg.get("val_dataloader")):
             found.append(name)
-    return found
+    return list(dict.fromkeys(found))
+
+
+def _hooks(node: Any) -> Iterator[Mapping[str, Any] | Hook]:
+    """The hooks of a config, those inside others and those that stand as objects included."""
+    if isinstance(node, Hook):
+        yield node
+    elif isinstance(node, Mapping):
+        if "type" in node:
+            yield node
+        yield from _hooks([value for key, value in node.items() if key != "type"])
+    elif isinstance(node, (list, tuple)):
+        for one in node:
+            yield from _hooks(one)
+
+
+def _class_of(hook: Mapping[str, Any] | Hook) -> type[Hook] | None:
+    if isinstance(hook, Hook):
+        return type(hook)
+    cls = hook["type"]
+    if isinstance(cls, str):
+        cls = HOOKS.get(cls) or MMENGINE_HOOKS.get(cls)  # the second imports what a dotted path names
+    return cls if isinstance(cls, type) and issubclass(cls, Hook) else None
+
+
+def _option(hook: Mapping[str, Any] | Hook, name: str) -> Any:
+    return getattr(hook, name, None) if isinstance(hook, Hook) else hook.get(name)
+
+
+def _own_and_sees(cls: type[Hook] | None) -> bool:
+    """Whether a hook of neither OpenMMLab nor this project is told what a validation gave."""
+    if cls is None or cls.__module__.split(".")[0] in KNOWN_PACKAGES:
+        return False
+    return any(getattr(cls, name) is not getattr(Hook, name) for name in ("after_val_epoch", "after_val"))

@@ -15,7 +15,6 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,15 +22,14 @@ from typing import Any
 
 from mmengine import Config
 
+from vpeft.apis.config.listing import laid_below, recipe_places, table_file
 from vpeft.apis.config.names import located
 from vpeft.apis.config.origin import Origin, give_origin, origin_of
+from vpeft.apis.rates.evidence import EVIDENCE, searched_options, searched_tasks
 from vpeft.core.adaptation.peft_backbone import adapted_settings
 from vpeft.errors import UserError
 from vpeft.files import import_named, read_config
 from vpeft.registry import nearest
-
-#: Where tables of methods lie, seen from a recipe's folder.
-TABLES = Path("..") / "_base_" / "methods"
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,11 @@ class Recipe:
 
     file: Path
     data_set: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What its configs' names end with, ``<model>_<dataset>``."""
+        return self.file.stem if self.data_set is None else f"{self.file.stem}_{self.data_set}"
 
     @property
     def folder(self) -> Path:
@@ -71,11 +74,7 @@ def _parsed(file: Path, changed: int) -> Config:
 
 def recipes(folder: str | os.PathLike[str]) -> dict[str, Recipe]:
     """Recipes of a folder of configs by name, ``<model>_<dataset>``."""
-    found = {}
-    for file in sorted((Path(folder) / "_base_").glob("*.py")):
-        names = _read(file).get("data_sets")
-        found |= {file.stem: Recipe(file)} if names is None else {f"{file.stem}_{n}": Recipe(file, n) for n in names}
-    return found
+    return {name: Recipe(*place) for name, place in recipe_places(folder).items()}
 
 
 @cache
@@ -91,11 +90,7 @@ def rows_of_table(recipe: Config, folder: Path) -> tuple[dict[str, Any], dict[st
     Raises:
         UserError: The recipe names no table, or one that does not exist.
     """
-    known = {file.stem: file for file in (folder / TABLES).glob("*.py")}
-    name = recipe.get("methods_table")
-    if name not in known:
-        raise UserError(f"{recipe.filename}: no methods_table {name!r}: {nearest(str(name), known)}")
-    return method_rows(known[name].resolve())
+    return method_rows(table_file(folder, recipe.get("methods_table"), recipe.filename).resolve())
 
 
 def split(path: str | os.PathLike[str]) -> tuple[str, Recipe] | None:
@@ -140,7 +135,17 @@ def compose(path: str | os.PathLike[str]) -> Config | None:
     give_origin(composed, origin_of(plain))
     row = f"the row {method!r} of the table {plain.methods_table!r}"
     origin_of(composed).record(row, composed, ["model.backbone.method", *options.get(method, {})])
+    _put_searched(composed, method, recipe)
     return composed
+
+
+def _put_searched(cfg: Config, method: str, recipe: Recipe) -> None:
+    """Put in what a search for rates has fixed, in the place of the table's own."""
+    if not (file := recipe.folder / EVIDENCE).is_file():
+        return
+    searched = searched_options(file, method, recipe.name, searched_tasks(cfg, recipe.name))
+    cfg.merge_from_dict(searched)
+    origin_of(cfg).record(f"the search for rates in {file}", cfg, searched)
 
 
 def _refuse(path: str | os.PathLike[str], method: str, plain: Config) -> None:
@@ -149,16 +154,9 @@ def _refuse(path: str | os.PathLike[str], method: str, plain: Config) -> None:
         raise UserError(f"config {path}: {method} is not for this recipe: {without[method]}.")
 
 
-def _below(recipe: Recipe, plain: Config) -> dict[str, Path]:
-    """Files that a recipe is laid over, by method."""
-    ending = f"_{recipe.file.stem}"
-    files = sorted((recipe.folder.parent / plain.over).glob(f"*{ending}.py"))
-    return {file.stem.removesuffix(ending): file for file in files}
-
-
 def _laid_over(path: Path, method: str, recipe: Recipe) -> Config:
     plain = recipe.load()
-    files = _below(recipe, plain)
+    files = laid_below(recipe.folder, recipe.file.stem, plain.over)
     if method not in files:
         raise UserError(f"config {path}: {plain.over!r} has no method {method!r}: {nearest(method, files)}")
     _refuse(path, method, plain)
@@ -195,14 +193,3 @@ def composed_base(path: Path) -> Path | None:
     file = Path(tempfile.mkdtemp(dir=_composed_bases())) / path.name
     file.write_text("".join(f"{key} = {value!r}\n" for key, value in cfg.to_dict().items()))
     return file
-
-
-def composed_files(root: str | os.PathLike[str] = "configs") -> Iterator[str]:
-    """Names of all configs below ``root`` that are composed."""
-    for base in sorted(Path(root).rglob("_base_")):
-        for name, recipe in recipes(base.parent).items():
-            plain = recipe.load(imports=False)
-            if "methods_table" in plain or "over" in plain:
-                methods = _below(recipe, plain) if "over" in plain else rows_of_table(plain, base.parent)[0]
-                out = plain.get("without", {})
-                yield from (str(base.parent / f"{method}_{name}.py") for method in methods if method not in out)

@@ -14,6 +14,7 @@ from vpeft.apis.config.origin import give_origin, is_given, origin_of, set_by_co
 from vpeft.apis.config.protocol import one_look, protocol
 from vpeft.apis.config.shots import few_shot
 from vpeft.apis.results.files import digest
+from vpeft.core.datasets.lists_digest import lists_digest
 from vpeft.errors import UserError
 
 #: Set on a config for where and how it runs, not for what comes out.
@@ -27,11 +28,12 @@ NOT_CONTENT = {
     "data_root",
     "per_task",
     "resume",
-    "load_from",
     "tuned",
     "methods_table",
     "without",
     "feature_cache",
+    "data_store",
+    "strategy",
 }
 
 
@@ -43,7 +45,9 @@ WATCHING = {"vpeft.LogitsHook"}
 def setting_hash(cfg: Config) -> str:
     """What a setting is known by: SHA-256 of the effective config, data variant included, seed not.
 
-    Paths of data and work, logging, and where a tuned setting came from are left out: they change nothing.
+    Paths of data and work, logging, and where a tuned setting came from are left out: they change nothing. What the
+    data's lists hold is in it, where the folder is there, and so is what chooses a checkpoint. Whether features are
+    kept is left out, but a fixed number of views of each image is not.
     """
 
     def content(node: Any) -> Any:
@@ -58,7 +62,21 @@ def setting_hash(cfg: Config) -> str:
     if hooks := whole.get("custom_hooks"):
         whole["custom_hooks"] = [hook for hook in hooks if hook.get("type") not in WATCHING]
     whole.get("randomness", {}).pop("seed", None)
+    whole |= {key: value for key, value in _beside(cfg).items() if value}
+    if views := (cfg.get("feature_cache") or {}).get("views"):
+        whole["views"] = views
     return digest(whole)
+
+
+def _beside(cfg: Config) -> dict[str, Any]:
+    """What changes a result and stands in sections that are left out otherwise; what is empty says nothing."""
+    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    loaders = [cfg.get(f"{name}_dataloader") for name in ("train", "val", "test")]
+    return {
+        "per_task": cfg.per_task.to_dict() if cfg.get("authors_values") and cfg.get("per_task") else None,
+        "chosen_by": {key: checkpoint[key] for key in ("save_best", "rule") if checkpoint.get(key)},
+        "lists": lists_digest([loader["dataset"] for loader in loaders if loader]),
+    }
 
 
 def effective_config(config: str, task: str | None, options: Mapping[str, Any], variant: Mapping[str, Any]) -> Config:

@@ -139,7 +139,7 @@ def task_settings(cfg: Config) -> dict[str, Any]:
 
 def _shifted(cfg: Config) -> str:
     """Results name shifted test images as another variant of the data."""
-    if cfg.suite != "mini":
+    if not SPLITS[cfg.suite].shifted:
         raise UserError(f"shift={cfg.shift!r}: only the embedded tasks have shifted versions; leave it out.")
     return f"{cfg.data_variant.split(',')[0]}, {cfg.shift}"
 

@@ -21,7 +21,7 @@ def content(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat.items()
-        if key.split(".")[0] not in NOT_CONTENT
+        if key.split(".")[0] not in {*NOT_CONTENT, "load_from"}
         and not key.startswith((*_ASIDE, *watched))
         and key.rpartition(".")[2] not in (*_READING, "data_root")
         and value is not None

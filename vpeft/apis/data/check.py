@@ -21,7 +21,7 @@ class TaskState:
         task: Its name.
         counts: Images by split, of the lists that could be read.
         problem: The first thing that is wrong, or None.
-        present: Whether its folder exists.
+        present: Whether anything of it is there: its folder, or the package that holds it.
     """
 
     task: str
@@ -39,11 +39,11 @@ def check_suite(root: str | os.PathLike[str], suite: str = "vtab", decode: bool 
         decode: Read every image, instead of looking whether its file is there.
 
     Raises:
-        UserError: ``root`` does not exist, or there is no such suite.
+        UserError: There is no such suite, or ``root`` does not exist and the suite's tasks have folders there.
     """
     if suite not in ListedImages.readers:
         raise UserError(f"unknown suite {suite!r}: {nearest(suite, ListedImages.readers)}")
-    if not Path(root).is_dir():
+    if not ListedImages.readers[suite].in_memory and not Path(root).is_dir():
         title = ListedImages.readers[suite].title
         raise UserError(f"{title} folder {root} does not exist: unpack {title} there (docs/data.md).")
     return [_check_task(str(root), ListedImages.readers[suite], task, decode) for task in SUITES[suite]]
@@ -51,16 +51,16 @@ def check_suite(root: str | os.PathLike[str], suite: str = "vtab", decode: bool 
 
 def _check_task(root: str, kind: type[ListedImages], task: str, decode: bool) -> TaskState:
     counts: dict[str, int] = {}
-    try:
-        present = kind(root, task, lazy_init=True).folder().is_dir()
-    except UserError:
-        return TaskState(task, counts, "no folder", present=False)
-    problem = None
+    problem = kind(root, task, lazy_init=True).absence()
+    if problem is not None:
+        return TaskState(task, counts, problem, present=False)
     for split in SPLITS[kind.suite].names:
         try:
             rows = kind(root, task, split, lazy_init=True).load_data_list()
             counts[split] = len(rows)
             for row in rows:
+                if kind.in_memory:
+                    continue
                 if decode:
                     LoadImage.read(row["img_path"], task)
                 elif not os.path.isfile(row["img_path"]):
@@ -71,4 +71,4 @@ def _check_task(root: str, kind: type[ListedImages], task: str, decode: bool) ->
     for split, count in counts.items():
         if problem is None and count != expected[split]:
             problem = f"{split}{kind.suffix} lists {count} images, the public one {expected[split]}"
-    return TaskState(task, counts, problem, present)
+    return TaskState(task, counts, problem, present=True)

@@ -3,50 +3,81 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 
-from vpeft.core.datasets.embedded.mini import CLASSES, mini_split
-from vpeft.core.datasets.tasks import SUITES
+from vpeft.core.datasets.classification.listed import ListedImages
+from vpeft.core.datasets.embedded.mini import MiniVTAB
+from vpeft.core.datasets.load.image import LoadImage
+from vpeft.core.datasets.tasks import SPLITS, SUITES, get_task
+from vpeft.errors import UserError
 from vpeft.files import write_atomically
+from vpeft.registry import nearest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def contact_sheet(path: str | os.PathLike[str], tasks: Sequence[str] | None = None, samples: int = 10) -> Path:
-    """Draw training samples of the embedded tasks, one task per row, with their classes.
+def contact_sheet(
+    path: str | os.PathLike[str],
+    tasks: Sequence[str] | None = None,
+    samples: int = 10,
+    suite: str = "mini",
+    root: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Draw training samples of a suite's tasks, one task per row, with their classes.
 
     Args:
         path: The PNG file.
         tasks: Names of tasks; None means all.
         samples: Images per task, of as many classes as there are.
+        suite: Key of the suite.
+        root: Folder that holds the data of a suite that is read from files.
 
     Returns:
         The path.
-    """
-    import io
 
+    Raises:
+        UserError: There is no such suite or task, or its files are missing.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    chosen = [SUITES["mini"][name] for name in (tasks or SUITES["mini"])]
+    kind = _reader(suite)
+    options = {} if root is None else {"data_root": os.fspath(root)}
+    chosen = [get_task(name, suite) for name in (tasks or SUITES[suite])]
     figure = Figure(figsize=(1.0 * samples + 2.0, 1.22 * len(chosen)), dpi=100)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(chosen), samples, squeeze=False)
     figure.subplots_adjust(left=2.1 / (samples + 2.0), right=0.995, top=0.97, bottom=0.01, wspace=0.06, hspace=0.38)
     for row, task in zip(grid, chosen, strict=True):
-        images, labels = mini_split(task.name, "train800")
+        data = kind(task=task.name, split=SPLITS[suite].tune, **options)
+        labels = np.array([data.get_data_info(index)["gt_label"] for index in range(len(data))])
         for axis, index in zip(row, _spread(labels, samples), strict=True):
-            axis.imshow(images[index], interpolation="nearest")
-            name = CLASSES[task.name][labels[index]].replace("_", " ")
-            axis.set_title(fill(name, 12, break_long_words=False), fontsize=7.5, pad=2)
+            axis.imshow(_picture(data.get_data_info(index)), interpolation="nearest")
+            name = data.metainfo.get("classes", range(task.num_classes))[labels[index]]
+            axis.set_title(fill(str(name).replace("_", " "), 12, break_long_words=False), fontsize=7.5, pad=2)
             axis.set_axis_off()
-        text = f"{task.name.replace('_', ' ')}\n{task.group}, {task.num_classes} classes"
+        text = "\n".join([task.name.replace("_", " "), f"{task.group or suite}, {task.num_classes} classes"])
         row[0].text(-0.15, 0.5, text, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return write_atomically(path, buffer.getvalue())
+    return _write_palette(path, figure, 256)
+
+
+def _reader(suite: str) -> type[BaseDataset]:
+    readers = {**MiniVTAB.readers, **ListedImages.readers}
+    if suite not in readers:
+        raise UserError(f"unknown suite {suite!r}: {nearest(suite, readers)}")
+    return readers[suite]
+
+
+def _picture(sample: Mapping[str, Any]) -> np.ndarray:
+    """A sample's image in RGB."""
+    return LoadImage().transform(dict(sample))["img"][..., ::-1]
 
 
 def label_map_sheet(path: str | os.PathLike[str], samples: int = 6) -> Path:
@@ -149,11 +180,8 @@ def clip_sheet(path: str | os.PathLike[str]) -> Path:
     Returns:
         The path.
     """
-    import io
-
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image
 
     from vpeft.core.datasets.embedded.moving_shapes import CLASSES, FRAMES, SIZE, clip
 
@@ -168,10 +196,19 @@ def clip_sheet(path: str | os.PathLike[str]) -> Path:
             axis.axvline(frame * SIZE - 0.5, color="white", linewidth=1)
         axis.text(-4, SIZE / 2, CLASSES[label], ha="right", va="center", fontsize=9)
         axis.set_axis_off()
-    buffer = io.BytesIO()
+    return _write_palette(path, figure, 128)
+
+
+def _write_palette(path: str | os.PathLike[str], figure: Figure, colours: int) -> Path:
+    """Write a figure as PNG of so many colours, a fraction of the size."""
+    import io
+
+    from PIL import Image
+
+    buffer, small = io.BytesIO(), io.BytesIO()
     figure.savefig(buffer, format="png")
-    small = io.BytesIO()
-    Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(small, format="png", optimize=True)
+    image = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    image.save(small, format="png", optimize=True)
     return write_atomically(path, small.getvalue())
 
 

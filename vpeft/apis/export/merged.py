@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vpeft.apis.adapters import detach, merge, plain_state_dict
 from vpeft.apis.config.load import plain_config
-from vpeft.core.adaptation.find import backbone_prefix, find_adaptation
+from vpeft.core.adaptation.find import backbone_prefix, find_adaptation, find_adaptations
+from vpeft.core.adaptation.values.precision import HALF
 from vpeft.core.models.build import build_model
 from vpeft.core.trained.load import load_trained, stored_metadata
 from vpeft.core.trained.merged_file import write_merged
@@ -44,6 +45,8 @@ def export_merged(cfg: Config, checkpoint: str, out: str) -> dict[str, float]:
     model = load_trained(cfg, checkpoint)
     images = random_images(model, cfg)
     dtypes = {key: value.dtype for key, value in plain_state_dict(model).items()}
+    if any(one.lowered is not None for one in find_adaptations(model).values()):  # the plain config knows no base_dtype
+        dtypes = {key: torch.float32 if dtype in HALF else dtype for key, dtype in dtypes.items()}
     model.double()
     place = backbone_prefix(model).rstrip(".")
     before = backbone_outputs(model, place, images)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def run_jobs(
                 _forget_starts(more)
                 unfinished |= {new.name: new for new in more}
                 engine.submit(more)
-            view.show(list(unfinished.values()))
+            view.show(unfinished.values())
     return failed
 
 
@@ -130,15 +131,15 @@ class _View(AbstractContextManager):
             said = (self.figure(job) if self.figure else None, f"{clock(left)} left" if left else None)
             self.line("  ".join(filter(None, (f"[{self.done + self.failed}/{self.total}] {job.name}", *said))))
 
-    def show(self, unfinished: Sequence[Job]) -> None:
+    def show(self, unfinished: Iterable[Job]) -> None:
         if not self.console.is_terminal:
             return
-        running = sum(map(started, unfinished[: 4 * (self.slots or 64)]))
+        running = sum(map(started, itertools.islice(unfinished, 4 * (self.slots or 64))))
         left = clock(self.seconds_left(unfinished))
         state = f"done {self.done}, running {running}, failed {self.failed}, ETA {left}"
         self.progress.update(self.task, completed=self.done + self.failed, total=self.total, state=state)
 
-    def seconds_left(self, unfinished: Sequence[Job]) -> float | None:
+    def seconds_left(self, unfinished: Iterable[Job]) -> float | None:
         """By the pace so far, before the first end by the guesses."""
         ended = self.done + self.failed - self.before
         remaining = self.total - self.done - self.failed

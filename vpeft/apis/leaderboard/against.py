@@ -1,4 +1,4 @@
-"""Our figures against published ones, difference by difference.
+"""Our figures against published ones, difference by difference, and our order of methods against theirs.
 
 A difference is *beyond noise* where it is larger than both
 
@@ -17,11 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scipy import stats
-
-from vpeft.apis.leaderboard.boards import Board, BoardRow
+from vpeft.apis.leaderboard.boards import Board, BoardRow, plain_method
+from vpeft.apis.leaderboard.ranks import Order, orders
+from vpeft.apis.results.intervals import deviation, t_quantile
 from vpeft.apis.results.published.columns import GROUP, MEAN_OF_GROUPS, PARAMETERS, PPT, TASK, Column, Table
-from vpeft.apis.results.statistics import CONFIDENCE
 from vpeft.core.datasets.tasks import SUITES
 from vpeft.core.families.metrics import MAIN_METRICS, ppt
 
@@ -71,23 +70,26 @@ class Against:
     Attributes:
         table: Which.
         found: Differences.
-        reasons: Why cells cannot be compared: the cells ("row: column", or a column of every row) by reason.
+        orders: The order of our methods against the table's, board by board (:mod:`~vpeft.apis.leaderboard.ranks`).
+        reasons: Why cells cannot be compared: the cells ("row: column", or a column of every row) by reason, each once.
     """
 
     table: Table
     found: list[Difference] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
     reasons: dict[str, list[str]] = field(default_factory=dict)
+    _told: set[tuple[str, str]] = field(default_factory=set)
 
     def skip(self, reason: str, cell: str) -> None:
         """Note what cannot be compared."""
-        cells = self.reasons.setdefault(reason, [])
-        if cell not in cells:
-            cells.append(cell)
+        if (reason, cell) not in self._told:
+            self._told.add((reason, cell))
+            self.reasons.setdefault(reason, []).append(cell)
 
 
 def against(boards: Sequence[Board], table: Table) -> Against:
     """Compare every row of ours with the published row of its method, on the same task and backbone."""
-    result = Against(table)
+    result, ours = Against(table), _by_method(boards)
     if table.missing:
         result.skip(table.missing, "the whole table")
         return result
@@ -102,30 +104,51 @@ def against(boards: Sequence[Board], table: Table) -> Against:
             elif not printed:
                 result.skip("nothing is printed", cell)
             else:
-                _compare(result, boards, label, method, column, printed, cell)
+                _compare(result, ours, label, method, column, printed, cell)
     _ours_alone(result, boards, table)
+    result.orders, reasons = orders(boards, table)
+    for reason, place in reasons:
+        result.skip(reason, place)
     return result
+
+
+#: A board's rows of one method, by backbone and the method's registered name.
+_Rows = dict[tuple[str, str], list[BoardRow]]
+
+
+def _by_method(boards: Sequence[Board]) -> dict[str, list[tuple[Board, _Rows]]]:
+    """Boards by name, each with its rows of one method alone."""
+    found: dict[str, list[tuple[Board, _Rows]]] = {}
+    for board in boards:
+        rows: _Rows = {}
+        for entry in board.entries:
+            method = plain_method(board, entry)
+            if method is not None:
+                rows.setdefault((entry.row[1], method["type"]), []).append(entry)
+        found.setdefault(board.key.name, []).append((board, rows))
+    return found
 
 
 def _compare(
     result: Against,
-    boards: Sequence[Board],
+    ours: Mapping[str, Sequence[tuple[Board, _Rows]]],
     label: str,
     method: Mapping[str, Any],
     column: Column,
     printed: str,
     cell: str,
 ) -> None:
-    there = [board for board in boards if board.key.name == column.board]
+    there = ours.get(column.board, [])
     if not there:
         result.skip(f"no run of {column.board} is shown", f"every row: {column.name}")
         return
-    alike = [board for board in there if board.key.shots == column.shots]
+    alike = [(board, rows) for board, rows in there if board.key.shots == column.shots]
     if not alike:
         few = "a few images" if column.shots is None else f"another number than {column.shots}"
         result.skip(f"ours were trained on {few} of each class", cell)
         return
-    matches = [(b, e) for b in alike for e in b.entries if e.row[1] == column.backbone and _is(method, b, e)]
+    place = column.backbone, method["type"]
+    matches = [(b, e) for b, rows in alike for e in rows.get(place, ()) if _is(method, b, e)]
     if not matches:
         size = " and size" if len(method) > 1 else ""
         result.skip(f"no run of this method{size} on {column.backbone} is shown", cell)
@@ -134,8 +157,8 @@ def _compare(
         if isinstance(value, str):
             result.skip(value, f"{cell} ({entry.name})")
             continue
-        ours, std, seeds = value
-        noise, verdict = _judge(column, result.table, ours, std, seeds, printed, entry)
+        figure, std, seeds = value
+        noise, verdict = _judge(column, result.table, figure, std, seeds, printed, entry)
         result.found.append(
             Difference(
                 label,
@@ -143,7 +166,7 @@ def _compare(
                 column.name,
                 column.kind,
                 column.what or column.kind,
-                ours,
+                figure,
                 float(printed),
                 std,
                 seeds,
@@ -154,15 +177,10 @@ def _compare(
         )
 
 
-def _methods(board: Board, entry: BoardRow) -> list[Mapping[str, Any]]:
-    cell = next(iter(entry.cells.values()))
-    return board.results.runs[next(iter(cell.runs.values()))]["methods"]
-
-
 def _is(method: Mapping[str, Any], board: Board, entry: BoardRow) -> bool:
     """Whether a row of ours is of this method alone, and of its size where the printed row has one."""
-    ours = _methods(board, entry)
-    return len(ours) == 1 and all(ours[0].get(key) == value for key, value in method.items())
+    ours = plain_method(board, entry)
+    return ours is not None and all(ours.get(key) == value for key, value in method.items())
 
 
 def _ours(column: Column, board: Board, entry: BoardRow) -> tuple[float, float | None, int] | str:
@@ -174,18 +192,18 @@ def _ours(column: Column, board: Board, entry: BoardRow) -> tuple[float, float |
         if isinstance(by_seed, str):
             return by_seed
         if column.kind == PPT:
-            return _as_ppt(statistics.mean(by_seed), by_seed, entry)
-        return 100 * statistics.mean(by_seed), _std(by_seed), len(by_seed)
+            return _as_ppt(statistics.fmean(by_seed), by_seed, entry)
+        return 100 * statistics.fmean(by_seed), _std(by_seed), len(by_seed)
     if column.kind == TASK:
         if column.what not in entry.cells:
             return f"no run of {column.what}"
         values = list(entry.cells[column.what].values.values())
-        return 100 * statistics.mean(values), _std(values), len(values)
+        return 100 * statistics.fmean(values), _std(values), len(values)
     tasks = _tasks(column)
     lacking = [task for task in tasks if task not in entry.cells]
     if lacking:
         return f"{column.kind}: ours lacks {len(lacking)} of {len(tasks)} tasks"
-    means = {task: statistics.mean(entry.cells[task].values.values()) for task in tasks}
+    means = {task: statistics.fmean(entry.cells[task].values.values()) for task in tasks}
     seeds = sorted(set.intersection(*(set(entry.cells[task].values) for task in tasks)))
     of_seeds = [_average(column, {task: entry.cells[task].values[seed] for task in tasks}) for seed in seeds]
     if column.kind == PPT:
@@ -216,16 +234,16 @@ def _tasks(column: Column) -> list[str]:
 
 def _average(column: Column, values: Mapping[str, float]) -> float:
     if column.kind != MEAN_OF_GROUPS:
-        return statistics.mean(values.values())
+        return statistics.fmean(values.values())
     groups: dict[str, list[float]] = {}
     for task, value in values.items():
         groups.setdefault(SUITES[column.board][task].group, []).append(value)
-    return statistics.mean(map(statistics.mean, groups.values()))
+    return statistics.fmean(map(statistics.fmean, groups.values()))
 
 
 def _std(values: Sequence[float]) -> float | None:
     """In points."""
-    return 100 * statistics.stdev(values) if len(values) > 1 else None
+    return 100 * deviation(values) if len(values) > 1 else None
 
 
 def _judge(
@@ -249,15 +267,19 @@ def _judge(
 
 def seed_noise(std: float, seeds: int) -> float:
     """Half the 95 % prediction interval of one more run: ``t s sqrt(1 + 1/n)``, t of n - 1 degrees of freedom."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1)) * std * math.sqrt(1 + 1 / seeds)
+    return t_quantile(seeds - 1) * std * math.sqrt(1 + 1 / seeds)
 
 
 def _ours_alone(result: Against, boards: Sequence[Board], table: Table) -> None:
     """Name what of ours has no counterpart in the table."""
     known = {(c.board, c.backbone) for columns in table.columns.values() for c in columns}
-    printed = [(method, (c.board, c.backbone)) for _, method, columns, _ in table.rows() if method for c in columns]
+    names = {name for name, _ in known}
+    printed: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for _, method, columns, _ in table.rows():
+        for board, backbone in {(c.board, c.backbone) for c in columns} if method else ():
+            printed.setdefault((board, backbone, method["type"]), []).append(method)
     for board in boards:
-        if board.key.name not in {name for name, _ in known}:
+        if board.key.name not in names:
             why = f"ours, {board.key.title()}: the table is of other tasks"
             for entry in board.entries:
                 result.skip(why, entry.name)
@@ -266,7 +288,8 @@ def _ours_alone(result: Against, boards: Sequence[Board], table: Table) -> None:
             if (board.key.name, entry.row[1]) not in known:
                 result.skip(f"ours, on {entry.row[1]}: the table is of other backbones", entry.name)
             else:
-                rows = [method for method, place in printed if place == (board.key.name, entry.row[1])]
+                own = plain_method(board, entry)
+                rows = printed.get((board.key.name, entry.row[1], own["type"]), []) if own else []
                 if not any(_is(method, board, entry) for method in rows):
-                    other = any(_is({"type": method["type"]}, board, entry) for method in rows)
-                    result.skip(f"ours: the table has no row of this method{' and size' * other}", entry.name)
+                    other = " and size" if rows else ""
+                    result.skip(f"ours: the table has no row of this method{other}", entry.name)

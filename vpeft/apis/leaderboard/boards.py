@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vpeft.apis.results.files import Cell, Results, Row, cells, digest, row_name
-from vpeft.apis.results.statistics import Line, all_tasks, compare, lines, mean_and_std
+from vpeft.apis.results.costs import is_busy
+from vpeft.apis.results.files import Cell, Results, Row, cells, digest, row_names
+from vpeft.apis.results.intervals import CONFIDENCE, Interval, borrowed, holm, typical_variances
+from vpeft.apis.results.statistics import Line, all_tasks, compare, line_of, lines, mean_and_std
 from vpeft.apis.results.tables import kept
 from vpeft.core.contract.method import CATEGORIES
+from vpeft.core.contract.options import OPTIONS
 from vpeft.core.datasets.tasks import GROUPS
 from vpeft.errors import one_line
 from vpeft.registry import PEFT_METHODS
@@ -28,10 +31,6 @@ MEMORY = {
     "M2": "activations of all blocks",
     "M2w": "activations of all blocks, with dense weight gradients",
 }
-#: Costs of a row, each a median over its runs.
-COSTS = ("step_seconds", "peak_memory_bytes", "adapter_bytes", "inference_ratio", "merged_ratio")
-#: Load per processor above which a time is marked: a quarter more than the machine can do at once.
-BUSY = 1.25
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,6 @@ class Key:
         # Two boards whose names are alike but for other signs, or longer, are two files.
         return plain if re.sub(r"[ ,]", "_", text) == plain else f"{plain}-{digest(text)[:8]}"
 
-    def holds(self, result: Mapping[str, Any]) -> bool:
-        """Whether a result is of this board; a failed run names no data variant."""
-        variant = result.get("data_variant", self.data_variant)
-        name = result["suite"] or result["task"]
-        return (name, variant, result["variant"].get("shots")) == (self.name, self.data_variant, self.shots)
-
 
 @dataclass
 class Behind:
@@ -73,16 +66,22 @@ class Behind:
 
     Attributes:
         difference: Row minus best, in [0, 1].
-        interval: 95 % interval with other seeds, None with fewer than two common seeds.
+        interval: 95 % interval with other seeds, None where nothing is known of what seeds do.
+        borrowed: Whether the interval rests on what seeds do to other rows, since one of the two has a seed alone.
+        p_value: Of no difference, corrected for as many rows being compared with the best (Holm); None as above.
+        images: 95 % interval with other test images; None where runs do not say which they answered rightly.
     """
 
     difference: float
-    interval: tuple[float, float] | None
+    interval: Interval | None
+    borrowed: bool = False
+    p_value: float | None = None
+    images: Interval | None = None
 
     @property
-    def tells(self) -> bool:
-        """Whether the two can be told apart."""
-        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+    def tells(self) -> bool | None:
+        """Whether the two can be told apart, all rows taken together; None where it is not known."""
+        return None if self.p_value is None else self.p_value < 1 - CONFIDENCE
 
 
 @dataclass
@@ -99,9 +98,12 @@ class BoardRow:
         line: Averages and costs, None where a task is missing.
         groups: Mean of each group of which it has all tasks.
         parameters: Trained parameters without the head, averaged over its tasks.
-        cost: :data:`COSTS`.
-        busy: Whether a run of it was trained while its machine was busy (:data:`BUSY`).
+        cost: :data:`~vpeft.apis.results.costs.COSTS`, each a median over its runs.
+        busy: Whether times of a run of it were taken while its machine was busy.
         behind: The distance to the best row; None for the best one, and where a task is missing.
+        selected: Of so many rows of its method and host with different settings it is the best: its setting was chosen
+            by the results shown. 0 where there is no other.
+        mixed: Whether its runs are of different code.
     """
 
     row: Row
@@ -116,6 +118,8 @@ class BoardRow:
     cost: dict[str, float | None]
     busy: bool = False
     behind: Behind | None = None
+    selected: int = 0
+    mixed: bool = False
 
     def mean(self, task: str) -> tuple[float, float | None]:
         """Mean over seeds and their standard deviation (n - 1), None of a single seed."""
@@ -159,12 +163,12 @@ def boards(results: Results, everything: bool = False) -> list[Board]:
         everything: Runs off the protocol too.
     """
     shown = kept(results, everything)
-    sizes: dict[Key, int] = {}
-    for r in shown.runs.values():
+    parts: dict[Key, Results] = {}
+    for path, r in shown.runs.items():
         key = Key(r["suite"] or r["task"], r["data_variant"], r["variant"].get("shots"))
-        sizes[key] = sizes.get(key, 0) + 1
-    order = sorted(sizes, key=lambda key: (-sizes[key], key.name, key.data_variant, key.shots or 0))
-    return [_board(key, shown.where(key.holds)) for key in order]
+        parts.setdefault(key, Results(shown.root, broken=shown.broken)).runs[path] = r
+    order = sorted(parts, key=lambda key: (-len(parts[key].runs), key.name, key.data_variant, key.shots or 0))
+    return [_board(key, parts[key]) for key in order]
 
 
 def _board(key: Key, results: Results) -> Board:
@@ -172,38 +176,71 @@ def _board(key: Key, results: Results) -> Board:
     groups = {r["task"]: r["group"] for r in results.runs.values()}
     table = cells(results)
     whole = {line.row: line for line in lines(results, tasks)}
-    entries = [_entry(row, by_task, whole.get(row), groups, table, results) for row, by_task in table.items()]
+    names = row_names(table, table)
+    entries = [_entry(row, names[row], table[row], whole.get(row), groups, results) for row in table]
     entries.sort(key=lambda e: (e.line is None, -len(e.cells), -(e.line.mean if e.line else 0), e.row))
-    best = entries[0]
-    for entry in entries[1:]:
-        if entry.line is not None and (found := compare(table, entry.row, best.row)) is not None:
-            entry.behind = Behind(found.difference, found.seeds_interval)
+    _measure_behind(entries, table, results)
+    _mark_selected(entries)
     return Board(key, results, tasks, {t: groups[t] for t in tasks}, entries)
+
+
+def _measure_behind(entries: Sequence[BoardRow], table: Mapping[Row, Mapping[str, Cell]], results: Results) -> None:
+    """Compare every whole row with the best; one with a seed alone by what seeds do to the others."""
+    best, found = entries[0], []
+    seeds = [{task: list(cell.values.values()) for task, cell in row.items()} for row in table.values()]
+    variances = typical_variances(seeds)
+    for entry in entries[1:]:
+        one = compare(table, entry.row, best.row, results) if entry.line is not None else None
+        if one is None:
+            continue
+        spread = one.spread
+        if spread is None:
+            counts = {t: (len(table[entry.row][t].values), len(table[best.row][t].values)) for t in one.tasks}
+            spread = borrowed(counts, variances)
+        interval = None if spread is None else spread.interval(one.difference)
+        entry.behind = Behind(
+            one.difference, interval, spread is not None and spread.borrowed, images=one.images_interval
+        )
+        if spread is not None:
+            found.append((entry.behind, spread.p_value(one.difference)))
+    for (behind, _), corrected in zip(found, holm([p for _, p in found]), strict=True):
+        behind.p_value = corrected
+
+
+def _mark_selected(entries: Sequence[BoardRow]) -> None:
+    """Mark the best of several settings of a method on a host; what is chosen by its result is no measurement."""
+    groups: dict[tuple[str, str], list[BoardRow]] = {}
+    for entry in entries:  # the best first
+        if entry.line is not None:
+            groups.setdefault(entry.row[:2], []).append(entry)
+    for group in groups.values():
+        if len(group) > 1:
+            group[0].selected = len(group)
 
 
 def _entry(
     row: Row,
+    name: str,
     by_task: dict[str, Cell],
     line: Line | None,
     groups: Mapping[str, str | None],
-    table: Mapping[Row, Any],
     results: Results,
 ) -> BoardRow:
-    one = line
-    if one is None:  # its own tasks, for costs and parameters
-        own = results.where(lambda r: r["task"] in by_task)
-        one = next(found for found in lines(own, list(by_task)) if found.row == row)
+    one = line or line_of(row, by_task, results)  # its own tasks, for costs and parameters
     of_group = {g: [t for t, name in groups.items() if name == g] for g in GROUPS}
     means = {g: one.group_means[g] for g, tasks in of_group.items() if tasks and {*tasks} <= {*by_task}}
     own_runs = [results.runs[path] for cell in by_task.values() for path in cell.runs.values()]
     first, busy = own_runs[0], any(is_busy(r) for r in own_runs)
     about = about_methods([m["type"] for m in first["methods"]], one.cost["merged_ratio"] is not None)
-    return BoardRow(row, row_name(row, table), *about, by_task, line, means, one.parameters, one.cost, busy)
+    mixed = len({r.get("code") or r.get("git") for r in own_runs}) > 1
+    return BoardRow(row, name, *about, by_task, line, means, one.parameters, one.cost, busy, mixed=mixed)
 
 
-def is_busy(result: Mapping[str, Any]) -> bool:
-    """Whether a run was trained while more work waited than its machine can do; False where it is not known."""
-    return (result["cost"].get("load") or 0) > BUSY
+def plain_method(board: Board, entry: BoardRow) -> Mapping[str, Any] | None:
+    """The method of a row, where it is one alone and without the options that go beside any: what a paper has run."""
+    first = next(iter(entry.cells.values()))
+    methods = board.results.runs[next(iter(first.runs.values()))]["methods"]
+    return methods[0] if len(methods) == 1 and not any(methods[0].get(name) for name in OPTIONS) else None
 
 
 def about_methods(names: Sequence[str], was_merged: bool) -> tuple[str, str, str]:

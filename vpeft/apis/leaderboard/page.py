@@ -17,8 +17,10 @@ from string import Template
 from typing import Any
 
 from vpeft.apis.leaderboard.against import Against
-from vpeft.apis.leaderboard.boards import BUSY, COSTS, MEMORY, Board, BoardRow, left_out
+from vpeft.apis.leaderboard.boards import MEMORY, Board, BoardRow, left_out
 from vpeft.apis.leaderboard.names import plain_task, short_titles, title
+from vpeft.apis.leaderboard.without_host import mean_without, overtaken, without_host
+from vpeft.apis.results.costs import BUSY, COSTS
 from vpeft.apis.results.files import Results, shared_settings
 from vpeft.core.contract.method import CATEGORIES
 from vpeft.core.families.metrics import PPT_CONSTANT, metric_name
@@ -52,7 +54,8 @@ def page_data(
         to_root: From the page to the results' folder, for its links; None for a page without them.
     """
     runs, configs, versions = _Numbered(), _Numbered(), _Numbered()
-    shown = [_board(*pair, runs, configs, versions) for pair in zip(boards, short_titles(boards), strict=True)]
+    pairs = zip(boards, short_titles(boards), strict=True)
+    shown = [_board(*pair, results.root, runs, configs, versions) for pair in pairs]
     packed = gzip.compress(json.dumps(list(configs.known)).encode(), 9, mtime=0)
     out = left_out(results, boards, everything)
     return {
@@ -86,8 +89,12 @@ class _Numbered:
         return self.known.setdefault(text, len(self.known))
 
 
-def _board(board: Board, short: str, runs: _Numbered, configs: _Numbered, versions: _Numbered) -> dict[str, Any]:
+def _board(
+    board: Board, short: str, root: Path, runs: _Numbered, configs: _Numbered, versions: _Numbered
+) -> dict[str, Any]:
     common = shared_settings(entry.row for entry in board.entries)
+    found = without_host(board, root)
+    said = [*([f"All rows with {', '.join(common)}."] if common else []), *notes(board), *overtaken(board, found)]
     return {
         "id": board.key.slug(),
         "title": title(board),
@@ -96,7 +103,8 @@ def _board(board: Board, short: str, runs: _Numbered, configs: _Numbered, versio
         "tasks": [{"name": t, "label": _label(board, t), "group": board.groups[t]} for t in board.tasks],
         "groups": board.group_names,
         "metrics": _metrics(board),
-        "notes": [*([f"All rows with {', '.join(common)}."] if common else []), *notes(board)],
+        "notes": said,
+        "without": [{"name": n, "values": v, "mean": mean_without(v, board.tasks)} for n, v in found],
         "entries": [_entry(board, entry, runs, configs, versions) for entry in board.entries],
     }
 
@@ -135,15 +143,18 @@ def _entry(board: Board, entry: BoardRow, runs: _Numbered, configs: _Numbered, v
         "merges": entry.merges,
         "mean": line and line.mean,
         "std": line and line.std,
+        "spread": line and line.spread,
         "mean_of_groups": line and line.mean_of_groups,
         "groups": entry.groups,
         "ppt": line and line.ppt,
         "parameters": entry.parameters,
         "cost": {name: entry.cost[name] for name in COSTS},
         "busy": entry.busy,
+        "selected": entry.selected,
+        "mixed": entry.mixed,
         "seeds": entry.seeds,
         "trials": _trials(board, entry),
-        "behind": behind and {"difference": behind.difference, "interval": behind.interval, "tells": behind.tells},
+        "behind": behind and {**vars(behind), "tells": behind.tells},
         "cells": cells,
     }
 
@@ -157,6 +168,7 @@ def _run(r: Mapping[str, Any], file: Path, config: int, versions: _Numbered) -> 
         "value": r["main_metric"]["value"],
         "written": r["written"],
         "git": r.get("git"),
+        "code": r.get("code"),
         "config_file": r["config"],
         "config": config,
         "versions": versions(", ".join(f"{k} {v}" for k, v in r["versions"].items() if v)),
@@ -188,9 +200,7 @@ def notes(board: Board) -> list[str]:
             found.append(f"{what} differ ({', '.join(names)}): {effect}")
 
     machines = [f"{r['cost'].get('device')}, {r['cost'].get('threads')} threads" for r in runs]
-    unlike("Devices", machines, "compare step times within one device only.")
-    measures = [r["cost"]["memory_is"] for r in runs if r["cost"].get("memory_is")]
-    unlike("What counts as peak memory does", measures, "the two are not comparable.")
+    unlike("Devices", machines, "compare times of iterations and peaks within one device only.")
     unlike("Normalisations", [r.get("normalisation") for r in runs], "they move results.")
     budgets = [(r["tuning"] or {}).get("trials", 0) for r in runs]
     unlike("Tuning budgets in trials", budgets, "an honest comparison gives every method the same.")
@@ -202,11 +212,32 @@ def notes(board: Board) -> list[str]:
         found.append(f"{one} of {rows} rows have one seed: no spread, no interval, and no order among neighbours.")
     if two:
         found.append(f"{two} of {rows} rows have two seeds: their spread says little.")
-    if busy := sum(entry.busy for entry in board.entries):
+    if sampled := [entry.line.images.error for entry in board.entries if entry.line and entry.line.images]:
         found.append(
-            f"{busy} of {rows} rows were trained on a busy machine (\u2021): their step times may be too long."
+            f"Other test images drawn alike would move a row's mean by {100 * statistics.median(sampled):.1f} points "
+            f"(standard error, the median of {len(sampled)} rows){_regions_said(board)}."
         )
+    if mixed := [entry.name for entry in board.entries if entry.mixed]:
+        found.append(f"Runs of different code stand in one row (\u00a7): {', '.join(mixed)}.")
+    if chosen := [entry for entry in board.entries if entry.selected]:
+        leads = " The leader is one of them." if board.entries[0].selected else ""
+        names = ", ".join(f"{entry.name} of {entry.selected}" for entry in chosen)
+        found.append(f"Selected by these very results among several settings (\u00b6), so too good: {names}.{leads}")
+    if busy := sum(entry.busy for entry in board.entries):
+        found.append(f"{busy} of {rows} rows were timed on a busy machine (\u2021): their steps may be too long.")
     return found
+
+
+def _regions_said(board: Board) -> str:
+    """Of which tasks a region of a photograph is what is drawn, and how many there are."""
+    runs = board.results.runs.values()
+    counts = {r["task"]: len(r["test_answers"]["regions"]) for r in runs if "regions" in r.get("test_answers", {})}
+    said = ", ".join(f"{task} {counts[task]}" for task in board.tasks if task in counts)
+    return (
+        f"; what is drawn is an image, or of these a region of a photograph with all its patches: {said}"
+        if said
+        else ""
+    )
 
 
 def _against(a: Against) -> dict[str, Any]:
@@ -215,6 +246,15 @@ def _against(a: Against) -> dict[str, Any]:
         "source": a.table.source,
         "remark": a.table.remark,
         "reasons": [{"why": why, "cells": cells} for why, cells in a.reasons.items()],
+        "orders": [
+            {
+                "board": order.board,
+                "backbone": order.backbone,
+                "sentences": order.sentences(),
+                "methods": [{**vars(one), "lower": one.lower, "far": order.out_of_line(one)} for one in order.methods],
+            }
+            for order in a.orders
+        ],
         "found": [
             {
                 "row": d.row,

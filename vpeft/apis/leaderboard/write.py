@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vpeft.apis.leaderboard.against import against
 from vpeft.apis.leaderboard.boards import boards
 from vpeft.apis.leaderboard.page import page, page_data
-from vpeft.apis.leaderboard.text import as_markdown, board_csv, differences_csv
+from vpeft.apis.leaderboard.text import as_markdown, board_csv, differences_csv, ranks_csv
 from vpeft.apis.results.files import Results
 from vpeft.apis.results.published.columns import TABLES, find_table
 from vpeft.apis.results.tables import as_csv
@@ -27,6 +27,7 @@ def write_leaderboard(
     everything: bool = False,
     title: str = "V-PEFT Bench leaderboard",
     alone: bool = False,
+    tell: Callable[[str], object] | None = None,
 ) -> list[Path]:
     """Write the page, Markdown and CSV.
 
@@ -37,10 +38,11 @@ def write_leaderboard(
         everything: Put runs off the protocol on the boards too.
         title: Heading.
         alone: The page goes without the result files: it names them and does not link to them.
+        tell: Called with every sentence on the order of our methods against the published ones.
 
     Returns:
         The files: ``index.html``, ``leaderboard.md``, ``board_<name>.csv`` of each board, ``runs.csv``,
-        ``published.csv``.
+        ``published.csv``, ``ranks.csv``.
 
     Raises:
         UserError: No run can be shown, or a table is unknown.
@@ -56,6 +58,9 @@ def write_leaderboard(
         )
     folder = results.root / FOLDER if out is None else Path(out)
     compared = [against(found, table) for table in tables]
+    for line in (line for a in compared for order in a.orders for line in order.sentences()):
+        if tell is not None:
+            tell(line)
     to_root = None if alone else Path(os.path.relpath(results.root, folder)).as_posix()
     data = page_data(results, found, compared, everything, to_root)
     texts = {
@@ -64,5 +69,6 @@ def write_leaderboard(
         **{f"board_{board.key.slug()}.csv": board_csv(board) for board in found},
         "runs.csv": as_csv(results, everything) + "\n",
         "published.csv": differences_csv(compared),
+        "ranks.csv": ranks_csv(compared),
     }
     return [write_atomically(folder / name, text.encode("utf-8", "backslashreplace")) for name, text in texts.items()]

@@ -122,7 +122,8 @@ def _refused(found: list[NamesRow]) -> list[str]:
     lines = [
         "## What of timm is still refused",
         "",
-        f"Of {every} transformer-like names of timm hosts read {read} (`benchmarks/timm_names.py` asks each: LoRA,",
+        f"Of {every} transformer-like names of timm hosts read {read} "
+        "(`benchmarks/hosts/timm_names.py` asks each: LoRA,",
         "AdaptFormer, BitFit, SSF and Mona must attach). To the others LoRA, SSF and what else needs no blocks attach",
         "by the [generic host](hosts.md#any-other-network). All names are in `vpeft/apis/pages/timm_names.csv`;",
         "modules that stand neither in the table nor below it have not been asked yet.",

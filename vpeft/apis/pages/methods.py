@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from vpeft.apis.config.load import config_files, load_config
+from vpeft.apis.config.listing import config_files
+from vpeft.apis.config.load import load_config
 from vpeft.apis.config.recipes import method_rows
 from vpeft.apis.pages.by_library import family_of_host
 from vpeft.apis.pages.catalogue import CatalogueRow, read_catalogue, untried, whole_hosts
@@ -107,6 +108,14 @@ def methods_page(root: str = "configs") -> str:
         works = f"{takes[name]} of {gone[name]}" if gone[name] else "?"
         lines.append(markdown_row(f"{name}{star}", cls.category, cls.memory, merges(cls), cls.stated_start(), works))
     lines += ["", *_hosts(found), "", *_counts(order, options, published)]
+    lines += [
+        "",
+        "## Compiled",
+        "",
+        "`torch.compile` takes every method whole ([how](running.md#compiled)). Other than",
+    ]
+    lines += ["uncompiled, with the same outputs, are:", ""]
+    lines += [f"- **{n}**: {PEFT_METHODS.get(n).when_compiled}" for n in order if PEFT_METHODS.get(n).when_compiled]
     lines += ["", "## Not verified", ""]
     lines += [f"- **{n}**: {PEFT_METHODS.get(n).unverified}" for n in order if PEFT_METHODS.get(n).unverified]
     lines += ["", "## Papers", "", *(f"- **{name}**: {PEFT_METHODS.get(name).paper}" for name in order)]

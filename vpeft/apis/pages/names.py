@@ -1,4 +1,4 @@
-"""Which names of timm a host reads: the table that ``benchmarks/timm_names.py`` writes and a page shows."""
+"""Which names of timm a host reads: the table that ``benchmarks/hosts/timm_names.py`` writes and a page shows."""
 
 from __future__ import annotations
 

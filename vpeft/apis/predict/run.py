@@ -8,8 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from vpeft.apis.commands.ending import say
-from vpeft.apis.predict.auto_label import SURE, AutoLabel
-from vpeft.apis.predict.draw import drawn_prediction, picture_of, write_picture
 from vpeft.apis.predict.files import Answered, json_text, predictions_csv, print_table
 from vpeft.apis.predict.inputs import FileNames
 from vpeft.apis.predict.predictor import Predictor
@@ -49,8 +47,11 @@ def predict_files(
     printed = [json_file, csv_file].count("-")
     if printed == 2:
         raise UserError("--json - and --csv - are both for the standard output: give one of them a file.")
-    least = SURE if threshold is None else threshold
-    writer = None if auto_label is None else AutoLabel(run, auto_label, least)
+    writer = None
+    if auto_label is not None:
+        from vpeft.apis.predict.auto_label import SURE, AutoLabel
+
+        writer = AutoLabel(run, auto_label, SURE if threshold is None else threshold)
     names, found, failed = FileNames(), Answered(json_file is not None), 0
     for one in run.stream(images, threshold=threshold, **options):
         found.add(one)
@@ -59,6 +60,8 @@ def predict_files(
             say(f"failed: {one_line(one.reason)}", to_error=True)
             continue
         if draw is not None:
+            from vpeft.apis.predict.draw import drawn_prediction, picture_of, write_picture
+
             write_picture(drawn_prediction(one, picture_of(one.name)), Path(draw) / names.of(one.name, ".png"))
         if writer is not None:
             writer.add(one)
@@ -69,7 +72,7 @@ def predict_files(
     if not printed:
         print_table(found, Console(highlight=False))
     if writer is not None:
-        said = f"{writer.finish()}: {writer.written} written, {writer.left_out} left out below {least}"
+        said = f"{writer.finish()}: {writer.written} written, {writer.left_out} left out below {writer.threshold}"
         say(said, to_error=printed > 0)
     return failed
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine import Config
+from mmengine import Config, ConfigDict
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from vpeft.apis.config.protocol import one_look, protocol
@@ -14,13 +14,16 @@ from vpeft.apis.config.recipes import recipe_label
 from vpeft.apis.config.setting import NOT_CONTENT, WATCHERS, setting_hash
 from vpeft.apis.config.text import content, settings_of
 from vpeft.apis.results.files import RUNS, digest, write_result
+from vpeft.core.datasets.identity import overlap_faults
 from vpeft.core.datasets.tasks import get_task
 from vpeft.core.trained.folder import RESULT, read_origin
+from vpeft.errors import one_line
 from vpeft.files import write_json
+from vpeft.registry import DATASETS
 
 
 def write_by_hand(
-    cfg: Config, result: Mapping[str, Any], work_dir: Path, results: Path | None = None
+    cfg: Config, result: Mapping[str, Any], work_dir: Path, results: Path | None = None, tested: Any = None
 ) -> tuple[dict[str, Any], str | None]:
     """Write ``result.json`` of a tested run, sealed as a benchmark's results are, where leaderboards can take it.
 
@@ -29,6 +32,7 @@ def write_by_hand(
         result: What :func:`~vpeft.core.trained.result.run_result` says of it.
         work_dir: Where it is written.
         results: A folder of results to put it into as well.
+        tested: The data set that it was tested on; None leaves open whether training read the same images.
 
     Returns:
         The result, and why it cannot stand in a leaderboard, None where it can.
@@ -39,7 +43,7 @@ def write_by_hand(
     if lacks:
         write_json(work_dir / RESULT, dict(result))
         return dict(result), f"it names no {' and no '.join(lacks)}"
-    sealed = {**result, **_names(cfg, result)}
+    sealed = {**result, **_names(cfg, result, tested)}
     write_result(work_dir / RESULT, sealed)
     if results is not None:
         name = f"seed{sealed['seed']}-{sealed['hash'][:12]}.json"
@@ -47,11 +51,11 @@ def write_by_hand(
     return sealed, "; ".join(sealed["protocol"]["faults"]) or None
 
 
-def _names(cfg: Config, result: Mapping[str, Any]) -> dict[str, Any]:
+def _names(cfg: Config, result: Mapping[str, Any], tested: Any) -> dict[str, Any]:
     checkpoint = Path(result["checkpoint"])
     trained, options = _training(checkpoint)
     looked = protocol(cfg if trained is None else Config(trained))
-    looked["faults"] += _departures(cfg, trained)
+    looked["faults"] += _departures(cfg, trained) + _shared(cfg if trained is None else trained, tested)
     if changed := (read_origin(checkpoint.parent) or {}).get("changed"):
         looked["faults"].append(f"settings were changed while it was trained: {', '.join(map(str, changed[:5]))}")
     seed = result["seed"] if trained is None else (trained.get("randomness") or {}).get("seed", result["seed"])
@@ -72,7 +76,7 @@ def _names(cfg: Config, result: Mapping[str, Any]) -> dict[str, Any]:
         "seed": seed,
         "tuning": cfg.get("tuned") and cfg.tuned.to_dict(),
         "protocol": looked,
-        "cost": {"step_seconds": None, "peak_memory_bytes": None, "adapter_bytes": size},
+        "cost": {"step_seconds": None, "adapter_bytes": size},
     }
 
 
@@ -97,8 +101,19 @@ def _departures(cfg: Config, trained: Mapping[str, Any] | None) -> list[str]:
     return [f"trained with other settings than it is tested with: {', '.join(keys[:5])}"] if keys else []
 
 
+def _shared(trained: Mapping[str, Any], tested: Any) -> list[str]:
+    """Faults where training read images of the test."""
+    if tested is None or not trained.get("train_dataloader"):
+        return []
+    try:
+        data = DATASETS.build(ConfigDict(trained["train_dataloader"]["dataset"]))
+    except Exception as error:  # whatever a data set of anyone's raises: the test itself is sound
+        return [f"whether it was trained on images of the test cannot be told: {one_line(error)}"]
+    return overlap_faults({"training": data, "test": tested})
+
+
 def _makes_a_row(key: str) -> bool:
     watched = tuple(f"default_hooks.{name}" for name in WATCHERS)
-    return key.split(".")[0] not in {*NOT_CONTENT, "task", "suite"} and not key.startswith(
+    return key.split(".")[0] not in {*NOT_CONTENT, "load_from", "task", "suite"} and not key.startswith(
         (*watched, "randomness.seed")
     )

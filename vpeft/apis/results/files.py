@@ -15,7 +15,7 @@ A file ``<results>/runs/<config>/<task>/seed<seed>-<hash>.json`` holds what
 ``protocol``    what the run looked at, and ``faults``: why it is left out of leaderboards (:mod:`.protocol`)
 ``tuning``      budget and storage of the search that its setting is from, None where it is the config's own
 ``main_metric`` ``name`` and ``value`` in [0, 1]
-``cost``        step time, memory, inference overhead, size of the adapter file (:mod:`.cost`)
+``cost``        what it took, each figure by the name that it has everywhere (:mod:`.costs`)
 ``written``     when, UTC
 ``checksum``    SHA-256 of all of this without the checksum
 ==============  ====================================================================================================
@@ -37,13 +37,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vpeft.apis.results.index import Index, file_state
 from vpeft.errors import UserError
 from vpeft.files import schema_fault, write_json
 from vpeft.registry import nearest
 
 FORMAT = 1
 RUNS = "runs"
+#: Beside ``runs``: what was read of the files (:mod:`.index`). It may be removed at any time.
+INDEX = ".results.sqlite"
 
+#: Of :func:`read_result`: another number, and every file is read again.
+READING = 1
 #: The largest file that is read, and the longest name: more is no result of a run.
 MOST_BYTES, LONGEST_NAME = 64 * 2**20, 300
 
@@ -85,7 +90,15 @@ _SHOWN = {
     "protocol": _object({"faults": {"type": "array", "items": _TEXT}, "test_looks": _COUNT}),
     "tuning": _or_null({"type": "object", "properties": {"trials": _or_null(_NUMBER)}}),
     "cost": _object(
-        {"step_seconds": _or_null(_NUMBER), "peak_memory_bytes": _or_null(_COUNT), "adapter_bytes": _COUNT},
+        {"step_seconds": _or_null(_NUMBER), "adapter_bytes": _COUNT},
+        step_ratio=_or_null(_NUMBER),
+        reference_seconds=_or_null(_NUMBER),
+        step_rounds=_or_null(_COUNT),
+        quiet_rounds=_or_null(_COUNT),
+        saved_bytes=_or_null(_COUNT),
+        peak_bytes=_or_null(_COUNT),
+        parameter_bytes=_or_null(_COUNT),
+        peak_memory_bytes=_or_null(_COUNT),
         train_seconds=_or_null(_NUMBER),
         inference_ratio=_or_null(_NUMBER),
         merged_ratio=_or_null(_NUMBER),
@@ -100,11 +113,19 @@ _SHOWN = {
     "versions": {"type": "object"},
     "full_config": _TEXT,
 }
+#: Of :mod:`vpeft.core.families.tested`.
+_TESTED = {
+    **_object({"images": _COUNT}),
+    "anyOf": [
+        _object({"right": {"type": "string", "pattern": "^([0-9a-f]{2})*$"}}),
+        _object({"regions": {"type": "object", "additionalProperties": {"type": "array", "items": _COUNT}}}),
+    ],
+}
 #: JSON schema of a result file.
 SCHEMA = {
-    **_object(_NAMES, git=_or_null(_TEXT), normalisation=_or_null(_TEXT)),
+    **_object(_NAMES, git=_or_null(_TEXT), code=_or_null(_TEXT), normalisation=_or_null(_TEXT)),
     "if": {"properties": {"status": {"const": "ok"}}},
-    "then": _object(_SHOWN),
+    "then": _object(_SHOWN, test_answers=_TESTED),
     "else": _object({"error": _TEXT}),
 }
 
@@ -234,19 +255,34 @@ class Results:
 def read_results(root: str | os.PathLike[str]) -> Results:
     """Every result below ``<root>/runs``; broken files are named in ``broken``.
 
+    Those that have not changed since they were read are not opened again: :data:`INDEX` has them.
+
     Raises:
         UserError: The folder does not exist.
     """
     folder = Path(root) / RUNS
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: give the folder that tools/benchmark.py wrote its results to.")
-    results = Results(Path(root))
+    results, index = Results(Path(root)), Index(Path(root) / INDEX, digest([READING, SCHEMA]))
     for path in sorted(folder.rglob("[!.]*.json")):
         try:
-            results.runs[path] = read_result(path)
+            results.runs[path] = _indexed(index, os.fsencode(path.relative_to(folder)), path)
         except UserError as error:
             results.broken.append(str(error))
+    index.close()
     return results
+
+
+def _indexed(index: Index, name: bytes, path: Path) -> dict[str, Any]:
+    """A result as the index has it, else as its file says; the state is asked for before the file is read."""
+    try:
+        state = file_state(path)
+    except OSError:
+        return read_result(path)  # says why
+    if (found := index.get(name, state)) is None:
+        found = read_result(path)
+        index.put(name, state, found)
+    return found
 
 
 # Cells --------------------------------------------------------------------------------------------------------------
@@ -273,11 +309,18 @@ def row_name(row: Row, rows: Iterable[Row]) -> str:
     """A row's name, as short as it can be among ``rows``: the backbone is named only where there are several, settings
     only where not all have them (:func:`shared`).
     """
-    method, backbone, variant = row
+    return row_names([row], rows)[row]
+
+
+def row_names(named: Iterable[Row], rows: Iterable[Row]) -> dict[Row, str]:
+    """The names of several rows, each as :func:`row_name` gives it."""
     rows = list(rows)
-    several, common = len({r[1] for r in rows}) > 1, shared_settings(rows)
-    own = ", ".join(one for one in _split(variant) if one not in common)
-    return method + (f" on {backbone}" if several else "") + (f" ({own})" if own else "")
+    several, common, names = len({r[1] for r in rows}) > 1, shared_settings(rows), {}
+    for row in named:
+        method, backbone, variant = row
+        own = ", ".join(one for one in _split(variant) if one not in common)
+        names[row] = method + (f" on {backbone}" if several else "") + (f" ({own})" if own else "")
+    return names
 
 
 def shared_settings(rows: Iterable[Row]) -> list[str]:
@@ -316,7 +359,9 @@ def cells(results: Results) -> dict[Row, dict[str, Cell]]:
         grouped.setdefault((row_of(result), result["task"]), []).append((path, result))
     table: dict[Row, dict[str, Cell]] = {}
     for (row, task), runs in sorted(grouped.items(), key=lambda item: item[0]):
-        last = max(runs, key=lambda run: (run[1]["written"], str(run[0])))[1]["setting"]
+        last = runs[0][1]["setting"]
+        if any(result["setting"] != last for _, result in runs):
+            last = max(runs, key=lambda run: (run[1]["written"], str(run[0])))[1]["setting"]
         cell = Cell()
         for path, result in sorted(runs, key=lambda run: run[1]["seed"]):
             if result["setting"] != last:

@@ -8,27 +8,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vpeft.apis.results.files import Results, row_name, settings, shared_settings
+from vpeft.apis.results.files import Results, row_name, row_names, settings, shared_settings
 from vpeft.apis.results.statistics import Line, all_tasks, lines, pareto
 from vpeft.errors import UserError, printable
 from vpeft.files import write_atomically
 
 #: What accuracy is set against, with the axis' label.
-COSTS: dict[str, tuple[str, Callable[[Line], float | None]]] = {
+AXES: dict[str, tuple[str, Callable[[Line], float | None]]] = {
     "parameters": ("trained parameters without the head", lambda line: line.parameters),
-    "step_seconds": ("seconds of a training step", lambda line: line.cost["step_seconds"]),
-    "peak_memory_bytes": ("peak memory of training, bytes", lambda line: line.cost["peak_memory_bytes"]),
+    "step_ratio": ("time of a training step / reference", lambda line: line.cost["step_ratio"]),
+    "step_seconds": ("seconds of an iteration in training", lambda line: line.cost["step_seconds"]),
+    "saved_bytes": ("saved for the backward pass, bytes", lambda line: line.cost["saved_bytes"]),
+    "peak_bytes": ("peak with gradients and optimiser, bytes", lambda line: line.cost["peak_bytes"]),
 }
 
 
 def front(found: Sequence[Line], cost: str) -> list[Line]:
     """The lines that none beats in mean accuracy and cost both, by rising cost; those without the cost are left out."""
-    known = [line for line in found if COSTS[cost][1](line) is not None]
-    return [known[i] for i in pareto([(line.mean, COSTS[cost][1](line)) for line in known])]
+    known = [line for line in found if AXES[cost][1](line) is not None]
+    return [known[i] for i in pareto([(line.mean, AXES[cost][1](line)) for line in known])]
 
 
 def draw_all(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
-    """Draw what the results allow: ``pareto_<cost>.png``, and of sweeps ``over_shots.png``, ``over_parameters.png``.
+    """Draw what the results allow: ``pareto_<cost>.png`` of the costs that are known, and of sweeps ``over_shots.png``
+    and ``over_parameters.png``.
 
     Raises:
         UserError: There is no row with all tasks.
@@ -36,7 +39,8 @@ def draw_all(results: Results, folder: str | os.PathLike[str]) -> list[Path]:
     found = lines(results)
     if not found:
         raise UserError(f"{results.root}: no row has a result of every task: nothing to draw.")
-    drawn = [pareto_plot(found, cost, Path(folder) / f"pareto_{cost}.png") for cost in COSTS]
+    known = [cost for cost, (_, value) in AXES.items() if any(value(line) is not None for line in found)]
+    drawn = [pareto_plot(found, cost, Path(folder) / f"pareto_{cost}.png") for cost in known]
     curves = size_curves(results)
     for axis in ("shots", "parameters"):
         if any(len(points) > 1 for points in curves[axis].values()):
@@ -76,14 +80,15 @@ def pareto_plot(found: Sequence[Line], cost: str, path: Path) -> Path:
     from vpeft.extension.drawing.plots import COLOURS
 
     pyplot = _pyplot()
-    label, of = COSTS[cost]
+    label, of = AXES[cost]
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
     shown = [line for line in found if of(line) is not None]
     best = front(found, cost)
     axes.scatter([of(line) for line in shown], [100 * line.mean for line in shown], s=18, color="0.55")
     axes.plot([of(line) for line in best], [100 * line.mean for line in best], "o-", color=COLOURS[1], ms=5, lw=1.2)
+    names = row_names((line.row for line in best), [line.row for line in found])
     for line in best:
-        name = _label(row_name(line.row, [other.row for other in found]))
+        name = _label(names[line.row])
         axes.annotate(name, (of(line), 100 * line.mean), xytext=(4, 4), textcoords="offset points", fontsize=7)
     if shown and max(map(of, shown)) > 0:
         axes.set_xscale("symlog", linthresh=min(of(line) for line in shown if of(line) > 0))
@@ -118,7 +123,7 @@ def curve_plot(curves: dict[str, list[tuple[float, float, float]]], axis: str, t
     if axis == "shots":
         axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
         axes.minorticks_off()
-    labels = {"shots": "training images of each class", "parameters": COSTS["parameters"][0]}
+    labels = {"shots": "training images of each class", "parameters": AXES["parameters"][0]}
     axes.set(xlabel=labels[axis], ylabel=f"accuracy in percent, mean of {tasks} tasks")
     axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     return _save(figure, path)

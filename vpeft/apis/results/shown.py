@@ -20,6 +20,17 @@ def markdown_text(text: object) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(")
 
 
+def spread_text(std: float | None, pooled: float | None = None) -> str:
+    """A spread over seeds in points, behind a mean; in brackets the one pooled from the tasks' own. Never zero."""
+
+    def points(value: float) -> str:
+        return f"{100 * value:.1f}" if 100 * value >= 0.05 else "< 0.1"
+
+    if std is None:
+        return "" if pooled is None else f" (± {points(pooled)})"
+    return f" ± {points(std)}" + ("" if pooled is None else f" ({points(pooled)})")
+
+
 def table_line(cells: Iterable[object]) -> str:
     """A line of a table; cells that are made of several are :func:`markdown_text` already."""
     return "| " + " | ".join(map(str, cells)) + " |"

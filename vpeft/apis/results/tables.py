@@ -7,8 +7,10 @@ import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from vpeft.apis.results.files import Results, Row, cells, row_name, row_of, shared_settings
-from vpeft.apis.results.shown import csv_text, markdown_text, table_line
+from vpeft.apis.results.costs import COSTS, costs_of
+from vpeft.apis.results.files import Results, Row, cells, row_name, row_names, row_of, shared_settings
+from vpeft.apis.results.intervals import deviation
+from vpeft.apis.results.shown import csv_text, markdown_text, spread_text, table_line
 from vpeft.apis.results.statistics import Comparison, all_tasks, compare, lines
 from vpeft.errors import UserError, one_line, printable
 from vpeft.registry import nearest
@@ -21,8 +23,10 @@ def kept(results: Results, everything: bool) -> Results:
 
 def suites(results: Results) -> dict[str, Results]:
     """Results that belong into one table: those of a suite, or of a task that is of none."""
-    names = dict.fromkeys(r["suite"] or r["task"] for r in results.runs.values())
-    return {name: results.where(lambda r, n=name: (r["suite"] or r["task"]) == n) for name in names}
+    found: dict[str, Results] = {}
+    for path, r in results.runs.items():
+        found.setdefault(r["suite"] or r["task"], Results(results.root, broken=results.broken)).runs[path] = r
+    return found
 
 
 def markdown(results: Results, everything: bool = False) -> str:
@@ -37,16 +41,17 @@ def markdown(results: Results, everything: bool = False) -> str:
 def _table(shown: Results) -> str:
     tasks, found = all_tasks(shown), lines(shown)
     rows = [line.row for line in found]
+    names = row_names(rows, rows)
     grouped = any(line.mean_of_groups is not None for line in found)
     head = ["method", "parameters", *map(markdown_text, tasks)]
     head += [f"mean of {len(tasks)} tasks", *(["mean of groups"] if grouped else []), "PPT", "seeds"]
     text = [table_line(head), "|---" + "|---:" * (len(head) - 1) + "|"]
     for line in found:
-        cell = [percent(statistics.mean(line.cells[t].values.values())) for t in tasks]
-        spread = "" if line.std is None else f" ± {percent(line.std)}"
+        cell = [percent(statistics.fmean(line.cells[t].values.values())) for t in tasks]
+        spread = markdown_text(spread_text(line.std, line.spread if len(line.cells) > 1 else None))
         seeds = min(len(cell.values) for cell in line.cells.values())
         row = [
-            markdown_text(row_name(line.row, rows)),
+            markdown_text(names[line.row]),
             f"{line.parameters:,.0f}",
             *cell,
             f"**{percent(line.mean)}**{spread}",
@@ -68,7 +73,8 @@ def _notes(results: Results, shown: dict[str, Results], everything: bool) -> lis
     for part in shown.values():
         table, tasks = cells(part), set(all_tasks(part))
         lacking = {row: sorted(tasks - set(by_task)) for row, by_task in table.items() if tasks - set(by_task)}
-        notes += [f"- {row_name(row, table)}: no run of {', '.join(names)}" for row, names in lacking.items()]
+        names = row_names(lacking, table)
+        notes += [f"- {names[row]}: no run of {', '.join(without)}" for row, without in lacking.items()]
         older += sum(len(cell.older) for by_task in table.values() for cell in by_task.values())
     failed = [r for r in results.runs.values() if r["status"] == "failed"]
     notes += [f"- failed: {r['config']} on {r['task']}, seed {r['seed']}: {_last(r['error'])}" for r in failed]
@@ -94,21 +100,13 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "value": lambda r: r.get("main_metric", {}).get("value"),
     "parameters": lambda r: r.get("parameters", {}).get("trainable_without_head"),
     "ppt": lambda r: r.get("ppt"),
-    **{
-        name: (lambda r, name=name: r.get("cost", {}).get(name))
-        for name in (
-            "train_seconds",
-            "step_seconds",
-            "peak_memory_bytes",
-            "inference_ratio",
-            "merged_ratio",
-            "adapter_bytes",
-        )
-    },
+    **{name: (lambda r, name=name: costs_of(r)[name]) for name in COSTS},
+    "train_seconds": lambda r: r.get("cost", {}).get("train_seconds"),
     "tuned": lambda r: (r.get("tuning") or {}).get("trials"),
     "faults": lambda r: "; ".join(r.get("protocol", {}).get("faults", [])),
     "data_variant": lambda r: r.get("data_variant"),
     "git": lambda r: r.get("git"),
+    "code": lambda r: r.get("code"),
     "hash": lambda r: r["hash"],
 }
 
@@ -133,6 +131,7 @@ def as_json(results: Results, everything: bool = False) -> str:
             "variant": line.row[2],
             "mean_of_tasks": line.mean,
             "std_over_seeds": line.std,
+            "std_over_seeds_pooled": line.spread,
             "group_means": line.group_means,
             "mean_of_groups": line.mean_of_groups,
             "parameters": line.parameters,
@@ -178,8 +177,8 @@ def cell_runs(results: Results, method: str, task: str) -> str:
             raise UserError(f"{method} has no run of task {task!r}: {nearest(task, table[row])}")
         cell = table[row][task]
         values = list(cell.values.values())
-        spread = f" ± {percent(statistics.stdev(values))}" if len(values) > 1 else ""
-        text.append(f"{row_name(row, table)} on {task}: {percent(statistics.mean(values))}{spread} from")
+        spread = f" ± {percent(deviation(values))}" if len(values) > 1 else ""
+        text.append(f"{row_name(row, table)} on {task}: {percent(statistics.fmean(values))}{spread} from")
         text += [f"  seed {seed}: {100 * cell.values[seed]:.2f}  {path}" for seed, path in cell.runs.items()]
         text += [f"  left out, of a setting that was changed since: {path}" for path in cell.older]
         for path, r in results.runs.items():
@@ -200,20 +199,22 @@ def find_rows(table: Iterable[Row], name: str) -> list[Row]:
         UserError: There is none; the message names the nearest.
     """
     table = list(table)
-    found = [row for row in table if name in (row[0], row_name(row, table), row_name(row, [row]))]
+    names = row_names(table, table)
+    found = [row for row in table if name in (row[0], names[row], row_name(row, [row]))]
     if not found:
-        raise UserError(f"no row {name!r}: {nearest(name, {row_name(row, table) for row in table})}")
+        raise UserError(f"no row {name!r}: {nearest(name, set(names.values()))}")
     return found
 
 
 def comparison(results: Results, everything: bool, a: str, b: str) -> str:
     """Two rows on the same tasks and seeds."""
-    table = cells(kept(results, everything))
+    shown = kept(results, everything)
+    table = cells(shown)
     (first, *more), (second, *others) = find_rows(table, a), find_rows(table, b)
     if more or others:
         names = [row_name(row, table) for row in (first, *more, second, *others)]
         raise UserError(f"several rows of that name: give one of {', '.join(names)}.")
-    found = compare(table, first, second)
+    found = compare(table, first, second, shown)
     if found is None:
         raise UserError(f"{a} and {b} have no task and seed in common.")
     return describe(found)
@@ -225,19 +226,38 @@ def describe(found: Comparison) -> str:
         f"{found.a[0]} - {found.b[0]}: {100 * found.difference:+.2f} points, mean over {len(found.tasks)} tasks of the "
         f"mean over seeds, {found.pairs} pairs of runs"
     ]
-    for interval, what in ((found.seeds_interval, "other seeds, these tasks"), (found.tasks_interval, "other tasks")):
+    parts = (
+        (found.seeds_interval, "other seeds, these tasks", "too few to say"),
+        (
+            found.images_interval,
+            "other test images, these seeds and tasks",
+            "not known, runs do not say which are right",
+        ),
+        (found.tasks_interval, "other tasks", "too few to say"),
+    )
+    for interval, what, else_ in parts:
         if interval is None:
-            lines_.append(f"  95 % interval, {what}: too few to say")
+            lines_.append(f"  95 % interval, {what}: {else_}")
         else:
             lines_.append(f"  95 % interval, {what}: {100 * interval[0]:+.2f} to {100 * interval[1]:+.2f}")
     if found.p_value is not None:
-        lines_.append(f"  paired t-test over seeds: p = {found.p_value:.3g}")
+        lines_.append(f"  paired t-test over seeds, pooled over tasks: p = {found.p_value:.3g}")
     return "\n".join(map(printable, lines_))
 
 
+#: What the table with costs shows: head, name of the figure, its unit, digits.
+COST_COLUMNS = (
+    ("step / reference", "step_ratio", 1, 2),
+    ("iteration (ms)", "step_seconds", 1e-3, 0),
+    ("saved (MiB)", "saved_bytes", 2**20, 1),
+    ("peak (MiB)", "peak_bytes", 2**20, 1),
+    ("parameters (MiB)", "parameter_bytes", 2**20, 1),
+)
+
+
 def with_costs(results: Results, everything: bool = False) -> str:
-    """A table per suite with what a row costs: score, parameters, PPT, memory and step time, the last two beside full
-    fine-tuning's where that is among the rows.
+    """A table per suite with what a row costs: score, parameters, PPT, time of a step and the three figures of memory,
+    these beside full fine-tuning's where that is among the rows.
     """
     tables = [_cost_table(part) for part in suites(kept(results, everything)).values() if part.runs]
     return "\n".join(tables)
@@ -246,19 +266,18 @@ def with_costs(results: Results, everything: bool = False) -> str:
 def _cost_table(shown: Results) -> str:
     found = lines(shown)
     rows = [line.row for line in found]
+    names = row_names(rows, rows)
     tuned = {row_of(r) for r in shown.runs.values() if r["methods"] == [{"type": "Full"}]}
     full = next((line.cost for line in found if line.row in tuned), None)
     metrics = dict.fromkeys(r["main_metric"]["name"] for r in shown.runs.values())
-    head = ["method", markdown_text(", ".join(metrics)), "parameters", "PPT", "memory (MiB)", "step (ms)"]
-    head += ["memory / full", "step / full"] if full else []
+    head = ["method", markdown_text(", ".join(metrics)), "parameters", "PPT", *(name for name, *_ in COST_COLUMNS)]
+    head += [f"{name.split()[0]} / full" for name, *_ in COST_COLUMNS] if full else []
     text = [table_line(head), "|---" + "|---:" * (len(head) - 1) + "|"]
     for line in found:
-        spread = "" if line.std is None else f" ± {percent(line.std)}"
-        memory, step = line.cost["peak_memory_bytes"], line.cost["step_seconds"]
-        row = [markdown_text(row_name(line.row, rows)), f"**{percent(line.mean)}**{spread}", f"{line.parameters:,.0f}"]
-        row += [f"{line.ppt:.3f}", _figure(memory, 2**20, 1), _figure(step, 1e-3, 0)]
-        if full:
-            row += [_figure(memory, full["peak_memory_bytes"], 2), _figure(step, full["step_seconds"], 2)]
+        spread = markdown_text(spread_text(line.std, line.spread if len(line.cells) > 1 else None))
+        row = [markdown_text(names[line.row]), f"**{percent(line.mean)}**{spread}", f"{line.parameters:,.0f}"]
+        row += [f"{line.ppt:.3f}", *(_figure(line.cost[of], unit, digits) for _, of, unit, digits in COST_COLUMNS)]
+        row += [_figure(line.cost[of], full[of], 2) for _, of, *_ in COST_COLUMNS] if full else []
         text.append(table_line(row))
     return "\n".join(text) + "\n"
 

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from vpeft.apis.config.origin import give_origin, origin_of
 from vpeft.apis.config.own.from_data import LISTS
+from vpeft.apis.jobs.shared_store import share_store
 from vpeft.apis.results.files import write_result
 from vpeft.apis.run.test import test
 from vpeft.apis.run.train import train
@@ -151,7 +152,8 @@ def own_study(cfg: Config, work_dir: str, trials: int, seed: int) -> Study:
     if trials < 1:
         raise UserError(f"--tune {trials}: it must be at least 1.")
     file = Path(work_dir) / "tune" / "own.py"
-    write_atomically(file, cfg.pretty_text.encode())
+    trials_cfg = share_store(Config(cfg._cfg_dict.to_dict()), work_dir)  # that of the run, which goes with it
+    write_atomically(file, trials_cfg.pretty_text.encode())
     rates = learning_rates(cfg.optim_wrapper.optimizer.lr, trials)
     return Study.of(str(file), None, None, str(Path(work_dir) / "tune"), seed=seed, space={"lr": rates}, grid=True)
 

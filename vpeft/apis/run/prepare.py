@@ -9,6 +9,7 @@ import torch
 from mmengine import Config
 
 from vpeft.apis.config.origin import is_given, set_by_command
+from vpeft.apis.jobs.shared_store import set_limit
 from vpeft.apis.run.resume import go_on
 from vpeft.errors import UserError
 
@@ -20,6 +21,7 @@ def prepare(
     seed: int | None = None,
     resume: str | bool = False,
     amp: bool = False,
+    data_store: str | None = None,
 ) -> Config:
     """Put the tools' flags into a config.
 
@@ -31,6 +33,7 @@ def prepare(
         resume: True resumes from the last readable checkpoint in ``work_dir`` where there is one, a path from that
             file (:func:`vpeft.apis.run.resume.go_on`).
         amp: Mixed precision.
+        data_store: Bytes, as ``"5GB"``, of decoded images that are kept, or ``"off"``.
 
     Raises:
         UserError: The file to resume from is missing, broken or of another run, mixed precision is asked for without an
@@ -54,6 +57,20 @@ def prepare(
             raise UserError("--amp needs an accelerator, and torch finds none: leave it out.")
         set_by_command(cfg, {"optim_wrapper.type": "AmpOptimWrapper"}, "--amp")
         cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    if data_store is not None:
+        set_limit(cfg, data_store)
     if resume:
         go_on(cfg, work_dir, resume if isinstance(resume, str) else None)
+    return cfg
+
+
+def share_features(cfg: Config, limit: str | int | None, root: str) -> Config:
+    """Keep frozen features in one folder for all runs below ``root``; with None as limit, as the config says.
+
+    Raises:
+        UserError: The user's ``--cfg-options`` say otherwise.
+    """
+    if limit is not None:
+        folder = str(Path(root) / "features")
+        set_by_command(cfg, {"feature_cache.limit": limit, "feature_cache.folder": folder}, "feature_cache of all runs")
     return cfg

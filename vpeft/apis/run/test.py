@@ -15,6 +15,7 @@ from vpeft.core.adaptation.storing.adapter_file import put_adapter, read_adapter
 from vpeft.core.adaptation.storing.fit import check_methods, check_task, stated_classes
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.hooks.class_figures import ClassFiguresHook
+from vpeft.core.hooks.data_store import DataStore
 from vpeft.core.trained.folder import ADAPTER
 from vpeft.core.trained.result import data_variant, run_result
 from vpeft.errors import UserError
@@ -42,6 +43,7 @@ def test(cfg: Config, checkpoint: str, results: str | None = None) -> dict[str, 
     cfg.resume = False
     cfg.load_from = None if checkpoint.endswith(".safetensors") else checkpoint
     runner = RUNNER.get().from_cfg(cfg)
+    store = DataStore.started(cfg, runner, lasting=True)
     model = unwrap(runner.model)
     if cfg.load_from is None:
         tensors, metadata = read_adapter(checkpoint)
@@ -52,9 +54,12 @@ def test(cfg: Config, checkpoint: str, results: str | None = None) -> dict[str, 
     figures = ClassFiguresHook()
     runner.register_hook(figures)
     metrics = runner.test()
-    result = run_result(cfg, model, metrics, checkpoint, figures.found())
+    if store:
+        store.close()
+    result = run_result(cfg, model, metrics, checkpoint, figures.found(), figures.tested())
     if runner.rank == 0:
-        result, kept_out = write_by_hand(cfg, result, Path(runner.work_dir), Path(results) if results else None)
+        folder, tested = Path(results) if results else None, runner.test_dataloader.dataset
+        result, kept_out = write_by_hand(cfg, result, Path(runner.work_dir), folder, tested)
         if kept_out is not None:
             runner.logger.info(f"this result stays out of leaderboards: {kept_out}")
     return result

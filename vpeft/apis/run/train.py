@@ -16,22 +16,29 @@ from mmengine.runner import Runner
 from vpeft.apis.commands.stopping import Stopped, stop_behind
 from vpeft.apis.config.origin import origin_of
 from vpeft.apis.run.adapters import write_adapters
+from vpeft.apis.run.disjoint import DisjointHook
 from vpeft.apis.run.due_validation import DueValidationHook
 from vpeft.apis.run.moved import MovedRunHook
 from vpeft.apis.run.resume import go_on
 from vpeft.apis.run.runner import RUNNER
+from vpeft.core.hooks.data_store import DataStore
 from vpeft.core.hooks.feature_cache import FeatureCacheHook
+from vpeft.core.hooks.sharding import ShardingHook
 from vpeft.core.trained.folder import ORIGIN, checkpoints, clear_remains, hold, read_origin, set_aside
 from vpeft.errors import UserError
 from vpeft.files import write_json
 from vpeft.registry import nearest
 
 
-def train(cfg: Config) -> Runner:
+def train(cfg: Config, disjoint: DisjointHook | None = None) -> Runner:
     """Train, and write the adapter file beside the last checkpoint, and that of the best one beside it.
 
     The work directory is held while the run lasts. What an earlier run has left in it is set aside, unless this one
     goes on with it.
+
+    Args:
+        cfg: The run's config.
+        disjoint: Looks whether training and validation have images in common; one that says so unless given.
 
     Returns:
         The runner, with the trained model.
@@ -53,9 +60,15 @@ def train(cfg: Config) -> Runner:
             # mmengine writes the config under its file's name, or else under that of the logs
             name = Path(cfg.filename).name if cfg.filename else f"{runner.timestamp}.py"
             _write_record(cfg, Path(cfg.work_dir), name)
+        store = DataStore.started(cfg, runner)
         runner.register_hook(MovedRunHook())
         runner.register_hook(DueValidationHook())
+        runner.register_hook(disjoint or DisjointHook())
+        if sharding := _strategy(cfg.get("strategy")):
+            runner.register_hook(sharding)
         if cache := _feature_cache(cfg.get("feature_cache") or {}):
+            if sharding:  # a process that has a feature would not run the blocks that the others wait for
+                raise UserError("strategy='fsdp' beside feature_cache: all processes run all blocks. Leave one out.")
             runner.register_hook(cache)
         try:
             runner.train()
@@ -64,17 +77,29 @@ def train(cfg: Config) -> Runner:
             if stop is None:
                 raise
             raise Stopped.of(stop, next(iter(checkpoints(Path(cfg.work_dir))), None)) from error
+        finally:
+            if cache:
+                cache.stop()
+        if store:
+            store.end(runner)
         if runner.rank == 0:
             write_adapters(runner)
     return runner
 
 
+def _strategy(name: str | None) -> ShardingHook | None:
+    if name not in (None, "fsdp"):
+        raise UserError(f"strategy={name!r}: it is 'fsdp' (docs/running.md) or left out.")
+    return ShardingHook() if name else None
+
+
 def _feature_cache(settings: Mapping[str, Any]) -> FeatureCacheHook | None:
-    known = ("limit", "folder")
+    known = ("limit", "folder", "views")
     for key in settings:
         if key not in known:
             raise UserError(f"feature_cache.{key}: {nearest(key, known)}")
-    return FeatureCacheHook(**settings) if settings.get("limit") is not None else None
+    asked = any(settings.get(key) is not None for key in ("limit", "views"))
+    return FeatureCacheHook(**{"limit": None, **settings}) if asked else None
 
 
 def schedule_elsewhere(cfg: Config) -> str | None:

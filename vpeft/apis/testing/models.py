@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import io
+import pickle
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -39,14 +41,43 @@ def build(host: str, dtype: torch.dtype = torch.float64, **options) -> nn.Module
     return model
 
 
-@functools.lru_cache(maxsize=4)
-def _built(host: str, dtype: torch.dtype) -> nn.Module:
-    return build(host, dtype)
-
-
 def again(host: str, dtype: torch.dtype = torch.float64) -> nn.Module:
     """A copy of what :func:`build` gives: tests that take the same host one after the other build it once."""
-    return copy.deepcopy(_built(host, dtype))
+    return _copies(host, dtype)()
+
+
+@functools.lru_cache(maxsize=4)
+def _copies(host: str, dtype: torch.dtype) -> Callable[[], nn.Module]:
+    """What makes copies of a host by unpickling, a few times as fast as :func:`copy.deepcopy`."""
+    model, tensors, written = build(host, dtype), [], io.BytesIO()
+    pickler, places = pickle.Pickler(written), {}
+
+    def place_of(one: Any) -> int | None:
+        if not isinstance(one, Tensor):
+            return None
+        if id(one) not in places:
+            places[id(one)] = len(tensors)
+            tensors.append(one)
+        return places[id(one)]
+
+    pickler.persistent_id = place_of
+    try:
+        pickler.dump(model)
+    except (pickle.PicklingError, AttributeError, TypeError):  # a function without a name of its own
+        return functools.partial(copy.deepcopy, model)
+
+    def unpickled() -> nn.Module:
+        unpickler = pickle.Unpickler(io.BytesIO(written.getbuffer()))
+        unpickler.persistent_load = list(map(_cloned, tensors)).__getitem__
+        return unpickler.load()
+
+    return unpickled
+
+
+def _cloned(tensor: Tensor) -> Tensor:
+    if type(tensor) is nn.Parameter:
+        return nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
+    return tensor.clone() if type(tensor) is Tensor else copy.deepcopy(tensor)
 
 
 def inputs(

@@ -38,8 +38,13 @@ def found_lines(study: Study, best: Mapping[str, Any]) -> list[str]:
     start = tuning["start_value"]
     beside = "" if start is None else f"; the config as it is: {100 * start:.2f} %"
     counts = f"{tuning['complete']} complete, {tuning['pruned']} given up, {tuning['fail']} failed"
+    ends = [
+        f"at an end  {name}: a better value may lie beyond what was searched: search further with --space or --grid"
+        for name in tuning["at_end"]
+    ]
     return [
         f"best       trial {tuning['best_trial']}: {values_words(study.keys(), best['options'])}  "
         f"{100 * tuning['best_value']:.2f} % on the validation images{beside}",
         f"trials     {counts}",
+        *ends,
     ]

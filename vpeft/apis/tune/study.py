@@ -11,38 +11,39 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import optuna
-from mmengine import Config
 from optuna.trial import TrialState
 
-from vpeft.apis.catalogue import config_parameters
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.setting import setting_hash
 from vpeft.apis.jobs.engines.engine import Engine
 from vpeft.apis.jobs.scheduler import run_jobs
 from vpeft.apis.tune.outcome import plots, trial_words
+from vpeft.apis.tune.space import (
+    OPTIMISER,
+    adapted_place,
+    config_value,
+    dotted,
+    each_once,
+    storage_value,
+    taken_values,
+    with_start,
+)
 from vpeft.apis.tune.storage import readable
-from vpeft.apis.tune.trial import TrialJob, open_trial, pruner, trial_splits
-from vpeft.core.adaptation.peft_backbone import find_peft
+from vpeft.apis.tune.trial import LOOKS, TrialJob, open_trial, pruner, trial_splits
 from vpeft.core.contract.build import build_methods
-from vpeft.core.contract.search_space import COMMON, Range, Values
+from vpeft.core.contract.search_space import COMMON, Range, Values, at_end
 from vpeft.errors import UserError
 from vpeft.files import read_json, write_atomically, write_json
 from vpeft.registry import nearest
 
 TUNING = "tuning"
-#: Names of the optimiser's hyper-parameters.
-OPTIMISER = {name: f"optim_wrapper.optimizer.{name}" for name in ("lr", "weight_decay")}
+#: In a study's folder: what decides its trials.
+STUDY = "study.json"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-def dotted(name: str, place: str = "model.backbone") -> str:
-    """The config's key of a name in a space; ``place`` is where the adapted backbone stands."""
-    return name if "." in name else OPTIMISER.get(name, f"{place}.method.{name}")
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Study:
     """A search for one config on one task.
 
     Attributes:
-        root: Folder of all results; its own is ``<root>/tuning/<config>/<task>``.
+        root: Folder of all results; its own is ``<root>/<room>/<config>/<task>``.
         config: The config.
         task: Its task.
         suite: The task's suite, None for a config without.
@@ -60,8 +61,13 @@ class Study:
         space: What is searched, by name: choices or a range.
         fixed: Settings by dotted key, the same in all trials.
         grid: Go through all combinations of the choices instead of searching.
+        points: The combinations of values that are gone through, each by name; empty for a search or a whole grid. Such
+            trials are all trained to their end, and looked at once: what they are for is decided over several tasks.
+        room: Name of the folder of the studies that it is among.
         start: The config's own values of what is searched.
         place: Where the adapted backbone stands in the config.
+        data_store: As of :class:`~vpeft.apis.tune.trial.TrialJob`.
+        feature_cache: As of :class:`~vpeft.apis.tune.trial.TrialJob`.
     """
 
     root: str
@@ -75,7 +81,11 @@ class Study:
     fixed: dict[str, Any] = field(default_factory=dict)
     grid: bool = False
     start: dict[str, Any] = field(default_factory=dict)
+    points: list[dict[str, Any]] = field(default_factory=list)
+    room: str = TUNING
     place: str = "model.backbone"
+    data_store: str | None = None
+    feature_cache: str | int | None = None
 
     @classmethod
     def of(
@@ -109,8 +119,8 @@ class Study:
         Raises:
             UserError: Unknown hyper-parameter, nothing to search, or no value of one that the host takes.
         """
-        given, cfg = dict(space or {}), load_config(config, task, options)
-        place, backbone = _adapted(cfg)
+        given, of_suite = dict(space or {}), task if suite else None
+        place, backbone = adapted_place(load_config(config, of_suite, options))
         methods = build_methods(backbone["method"])
         known = {f.name for method in methods for f in dataclasses.fields(method)} | set(OPTIMISER)
         for name in given:
@@ -120,28 +130,60 @@ class Study:
         lists = {name: values for name, values in given.items() if isinstance(values, list)}
         fixed = {dotted(name, place): value for name, value in given.items() if name not in lists}
         searched = {name: values for name, values in {**declared, **lists}.items() if dotted(name, place) not in fixed}
-        cfg = load_config(config, task, {**(options or {}), **fixed})
-        start = {name: _value(cfg, dotted(name, place)) for name in searched}
+        fixed = {**(options or {}), **fixed}
+        cfg = load_config(config, of_suite, fixed)
+        start = {name: config_value(cfg, dotted(name, place)) for name in searched}
         if not grid:
-            searched = {name: _within(values, start[name]) for name, values in searched.items()}
-        for name, values in searched.items():
-            if isinstance(values, list):
-                searched[name] = _possible(config, {**(options or {}), **fixed}, dotted(name, place), values)
+            searched = {name: with_start(values, start[name]) for name, values in searched.items()}
+        searched = {name: taken_values(config, fixed, name, place, values) for name, values in searched.items()}
         if not searched:
             raise UserError(f"{config}: nothing to search: give lists, such as --space lr=[0.001,0.01].")
         if grid:
             trials = len(list(itertools.product(*searched.values())))
         if trials < 1 or batch < 1:
             raise UserError(f"trials={trials} and batch={batch} must be at least 1.")
-        fixed = {**(options or {}), **fixed}
         task = cfg.get("task") or task or Path(config).stem
         root = str(Path(root).absolute())
-        return cls(root, str(config), task, suite, trials, seed, batch, searched, fixed, grid, start, place)
+        own = {"start": start, "place": place}
+        return cls(root, str(config), task, suite, trials, seed, batch, searched, fixed, grid, **own)
+
+    @classmethod
+    def of_points(
+        cls,
+        config: str,
+        task: str | None,
+        suite: str | None,
+        root: str,
+        points: Sequence[Mapping[str, Any]],
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+    ) -> Study:
+        """A study of given combinations, one trial each.
+
+        Args:
+            config: The config.
+            task: Its task, None for the config's own.
+            suite: The task's suite.
+            root: Folder of results.
+            points: The combinations, by hyper-parameter, ``lr``, ``weight_decay`` or dotted key.
+            seed: Of every training.
+            options: Settings by dotted key that every trial has.
+
+        Raises:
+            UserError: An unknown name, or a value that the host refuses.
+        """
+        names = dict.fromkeys(name for point in points for name in point)
+        space = {name: each_once(point[name] for point in points) for name in names}
+        study = cls.of(config, task, suite, root, seed=seed, space=space, grid=True, options=options)
+        if study.space != space:
+            raise UserError(f"{config}: of {space} to be tried the host takes {study.space}.")
+        study.points, study.trials = [dict(point) for point in points], len(points)
+        return study
 
     @property
     def folder(self) -> Path:
         """Everything of it."""
-        return Path(self.root) / TUNING / Path(self.config).stem / self.task
+        return Path(self.root) / self.room / Path(self.config).stem / self.task
 
     @property
     def storage(self) -> str:
@@ -159,8 +201,11 @@ class Study:
     def description(self) -> dict[str, Any]:
         """What decides its trials, for JSON."""
         space = {n: v if isinstance(v, list) else dataclasses.asdict(v) for n, v in self.space.items()}
-        setting = setting_hash(load_config(self.config, self.task if self.suite else None, self.fixed))
-        return {"setting": setting, "space": space, "seed": self.seed, "batch": self.batch, "grid": self.grid}
+        # Of given points the first, so that it does not hang on what the config says of what they set.
+        options = self.options(self.points[0]) if self.points else self.fixed
+        setting = setting_hash(load_config(self.config, self.task if self.suite else None, options))
+        own = {"setting": setting, "space": space, "seed": self.seed, "batch": self.batch, "grid": self.grid}
+        return {**own, "points": self.points} if self.points else own
 
     def open(self) -> optuna.Study:
         """Its study, made where there is none, or read again.
@@ -181,11 +226,15 @@ class Study:
             changed = [key for key in mine if stored.get(key) != mine[key]]
             raise UserError(f"{self.folder} holds another search ({', '.join(changed)} differ): use another folder.")
         study.set_user_attr("description", mine)
+        about = {"config": self.config, "task": self.task, "suite": self.suite, "trials": self.trials}
+        write_json(self.folder / STUDY, {**about, **mine})
         if not study.trials:
             names = list(self.space)
             combinations = itertools.product(*self.space.values()) if self.grid else [self.start.values()]
+            if self.points:
+                combinations = [[point[name] for name in names] for point in self.points]
             for values in combinations:
-                study.enqueue_trial(dict(zip(names, map(_code, values), strict=True)))
+                study.enqueue_trial(dict(zip(names, map(storage_value, values), strict=True)))
         return study
 
     def suggest(self, study: optuna.Study, trial: optuna.Trial) -> dict[str, Any]:
@@ -197,57 +246,9 @@ class Study:
             if isinstance(choices, Range):
                 values[name] = trial.suggest_float(name, choices.low, choices.high, log=True)
             else:
-                codes = [_code(choice) for choice in choices]
+                codes = [storage_value(choice) for choice in choices]
                 values[name] = choices[codes.index(trial.suggest_categorical(name, codes))]
         return values
-
-
-def _adapted(cfg: Config) -> tuple[str, dict[str, Any]]:
-    place, backbone = find_peft(cfg)
-    if not place:
-        raise UserError(f"{cfg.filename} has no method on its backbone: there is none to tune.")
-    return place, backbone
-
-
-def _code(value: Any) -> Any:
-    """A choice as the storage takes it."""
-    return json.dumps(value) if isinstance(value, (list, dict)) else value
-
-
-def _value(cfg: Config, key: str) -> Any:
-    node: Any = cfg
-    for part in key.split("."):
-        node = node[int(part)] if isinstance(node, list) else node.get(part)
-    place, backbone = find_peft(cfg)
-    if node is None and key.startswith(f"{place}.method."):
-        node = getattr(build_methods(backbone["method"])[0], key.rsplit(".", 1)[1])
-    return list(node) if isinstance(node, tuple) else node
-
-
-def _within(values: Values, start: Any) -> Values:
-    """The space with the config's own value in it."""
-    if isinstance(values, Range):
-        return Range(min(values.low, start), max(values.high, start))
-    return values if start in values else [start, *values]
-
-
-def _possible(config: str, options: Mapping[str, Any], key: str, values: list[Any]) -> list[Any]:
-    """The values of a key that the host takes."""
-    refusals = [_refusal(config, json.dumps({**options, key: value})) for value in values]
-    found = [value for value, refusal in zip(values, refusals, strict=True) if refusal is None]
-    if not found:
-        raise UserError(f"space: no value of {key.rpartition('.')[2]} fits: {refusals[-1]}")
-    return found
-
-
-@cache
-def _refusal(config: str, options: str) -> str | None:
-    """Why a config cannot be built with these options, None where it can; the task does not matter."""
-    try:
-        config_parameters(load_config(config, options=json.loads(options)))
-    except UserError as error:
-        return str(error)
-    return None
 
 
 # Working it off -----------------------------------------------------------------------------------------------------
@@ -296,6 +297,9 @@ class _Search:
             options=study.options(values),
             seed=study.seed,
             threads=self.threads,
+            data_store=study.data_store,
+            feature_cache=study.feature_cache,
+            looks=1 if study.points else LOOKS,
         )
 
     def _tell(self, job: TrialJob) -> None:
@@ -320,7 +324,7 @@ def tune(
         quiet: Show nothing.
 
     Returns:
-        For each study what ``best.json`` in its folder holds (:func:`write_best`).
+        For each study but those of given points what ``best.json`` in its folder holds (:func:`write_best`).
 
     Raises:
         UserError: No trial of a study was completed.
@@ -339,7 +343,7 @@ def tune(
         quiet=quiet,
         figure=lambda job: trial_words(searches[job.folder].study.keys(), job.outcome()),
     )
-    return [write_best(search.study, search.optuna) for search in searches.values()]
+    return [write_best(search.study, search.optuna) for search in searches.values() if not search.study.points]
 
 
 def write_best(study: Study, found: optuna.Study) -> dict[str, Any]:
@@ -369,6 +373,7 @@ def write_best(study: Study, found: optuna.Study) -> dict[str, Any]:
         "best_trial": best.number,
         "best_value": best.value,
         "start_value": None if study.grid else first.value,
+        "at_end": [name for name, values in study.space.items() if at_end(options[dotted(name, study.place)], values)],
         "splits": trial_splits(study.suite) if study.suite else "the config's validation images",
     }
     write_json(

@@ -21,10 +21,13 @@ from vpeft.apis.config.origin import is_given, set_by_command
 from vpeft.apis.config.protocol import one_look
 from vpeft.apis.config.setting import QuickConfig
 from vpeft.apis.jobs.job import WORK
-from vpeft.apis.run.prepare import prepare
+from vpeft.apis.jobs.shared_store import share_store
+from vpeft.apis.run.disjoint import DisjointHook
+from vpeft.apis.run.prepare import prepare, share_features
 from vpeft.apis.run.train import train
 from vpeft.core.datasets.tasks import SPLITS
 from vpeft.core.families.metrics import main_metric
+from vpeft.core.trained.code import code_hash, git_hash
 from vpeft.core.trained.folder import hold
 from vpeft.errors import UserError
 from vpeft.files import read_json, write_json
@@ -44,8 +47,8 @@ def pruner() -> optuna.pruners.BasePruner:
     return optuna.pruners.MedianPruner(n_startup_trials=4)
 
 
-def trial_config(config: str, task: str | None, options: dict[str, Any]) -> Config:
-    """What a trial trains and looks at. Nothing in it leads to the test images.
+def trial_config(config: str, task: str | None, options: dict[str, Any], looks: int = LOOKS) -> Config:
+    """What a trial trains and looks at, ``looks`` times. Nothing in it leads to the test images.
 
     Raises:
         UserError: The config has no validation images apart from the test images, or the options choose other lists.
@@ -60,8 +63,8 @@ def trial_config(config: str, task: str | None, options: dict[str, Any]) -> Conf
         raise UserError(f"{config} validates on its test images: give it val_dataloader of its own to tune on.")
     if not is_given(cfg, "train_cfg.val_interval"):
         loop = cfg.train_cfg
-        interval = max(1, (loop.get("max_epochs") or loop["max_iters"]) // LOOKS)
-        set_by_command(cfg, {"train_cfg.val_interval": interval}, f"a trial, which looks {LOOKS} times")
+        interval = max(1, (loop.get("max_epochs") or loop["max_iters"]) // looks)
+        set_by_command(cfg, {"train_cfg.val_interval": interval}, f"a trial, which looks {looks} times")
     return cfg
 
 
@@ -79,6 +82,9 @@ class TrialJob:
         options: Its settings by dotted key.
         seed: Seed of the training.
         threads: CPU threads.
+        data_store: Bytes of decoded images that the runs below ``root`` share, ``off``, or None: as the config says.
+        feature_cache: Bytes of the features that the runs below ``root`` share; None: as the config says.
+        looks: Looks at the validation images, the last one included; a trial with one alone is never given up.
     """
 
     root: str
@@ -91,6 +97,9 @@ class TrialJob:
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     threads: int = 1
+    data_store: str | None = None
+    feature_cache: str | int | None = None
+    looks: int = LOOKS
 
     @property
     def name(self) -> str:
@@ -118,13 +127,14 @@ class TrialJob:
             if self.done():
                 return
             torch.set_num_threads(self.threads)
-            cfg = trial_config(self.config, self.task, self.options)
-            cfg = QuickConfig.of(prepare(cfg, str(work), seed=self.seed, resume=True))
+            cfg = trial_config(self.config, self.task, self.options, self.looks)
+            cfg = prepare(cfg, str(work), seed=self.seed, resume=True, data_store=self.data_store)
+            cfg = QuickConfig.of(share_features(share_store(cfg, self.root), self.feature_cache, self.root))
             hook = {"type": "vpeft.TrialHook", "storage": self.storage, "identifier": self.identifier}
             cfg.custom_hooks = [*cfg.get("custom_hooks", []), hook]
             state = "complete"
             try:
-                train(cfg)
+                train(cfg, DisjointHook(refuse="a search"))
             except optuna.TrialPruned:
                 state = "pruned"
             reported = open_trial(self.storage, self.identifier).storage_values()
@@ -136,7 +146,8 @@ class TrialJob:
         self._end({"state": "fail", "error": error})
 
     def _end(self, outcome: dict[str, Any]) -> None:
-        write_json(self.file, {"number": self.number, "options": self.options, **outcome})
+        made = {"git": git_hash(), "code": code_hash()}
+        write_json(self.file, {"number": self.number, "options": self.options, **made, **outcome})
 
 
 class _Trial(optuna.Trial):

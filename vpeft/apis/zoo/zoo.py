@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from vpeft.apis.predict.load import load
-from vpeft.apis.predict.predictor import Predictor
-from vpeft.core.backbones.nano import sha256
 from vpeft.errors import UserError
 from vpeft.files import read_json
 from vpeft.registry import nearest
+
+if TYPE_CHECKING:
+    import torch
+
+    from vpeft.apis.predict.predictor import Predictor
 
 #: The adapter files, and the index beside them.
 ADAPTERS = Path(__file__).parent / "adapters"
@@ -45,6 +45,8 @@ def from_zoo(name: str, device: str | torch.device | None = None) -> Predictor:
     Raises:
         UserError: There is no such adapter, or its file is missing or not the one whose checksum is recorded.
     """
+    from vpeft.apis.predict.load import load
+
     return load(zoo_file(name), device=device)
 
 
@@ -54,6 +56,8 @@ def zoo_file(name: str) -> Path:
     Raises:
         UserError: As of :func:`from_zoo`.
     """
+    from vpeft.core.backbones.nano import sha256
+
     known = zoo_index()
     if name not in known:
         raise UserError(f"no adapter {name!r} in the zoo: {nearest(name, known)} (vpeft list zoo)")

@@ -19,12 +19,15 @@ from vpeft.core.adaptation.identity import Identity, check_count, refuse_frozen_
 from vpeft.core.adaptation.options.on_host import OnHost
 from vpeft.core.adaptation.options.packed import reset
 from vpeft.core.adaptation.storing.fit import check_tensors
+from vpeft.core.adaptation.values.base_dtype import BaseDtype, LoweredBase
 from vpeft.core.adaptation.values.heads import Heads
 from vpeft.core.adaptation.values.merged_state import MERGED, put_merged, take_merged
 from vpeft.core.adaptation.values.precision import adapter_dtype, sample
+from vpeft.core.adaptation.values.written import before_merging, places_of, write_values
 from vpeft.core.adaptation.wrappers import plain_keys, state_dict
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import PEFT_KEY, Host, is_peft_key
+from vpeft.core.backbones.kept.masters import as_held
 from vpeft.core.backbones.roles import keepers
 from vpeft.core.contract.build import keyed
 from vpeft.core.contract.training import TrainingData
@@ -46,14 +49,23 @@ class Adaptation:
         merged: Weights as they were before :meth:`merge`, by key; empty while nothing is merged.
         heads: The head that the backbone holds inside, as the base has it.
         dtype: Precision that the adapter was asked for; None means the base's, but float32 on a half base.
+        base_dtype: Precision that the frozen base was asked to be kept in; None leaves it as it is.
+        lowered: The base that is kept so.
         several: The named adapters of the base that it is one of (:mod:`.several.adapters`); None without names.
         blend: What answers in the place of one adapter, where no single one does.
     """
 
-    def __init__(self, host: Host, methods: Sequence[Method], dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        methods: Sequence[Method],
+        dtype: torch.dtype | None = None,
+        base_dtype: BaseDtype | None = None,
+    ) -> None:
         self.host = host
         self.heads = Heads(host)
-        self.dtype = dtype
+        self.dtype, self.base_dtype = dtype, base_dtype
+        self.lowered: LoweredBase | None = None
         self.on_host = {key: OnHost(method, host, key) for key, method in keyed(methods).items()}
         self.methods = {key: one.method for key, one in self.on_host.items()}
         self.params = list(host.parameters())
@@ -82,17 +94,23 @@ class Adaptation:
                     host.resize_head(width)
             self.trained = [p.name for p in params if any(m.trains(p) for m in self.on_host.values())]
             check_count(self.on_host, self.peft_items(), params)
+            if self.base_dtype is not None:
+                self.lowered = LoweredBase(host, params, self.trained, self.base_dtype)
         except Exception:  # a method that cannot be attached leaves the model as it was
             host.clear() if host.hooks else host.release()
             raise
         device, dtype = next(host.backbone.parameters()).device, adapter_dtype(params, self.dtype)
         for module in self.peft_modules():
             module.to(device=device, dtype=dtype).train(host.backbone.training)
+            if self.lowered and getattr(module, "starts_from_base", False):
+                reset(module)
         host.passes.sample = sample(self.peft_modules())
         trained = set(self.trained)
         for p in params:
             p.param.requires_grad_(p.name in trained)
         host.adopt()
+        if self.lowered is not None:
+            self.lowered.start()
         host.backbone.peft_adaptation = self
         self.snapshot()
         self.base.start(GIVEN)
@@ -172,7 +190,8 @@ class Adaptation:
         The order matters: initialisers of a model run over all its linears, adapters included, and would undo the
         start that the method is defined by.
         """
-        self.base.initialise(plain, *args, **kwargs)
+        with as_held():
+            self.base.initialise(plain, *args, **kwargs)
         for module in self.peft_modules():
             reset(module)
         self.snapshot()
@@ -252,32 +271,14 @@ class Adaptation:
         params = {p.name: p.param for p in self.host.parameters() if p.name in base}
         kept = {name: param.detach().clone() for name, param in params.items()}
         before = self.host.passes.enabled
-        self._write(base)
+        write_values(self.host, base)
         self.host.passes.enabled = False
         try:
             with self.heads.plain():
                 yield
         finally:
-            self._write(kept)
+            write_values(self.host, kept)
             self.host.passes.enabled = before
-
-    def _write(self, values: dict[str, Tensor]) -> None:
-        """Write values to the base; nothing is written where one of them has no place any more."""
-        places = self._places(values)
-        with torch.no_grad():
-            for name, value in values.items():
-                places[name].copy_(value)
-
-    def _places(self, values: dict[str, Tensor]) -> dict[str, nn.Parameter]:
-        places = {p.name: p.param for p in self.host.parameters()}
-        for name, value in values.items():
-            if name not in places or places[name].shape != value.shape:
-                now = f"has the shape {tuple(places[name].shape)}" if name in places else "is gone"
-                raise UserError(
-                    f"{name} {now} and had {tuple(value.shape)} when the method was attached: its own values cannot be "
-                    "given back. Resize the backbone before attaching, or vpeft.detach(model, restore=False)."
-                )
-        return places
 
     def check_restorable(self) -> None:
         """Make sure that the base can be given its own values back (:meth:`detach`).
@@ -286,7 +287,7 @@ class Adaptation:
             UserError: As :meth:`check`, or a trained parameter was resized.
         """
         self.check()
-        self._places({**self.merged, **self.originals})
+        places_of(self.host, {**self.merged, **self.originals})
 
     def merge(self) -> list[str]:
         """Fold every affine module into the weights of its site.
@@ -318,7 +319,7 @@ class Adaptation:
             if not torch.isfinite(value).all():
                 raise UserError(f"merging would write NaN or infinity to {name}: the adapter holds such values.")
         self.merged = {name: param.detach().clone() for name, (param, _) in values.items()}
-        self._write({name: value for name, (_, value) in values.items()})
+        write_values(self.host, {name: value for name, (_, value) in values.items()})
         for entry in folded:
             entry.active = False
         return sorted({e.key for e in self._entries() if e.active})
@@ -338,7 +339,7 @@ class Adaptation:
         names = self.merged.keys() if self.merged else {name for name, p in params.items() if id(p) in new}
         if names != before.keys() or any(params[name].shape != before[name].shape for name in names):
             raise UserError("the state dict is of an adapter merged into other weights: attach the same methods.")
-        self.merged = {name: value.to(params[name], copy=True) for name, value in before.items()}
+        self.merged = {name: before_merging(params[name], value) for name, value in before.items()}
         for entry in folded:
             entry.active = False
 
@@ -364,7 +365,7 @@ class Adaptation:
         """
         if not self.merged:
             raise UserError("the adapter is not merged: there is nothing to unmerge.")
-        self._write(self.merged)
+        write_values(self.host, self.merged)
         self.merged = {}
         for entry in self._entries():
             entry.active = True
@@ -384,12 +385,14 @@ class Adaptation:
             return
         if restore:
             self.check_restorable()
-            self._write({**self.merged, **self.originals})
+            write_values(self.host, {**self.merged, **self.originals})
             self.heads.restore()
         for p in self.host.parameters():
             if p.param.is_floating_point():  # quantised since attaching: it cannot ask for a gradient
                 p.param.requires_grad_(self.flags.get(p.name, p.param.requires_grad))
         self.base.close()
+        if self.lowered is not None:
+            self.lowered.release()
         del self.host.backbone.peft_adaptation
         self.host.release()
         self.host.backbone.train(self.host.backbone.training)

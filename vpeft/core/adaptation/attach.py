@@ -15,6 +15,7 @@ from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.base_weights import NEVER
 from vpeft.core.adaptation.find import adaptations
 from vpeft.core.adaptation.report import trained_outside
+from vpeft.core.adaptation.values.base_dtype import named_base_dtype
 from vpeft.core.adaptation.values.precision import named_dtype
 from vpeft.core.backbones.block import full_name
 from vpeft.core.backbones.find import hosts_in, read_host, why_no_host
@@ -38,6 +39,7 @@ def attach(
     backbone: str | Sequence[str] | None = None,
     dtype: torch.dtype | str | None = None,
     sample: Any = None,
+    base_dtype: Any = None,
 ) -> list[Adaptation]:
     """Attach methods to a backbone in ``model``, or to each of several.
 
@@ -52,6 +54,8 @@ def attach(
         dtype: Precision of the adapter; None means the base's, but float32 on a half base.
         sample: For the generic host, a call of the model: a tensor, a tuple of arguments, a dict of keywords, or a
             function of the model. None guesses an image. Where a host reads the model, it is not looked at.
+        base_dtype: Precision that the frozen base is kept in from now on
+            (:mod:`vpeft.core.adaptation.values.base_dtype`); None leaves it as it is.
 
     Returns:
         The adaptations, in the order of the names.
@@ -63,15 +67,18 @@ def attach(
     modules, placed = dict(named_modules(model)), []
     hosts = hosts_in(model, modules)
     names, dtype = _chosen(model, modules, hosts, backbone), named_dtype(dtype)
+    base_dtype = named_base_dtype(base_dtype)
     if any(name not in hosts for name in names):
         _check_generic(model, methods)
     try:
         for name in names:
             host = read_host(hosts[name]) if name in hosts else read_generic(model, name, sample)
-            adaptation = Adaptation(host, copy.deepcopy(methods) if len(names) > 1 else methods, dtype)
+            adaptation = Adaptation(host, copy.deepcopy(methods) if len(names) > 1 else methods, dtype, base_dtype)
             base = {p.name: p.param for p in adaptation.params}
             remembered = remembered_weights(modules, name, base)
             adaptation.place()
+            if adaptation.lowered is not None:
+                adaptation.lowered.around(module for other, module in modules.items() if _holds(other, name))
             placed.append(adaptation)
             if isinstance(host, FoundHost):
                 try_pass(host)
@@ -132,6 +139,10 @@ def _check_generic(model: nn.Module, methods: Sequence[Method]) -> None:
             f"{why_no_host(model)}{needs} Methods that attach to any other network, by its linears, convolutions and "
             f"norms: {', '.join(without_blocks())} (docs/hosts.md)."
         )
+
+
+def _holds(other: str, name: str) -> bool:
+    return other != name and _inside(name, other)
 
 
 def _inside(name: str, part: str) -> bool:

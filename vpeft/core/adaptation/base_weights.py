@@ -61,15 +61,16 @@ class BaseWeights:
         file: The file, where there is one.
         by: ``init_cfg`` or ``load_from``: how the file came in; None where it was there before attaching.
         prefix: The ``prefix`` that was given with it.
+        settled: What :meth:`describe` gives from now on, where the tensors no longer lie whole on this device.
     """
 
     def __init__(self, adaptation: Adapted) -> None:
         self.adaptation = adaptation
         self.source, self.file, self.by, self.prefix = GIVEN, None, None, None
+        self.settled: dict[str, Any] | None = None
         self._cache: tuple[Any, dict[str, Any]] | None = None
         self._expected: tuple[Any, dict[str, Any], bool] | None = None
-        self._hooks: list[Any] = []
-        self._start: list[int] = []
+        self._hooks, self._start = list[Any](), list[int]()
 
     @property
     def backbone(self) -> nn.Module:
@@ -149,6 +150,8 @@ class BaseWeights:
             UserError: The base was never loaded.
         """
         self.need("what is saved")
+        if self.settled is not None:
+            return self.settled
         tensors = list(self.tensors())
         state = [(t.name, t.tensor.shape, t.tensor.dtype, t.tensor.data_ptr(), _version(t.tensor)) for t in tensors]
         # Writing through `.data`, as mmengine's EMA does, leaves no trace in the versions.

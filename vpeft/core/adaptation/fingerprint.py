@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vpeft.core.backbones.block import HostParam
+from vpeft.core.backbones.kept.few_bits import BITS, FewBits
 from vpeft.errors import UserError
 from vpeft.files import schema_fault
 
@@ -27,6 +28,7 @@ _ROW = {
         "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
         "dtype": {"enum": _DTYPES},
         "digests": {"type": "object", "minProperties": 1, "additionalProperties": _TEXT},
+        "bits": {"enum": list(BITS)},
     },
 }
 #: What is written of a base: where it came from, and the digests of its tensors.
@@ -53,26 +55,47 @@ class BaseTensor(NamedTuple):
 
 
 def precision(tensor: Tensor) -> str:
-    """The precision in which a tensor is compared: its type's name; float64 counts as float32."""
+    """The precision in which a tensor is compared: its type's name; float64 counts as float32.
+
+    Of a tensor of few bits it is that of the values that were quantised, whose digests it carries.
+    """
+    if origin := quantised_origin(tensor):
+        return next(iter(origin))
     return str(tensor.dtype).removeprefix("torch.").replace("float64", "float32")
 
 
 def tensor_digest(tensor: Tensor, to: str) -> str:
     """16 hexadecimal digits of the SHA-256 of the values rounded to the type ``to``."""
+    if origin := quantised_origin(tensor):
+        return origin[to]
     values = tensor.detach().cpu()
     if values.is_floating_point():
         values = values.float().to(getattr(torch, to))  # always by way of float32: one rounding for every precision
     return hashlib.sha256(values.contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()[:16]
 
 
+def quantised_origin(tensor: Tensor) -> dict[str, str]:
+    """Digests of the values that a tensor of few bits was made of, by precision; empty for any other."""
+    return tensor.origin if isinstance(tensor, FewBits) else {}
+
+
+def digests_by_precision(tensor: Tensor) -> dict[str, str]:
+    """The digests of a tensor by precision: its own, and those that are coarser."""
+    own = precision(tensor)
+    return {to: tensor_digest(tensor, to) for to in (PRECISIONS if own == "float32" else (own,))}
+
+
 def base_table(tensors: Iterable[BaseTensor]) -> dict[str, dict[str, Any]]:
     """What is kept of a base: per tensor role, shape, type and the digests at every precision no finer than its own."""
     table = {}
     for name, role, tensor in tensors:
-        own = precision(tensor)
-        names = PRECISIONS if own == "float32" else (own,)
-        digests = {to: tensor_digest(tensor, to) for to in names}
-        table[name] = {"role": role, "shape": list(tensor.shape), "dtype": own, "digests": digests}
+        row = {
+            "role": role,
+            "shape": list(tensor.shape),
+            "dtype": precision(tensor),
+            "digests": digests_by_precision(tensor),
+        }
+        table[name] = row | ({"bits": tensor.kind} if isinstance(tensor, FewBits) else {})
     return table
 
 
@@ -109,11 +132,13 @@ class BaseDifference(NamedTuple):
         differing: Keys of tensors that differ, each with the reason.
         resized: Tables of another size, with the size there and here.
         rounded: Precisions there and here, where they are not the same.
+        bits: Few bits there and here ("" for none), where they are not the same.
     """
 
     differing: dict[str, str]
     resized: dict[str, tuple[list[int], list[int]]] = {}
     rounded: tuple[str, str] | None = None
+    bits: tuple[str, str] | None = None
 
     def notes(self) -> list[str]:
         """One line on the precisions, and one on the sizes, where these differ."""
@@ -121,6 +146,12 @@ class BaseDifference(NamedTuple):
         if self.rounded:
             there, here = self.rounded
             lines.append(f"trained on the base in {there}, which is here in {here}: the same but for rounding.")
+        if self.bits:
+            there, here = (bits or "floating point" for bits in self.bits)
+            lines.append(
+                f"trained on a base whose linears were kept in {there}, which are here in {here}: the same base but "
+                "for the error of few bits (docs/options.md); attach with the same base_dtype for the same outputs."
+            )
         if self.resized:
             name, (there, here) = next(iter(self.resized.items()))
             lines.append(
@@ -146,7 +177,7 @@ def compare_bases(theirs: Mapping[str, Mapping[str, Any]], own: Iterable[BaseTen
         theirs: The description.
         own: The tensors at hand.
     """
-    result, rounded, names = BaseDifference({}, {}), None, set()
+    result, rounded, bits, names = BaseDifference({}, {}), None, None, set()
     for name, role, tensor in own:
         names.add(name)
         row = theirs.get(name)
@@ -158,7 +189,9 @@ def compare_bases(theirs: Mapping[str, Mapping[str, Any]], own: Iterable[BaseTen
             else:
                 result.differing[name] = f"has the shape {row['shape']} there, {list(tensor.shape)} here"
         else:
-            mine = precision(tensor)
+            mine, few = precision(tensor), tensor.kind if isinstance(tensor, FewBits) else ""
+            if few != row.get("bits", ""):
+                bits = bits or (row.get("bits", ""), few)
             at = mine if mine in row["digests"] else row["dtype"]
             if mine != row["dtype"]:
                 rounded = rounded or (row["dtype"], mine)
@@ -167,7 +200,7 @@ def compare_bases(theirs: Mapping[str, Mapping[str, Any]], own: Iterable[BaseTen
             elif row["digests"].get(at) != tensor_digest(tensor, at):
                 result.differing[name] = "has other values"
     result.differing.update({name: "is missing here" for name in theirs if name not in names})
-    return result._replace(rounded=rounded)
+    return result._replace(rounded=rounded, bits=bits)
 
 
 def _same_width(theirs: Sequence[int], own: Sequence[int]) -> bool:

@@ -18,6 +18,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from vpeft.core.backbones.kept.few_bits import dense
+from vpeft.core.backbones.kept.masters import as_held
 from vpeft.core.backbones.sites.site import Placed, Site
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.errors import UserError
@@ -26,6 +28,7 @@ Affine = tuple[Tensor | None, Tensor | None]
 
 
 @torch.no_grad()
+@as_held()
 def fold_site(site: Site, new: dict[int, Tensor]) -> list[Placed]:
     """Fold what can be folded at ``site``.
 
@@ -152,7 +155,7 @@ def _affine_run(site: Site, entries: list[Placed]) -> list[Placed]:
 
 
 def _value(param: Tensor | None, new: dict[int, Tensor]) -> Tensor | None:
-    return None if param is None else new.get(id(param), param.detach().double())
+    return None if param is None else new.get(id(param), dense(param.detach()).double())
 
 
 def _scale_parameter(scale: nn.Module | nn.Parameter) -> Tensor:

@@ -15,7 +15,7 @@ from vpeft.core.adaptation.options.on_host import OnHost
 from vpeft.core.backbones.block import HostParam, full_name
 from vpeft.core.backbones.host import Host, is_peft_key
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
-from vpeft.core.backbones.wrappers import named_modules
+from vpeft.core.backbones.wrappers import kind_of, named_modules
 from vpeft.errors import MethodFault, UserError
 
 
@@ -43,9 +43,9 @@ class Identity:
                     f"{name} is used at several places of this {type(host.backbone).__name__}: a method could not tell "
                     "them apart. Give each place a module of its own (copy.deepcopy)."
                 )
-            self.places[name] = (module, full_name(type(module)), tuple(module._parameters))
+            self.places[name] = (module, full_name(kind_of(module)), tuple(module._parameters))
         for module in _holders(host):
-            self.places[names[id(module)]] = (module, full_name(type(module)), tuple(module._parameters))
+            self.places[names[id(module)]] = (module, full_name(kind_of(module)), tuple(module._parameters))
         _require_weights(self.places)
         _require_untied(params)
 
@@ -81,8 +81,8 @@ class Identity:
             here = now.get(name)
             if here is not module:
                 found = "is gone" if here is None else f"was replaced (by a {full_name(type(here))})"
-            elif full_name(type(module)) != kind:
-                found = f"became a {full_name(type(module))}"
+            elif full_name(kind_of(module)) != kind:
+                found = f"became a {full_name(kind_of(module))}"
             elif tuple(module._parameters) != parameters:
                 found = f"holds the parameters {', '.join(module._parameters)} in the place of {', '.join(parameters)}"
             else:

@@ -11,6 +11,7 @@ from torch import nn
 
 from vpeft.core.adaptation.attach import attach
 from vpeft.core.adaptation.base_weights import NEVER, RANDOM
+from vpeft.core.adaptation.values.base_dtype import named_base_dtype
 from vpeft.errors import UserError
 from vpeft.registry import MODELS
 
@@ -20,6 +21,8 @@ TYPES = ("vpeft.PEFT", "PEFT")
 NETWORK = "vpeft.Backbone"
 #: The same on clips, where the name stands in ``image``, in whose place a config may stand too.
 CLIPS = "vpeft.ClipBackbone"
+#: What a vpeft.PEFT has beside the backbone's own settings.
+_OWN = ("type", "of", "method", "base", "dtype", "base_dtype")
 
 
 @MODELS.register_module(name="PEFT")
@@ -28,6 +31,7 @@ def build_adapted(
     method: str | Mapping[str, Any] | Sequence[Any],
     base: str | None = None,
     dtype: torch.dtype | str | None = None,
+    base_dtype: Any = None,
     **backbone: Any,
 ) -> nn.Module:
     """Build the backbone ``of`` as without PEFT and attach ``method`` to it.
@@ -45,6 +49,8 @@ def build_adapted(
         base: ``"random"`` says that a frozen base without pretrained weights is meant, as in tests; otherwise one that
             gets no weights from anywhere is refused before it is trained, saved or asked.
         dtype: Precision of the adapter, as ``'bfloat16'``; None means the base's, but float32 on a half base.
+        base_dtype: What the frozen base is kept in, as ``'bfloat16'`` or ``'int8'`` (docs/options.md); None leaves
+            it as it is.
         **backbone: The backbone's own keys.
 
     Returns:
@@ -65,11 +71,16 @@ def build_adapted(
         raise UserError(f"base={base!r} of vpeft.PEFT: it is 'random' or left out; a file is named in init_cfg.")
     methods = build_methods(method)
     plain = plain_settings({"of": of, **backbone})
+    if base == RANDOM and (kept := named_base_dtype(base_dtype)) is not None and kept.bits:
+        raise UserError(
+            f"base_dtype={base_dtype!r} of vpeft.PEFT beside base='random': a random base is stored with its adapter, "
+            "in floating point: take 'bfloat16', or pretrained weights."
+        )
     if base == RANDOM and is_network(plain):
         plain.setdefault("weights", False)
     module = ROOT_MODELS.build(plain)
     is_loaded = getattr(module, "is_init", False)  # some load their weights as they are built
-    for adaptation in attach(module, methods, dtype=dtype):
+    for adaptation in attach(module, methods, dtype=dtype, base_dtype=base_dtype):
         if base == RANDOM and (named := adaptation.base.named()):
             raise UserError(f"base='random' of vpeft.PEFT beside the file {named['checkpoint']}: leave one out.")
         if base == RANDOM or not is_loaded:
@@ -79,7 +90,7 @@ def build_adapted(
 
 def plain_settings(adapted: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the backbone that those of a ``vpeft.PEFT`` are of: the same without PEFT."""
-    plain = {key: value for key, value in adapted.items() if key not in ("type", "of", "method", "base", "dtype")}
+    plain = {key: value for key, value in adapted.items() if key not in _OWN}
     of = adapted["of"]
     return {"type": NETWORK, "of": of, **plain} if isinstance(of, str) and "/" in of else {"type": of, **plain}
 
@@ -120,6 +131,11 @@ def find_peft(cfg: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def methods_of(cfg: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The methods' settings of a config; empty where there is none."""
-    methods = find_peft(cfg)[1].get("method", [])
+    return [dict(method) for method in stated_methods(find_peft(cfg)[1])]
+
+
+def stated_methods(settings: Mapping[str, Any]) -> list[Any]:
+    """What an adapted backbone's settings state under ``method``, as a list; a name alone becomes its config."""
+    methods = settings.get("method", [])
     methods = methods if isinstance(methods, (list, tuple)) else [methods]
-    return [{"type": method} if isinstance(method, str) else dict(method) for method in methods]
+    return [{"type": method} if isinstance(method, str) else method for method in methods]

@@ -10,7 +10,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from vpeft.core.backbones.block_forward import SiteBlock, site_class
+from vpeft.core.backbones.block_forward import SiteAttention, SiteBlock, site_class
+from vpeft.core.backbones.saving.normalised import KeptNorm, saving_mixin
 from vpeft.core.backbones.sites.layout import MAP_FIRST, TOKENS
 from vpeft.core.backbones.sites.passes import Passes
 from vpeft.core.backbones.sites.site import BRANCH_PLACEMENTS, Site
@@ -20,6 +21,8 @@ from vpeft.errors import UserError
 from vpeft.registry import BLOCKS
 
 _STATE = ("peft_passes", "peft_index", "peft_sites")
+#: The norm ahead of each unit, and the sites that read what it gives.
+_NORMS = {"norm1": ("qkv", "attn_branch"), "norm2": ("fc1", "mlp_branch")}
 
 
 class Owner(Protocol):
@@ -191,6 +194,8 @@ class Block:
             vars(module).update(zip(_STATE, (passes, self.index, self.sites), strict=True))
             module.__dict__.pop("forward", None)  # left by libraries that record: it would stand above the class's
             module.__class__ = site_class(type(module), mixin)
+        for module, readers in self._norms():
+            vars(module)["peft_readers"] = readers
 
     def release(self) -> None:
         """Give the block its own class back."""
@@ -202,6 +207,22 @@ class Block:
     def _rebuilt(self) -> Iterator[tuple[nn.Module, type]]:
         yield self.module, self.kind
         yield from ((self.module.get_submodule(path), mixin) for path, mixin in self.kind.site_inner.items())
+        act = self.sites["act"].module if "act" in self.sites else None
+        for module in (*(norm for norm, _ in self._norms()), *([act] if isinstance(act, nn.Module) else ())):
+            if (mixin := saving_mixin(full_name(type(module)))) is not None:
+                yield module, mixin
+
+    def _norms(self) -> Iterator[tuple[nn.Module, tuple[Site, ...]]]:
+        """The norms that may keep their output, with the sites that read it as it is."""
+        if self.norm_behind:
+            return
+        norms = {name: self.sites[name].module if name in self.sites else None for name in _NORMS}
+        for name, norm in norms.items():
+            if isinstance(norm, nn.Module) and saving_mixin(full_name(type(norm))) is KeptNorm:
+                readers = _NORMS[name] if norms["norm2"] is not None else sum(_NORMS.values(), ())
+                if self.kind.site_places is not SiteAttention.site_places:  # windows are cut out of it: copies
+                    readers = [one for one in readers if one != "qkv"]
+                yield norm, tuple(self.sites[one] for one in readers if one in self.sites)
 
 
 @functools.lru_cache(maxsize=4096)

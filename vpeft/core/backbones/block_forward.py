@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.layout import TOKENS, Layout
+from vpeft.core.backbones.sites.pass_hooks import WholeCall
 from vpeft.core.backbones.sites.passes import Passes
 from vpeft.core.backbones.sites.site import Site
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
@@ -348,9 +349,8 @@ class SiteBlock(SiteAttention):
         mark = self.peft_passes.enter(self.peft_index, grid, x)
         self.peft_flow.masked = given.get(self.mask_name) is not None
         self.site_entered(x)
-        block = self.peft_sites["block"]
-        start = x = block.before(x)
-        features = self.peft_passes.features
+        block, features = self.peft_sites["block"], self.peft_passes.features
+        start = x = block.before(x if features is None else features.entered(self, x))
         x = self.site_inside(x, **given) if features is None else features.through(self, x, given)
         x = block.after(start, x)
         self.peft_passes.leave(mark, x)
@@ -367,10 +367,8 @@ class SiteBlock(SiteAttention):
         return self.site_unit("mlp", self.site_norm2, self.site_mlp, self.site_drop2, x)
 
 
-class SiteBackbone:
+class SiteBackbone(WholeCall):
     """Mixin for a host's backbone: what must happen when weights are initialised, and in train mode."""
-
-    plain_class: type
 
     def init_weights(self, *args, **kwargs) -> None:
         """Initialise or load the base as the plain class does, then the PEFT parameters, which so keep their start."""

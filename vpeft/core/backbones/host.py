@@ -17,7 +17,8 @@ from vpeft.core.backbones.block_forward import SiteBackbone, site_class
 from vpeft.core.backbones.names import check_module_name
 from vpeft.core.backbones.roles import existing_parameters
 from vpeft.core.backbones.sites.flow import Flow
-from vpeft.core.backbones.sites.passes import FOLDS_CLIPS, Passes, pass_hooks
+from vpeft.core.backbones.sites.pass_hooks import pass_hooks
+from vpeft.core.backbones.sites.passes import FOLDS_CLIPS, Passes
 from vpeft.core.backbones.sites.site import PLACEMENTS, Placed, Site, hook_site
 from vpeft.errors import UserError
 from vpeft.registry import HOSTS, nearest
@@ -55,13 +56,13 @@ class Host:
         backbone_mixin: What is added to the backbone itself.
         first_frozen: The smallest ``frozen_stages`` at which such a backbone freezes anything.
         carries_tokens: Tokens off the map can pass from one stage to the next (:meth:`downsample_tokens`).
+        frames_first: Clips that the embedding sees are ``(B, T, C, H, W)``.
         embedding: The module that every forward pass begins with, however the backbone is called; it sees the image.
         prefix: Tokens before the map in the stream.
         patch_size: Height and width of a patch in pixels.
         in_channels: Channels of what one patch sees: of the image, in video times the frames of a tubelet.
         frames_in: Where the frames of a clip stand, ``tokens`` of a stream or images of a ``batch``; else empty.
-        pools_map: The head reads the mean of the map's tokens, not a class token.
-        reads_map: The head reads maps, as dense tasks do.
+        pools_map, reads_map: The head reads the mean of the map's tokens, not a class token; or maps, in dense tasks.
         fixed_width: Something of the base behind the output norm reads features of the host's own width.
         outputs: Indices of the blocks whose outputs leave the backbone; the last one by default.
         adds_between: The backbone adds something of its own to the stream between its blocks.
@@ -69,8 +70,7 @@ class Host:
         modules: Backbone-level sites that are modules: ``patch_embed``, ``patch_norm``, ``downsample<s>.norm``,
             ``downsample<s>.reduction`` (leading to stage s), ``norm.<i>`` of each output, ``pool_norm`` of pooled
             features.
-        identities: Such sites at which the backbone calls a module without weights, as where an output norm is left
-            out.
+        identities: Such sites at which the backbone calls a module without weights, as for an output norm left out.
         channels_first: Sites of ``modules`` whose output is ``(B, C, H, W)`` though no convolution tells so.
         special: Roles of parameters by their names in the backbone: ``pos_embed``, ``cls_token``.
         left_out: Why each module that could be a site is none, by name; only of the generic host.
@@ -83,6 +83,7 @@ class Host:
     backbone_mixin: ClassVar[type[SiteBackbone]] = SiteBackbone
     first_frozen: ClassVar[int] = 0
     carries_tokens: ClassVar[bool] = True
+    frames_first: ClassVar[bool] = False
 
     def __init__(self, backbone: nn.Module) -> None:
         self.backbone = backbone
@@ -97,10 +98,7 @@ class Host:
         self.embedding: nn.Module | None = None
         self.prefix, self.patch_size = 0, (1, 1)
         self.in_channels, self.frames_in = 3, "batch" if getattr(backbone, FOLDS_CLIPS, False) else ""
-        self.pools_map = self.reads_map = False
-        self.in_channels = 3
-        self.pools_map = False
-        self.reads_map = self.fixed_width = False
+        self.pools_map = self.reads_map = self.fixed_width = False
         self.outputs: list[int] = []
         self.adds_between, self.flat_stream = False, True
         self.method_key = ""
@@ -253,6 +251,7 @@ class Host:
         }
         if self.blocks and self.image_channels:
             self.sites["image"] = Site("image", self.passes, allowed=("before",), called=self.embedding)
+            self.sites["image"].frames_first = self.frames_first
         if self.table is not None and "patch_norm" not in self.sites:
             self.sites["patch_embed"].table = self.table
         for block in self.blocks:
@@ -336,6 +335,7 @@ class Host:
             self.hooks = [*pass_hooks(self)]
         for site in self.every_site():
             self.hooks += hook_site(site)
+        self.passes.renew()
 
     def every_site(self) -> Iterator[Site]:
         """The sites of the backbone, and of its blocks."""
@@ -347,10 +347,10 @@ class Host:
         for module in self.owners:
             module._modules.pop(PEFT_KEY, None)
         for site in self.every_site():
-            site.entries = []
+            site.entries, site.widths = [], None
         for name, head in self.plain_heads.items():
             setattr(self.backbone, name, head.to(next(getattr(self.backbone, name).parameters())))
-        self.plain_heads, self.passes.noisy = {}, False
+        self.plain_heads, self.passes.noisy, self.passes.read_later = {}, False, False
 
     def release(self) -> None:
         """Give the backbone back as it was: classes, hooks, and no PEFT module."""

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from vpeft.core.backbones.block import Block, HostParam
+from vpeft.core.backbones.kept.masters import as_held
 from vpeft.core.backbones.sites.stated_linear import StatedLinear
 from vpeft.core.backbones.wrappers import named_modules, unwrap
 
@@ -77,6 +78,7 @@ def roles_at_sites(
     return found
 
 
+@as_held()
 def existing_parameters(host: Any, left_out: str) -> list[HostParam]:
     """Every parameter of a host's backbone with its role, but its head's and those of modules named ``left_out``."""
     owners = {id(block.module): block for block in host.blocks}

@@ -50,6 +50,12 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def kind_of(module: nn.Module) -> type:
+    """The class of a module; ``fully_shard``, which shares weights out, puts one of its own above."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return type(module).__mro__[2] if fsdp is not None and isinstance(module, fsdp.FSDPModule) else type(module)
+
+
 def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module once, by its first name in the plain model; wrappers are left out."""
     seen: set[int] = set()

@@ -66,7 +66,7 @@ class Method(Options, Checks):
         base_eval: Whether the frozen base stays in eval mode in training (no DropPath, no dropout).
         space: What a search may try of its hyper-parameters: a list of choices or a
             :class:`~vpeft.core.contract.search_space.Range` by name, and by ``lr`` and ``weight_decay`` those of the
-            optimiser.
+            optimiser. The first list of numbers, rates of dropping left out, is its size in a search for rates.
         needs_blocks: Whether it is defined by the blocks of a host; a method that is not attaches to any network.
         needs_frames: Where it takes the frames of a clip from, ``tokens`` or ``batch`` (:attr:`Host.frames_in`); empty
             for a method of images, which needs none.
@@ -75,6 +75,7 @@ class Method(Options, Checks):
         in_a_row: Whether blocks pass something on to the next one (``flow.state``), so that those that it is in must
             follow one another, and none may differ in its sizes from the others.
         needs_all_blocks: Why it cannot be without some of the blocks, or "".
+        when_compiled: What a compiled pass does otherwise, with the same outputs, and why; or "".
         unverified: What of it could not be checked against the authors' own words, or None.
     """
 
@@ -95,6 +96,7 @@ class Method(Options, Checks):
     limits: ClassVar[dict[str, Limits]] = {}
     in_a_row: ClassVar[bool] = False
     needs_all_blocks: ClassVar[str] = ""
+    when_compiled: ClassVar[str] = ""
     unverified: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **kwargs) -> None:

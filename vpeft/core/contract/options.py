@@ -38,6 +38,8 @@ class Options:
             None means as they are.
         bits_error: Which error the levels of ``bits`` make least: ``absolute``, as in the authors' code, or
             ``squared``.
+        save_memory: ``mlp``: the hidden layers of the MLPs are worked out again in the backward pass
+            (:mod:`vpeft.core.adaptation.options.saving`). None means that they are kept.
     """
 
     blocks: int | str | tuple[int | str, ...] | None = None
@@ -45,6 +47,7 @@ class Options:
     consistency: dict[str, Any] | None = None
     bits: int | None = None
     bits_error: Literal["absolute", "squared"] = "absolute"
+    save_memory: Literal["mlp"] | None = None
 
     def options(self) -> dict[str, Any]:
         """Those that are not at their default."""

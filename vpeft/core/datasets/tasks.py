@@ -21,12 +21,14 @@ class Splits:
         val: What the search looks at.
         final: Trained on with the setting that was found.
         test: Looked at once, at the end.
+        shifted: Whether the test images have shifted versions (:mod:`vpeft.core.datasets.embedded.shifts`).
     """
 
     tune: str
     val: str
     final: str
     test: str = "test"
+    shifted: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

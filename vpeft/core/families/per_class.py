@@ -13,6 +13,8 @@ import torch
 
 #: Name of a figure, and its value in [0, 1] for each class, NaN for one that does not occur.
 Figures = tuple[str, Sequence[float]]
+#: Predicted and wanted label of every sample.
+Answers = tuple[list[int], list[int]]
 Compute = Callable[[Sequence[Any]], dict[str, Any]]
 #: Lets a metric compute of its collected samples; gives what it has computed, and the figures, None where it has none.
 Reader = Callable[[Any, Compute, Sequence[Any]], tuple[dict[str, Any], Figures | None]]
@@ -29,6 +31,7 @@ class ClassFigures:
 
     def __init__(self, metrics: Sequence[Any]) -> None:
         self._found: dict[str, Any] | None = None
+        self._right: list[bool] | None = None
         for metric in metrics:
             reader = next((READERS[c.__name__] for c in type(metric).__mro__ if c.__name__ in READERS), None)
             if reader is not None:
@@ -37,6 +40,9 @@ class ClassFigures:
     def _computed(self, metric: Any, reader: Reader, compute: Compute, results: Sequence[Any]) -> dict[str, Any]:
         computed, figures = reader(metric, compute, results)
         names = _names(metric)
+        answers = next((ANSWERS[c.__name__] for c in type(metric).__mro__ if c.__name__ in ANSWERS), None)
+        if answers is not None and (both := answers(results)) is not None:
+            self._right = [answer == wanted for answer, wanted in zip(*both, strict=True)]
         if figures is not None and len(names) == len(figures[1]) > 0:
             values = [round(float(value), 6) if math.isfinite(value) else None for value in figures[1]]
             self._found = {"name": figures[0], "values": dict(zip(names, values, strict=True))}
@@ -47,6 +53,10 @@ class ClassFigures:
         where the data name no classes, or no metric was read.
         """
         return self._found
+
+    def right(self) -> list[bool] | None:
+        """Whether each sample was answered rightly, in the order of the data; None where none has one label."""
+        return self._right
 
 
 def class_lines(found: Mapping[str, Any] | None, most: int = 20) -> list[str]:
@@ -88,11 +98,16 @@ def _accuracy(metric: Any, predicted: Sequence[int], wanted: Sequence[int]) -> F
     return "accuracy", _shares(right, np.bincount(wanted, minlength=classes))
 
 
-def _images(metric: Any, results: Sequence[Any]) -> Figures | None:
+def _answers_on_images(results: Sequence[Any]) -> Answers | None:
     if any(one["gt_label"].numel() != 1 for one in results):
         return None
     predicted = [int(one["pred_score"].argmax()) if "pred_score" in one else int(one["pred_label"]) for one in results]
-    return _accuracy(metric, predicted, [int(one["gt_label"]) for one in results])
+    return predicted, [int(one["gt_label"]) for one in results]
+
+
+def _images(metric: Any, results: Sequence[Any]) -> Figures | None:
+    answers = _answers_on_images(results)
+    return None if answers is None else _accuracy(metric, *answers)
 
 
 def _several_labels(metric: Any, results: Sequence[Any]) -> Figures:
@@ -101,11 +116,16 @@ def _several_labels(metric: Any, results: Sequence[Any]) -> Figures:
     return "AP", figures.masked_fill(~(target > 0).any(0), math.nan).tolist()
 
 
-def _clips(metric: Any, results: Sequence[Any]) -> Figures | None:
+def _answers_on_clips(results: Sequence[Any]) -> Answers | None:
     if any(len(one["pred"]) != 1 or not isinstance(one["label"], int) for one in results):
         return None  # several heads, or several labels
     predicted = [int(next(iter(one["pred"].values())).argmax()) for one in results]
-    return _accuracy(metric, predicted, [one["label"] for one in results])
+    return predicted, [one["label"] for one in results]
+
+
+def _clips(metric: Any, results: Sequence[Any]) -> Figures | None:
+    answers = _answers_on_clips(results)
+    return None if answers is None else _accuracy(metric, *answers)
 
 
 def _regions(metric: Any, results: Sequence[Any]) -> Figures | None:
@@ -151,6 +171,11 @@ def _boxes_of_voc(metric: Any, compute: Compute, results: Sequence[Any]) -> tupl
     return computed, ("box AP", figures.tolist())
 
 
+#: By the metric's name, those of one label a sample.
+ANSWERS: dict[str, Callable[[Sequence[Any]], Answers | None]] = {
+    "Accuracy": _answers_on_images,
+    "AccMetric": _answers_on_clips,
+}
 #: By the metric's name.
 READERS: dict[str, Reader] = {
     "Accuracy": _of_samples(_images),

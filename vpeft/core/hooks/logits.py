@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.wrappers import unwrap
+from vpeft.core.families.samples import class_scores_of, label_of
 from vpeft.core.trained.folder import LOGITS
 from vpeft.core.trained.logits import Logits, write_logits
 from vpeft.errors import UserError
@@ -60,11 +61,11 @@ class LogitsHook(Hook):
         if not isinstance(scores, Tensor) or scores.dim() != 2 or len(scores) != len(outputs):
             scores, self.kind = [_predicted(sample).log() for sample in outputs], "log_probabilities"
         for number, (row, sample) in enumerate(zip(scores, outputs, strict=True)):
-            label = getattr(sample, "gt_label", None)
-            if label is None or label.numel() != 1:
+            label = label_of(sample)
+            if label is None:
                 raise UserError("logits are stored for samples with one class label each; these have none or several.")
             index = sample.metainfo.get("sample_idx", len(self.rows) + number)
-            self.rows.append((row.detach().float().cpu(), int(label), index, _identity(sample, index)))
+            self.rows.append((row.detach().float().cpu(), label, index, _identity(sample, index)))
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Gather the processes' rows and write the file."""
@@ -89,9 +90,10 @@ class LogitsHook(Hook):
 
 
 def _predicted(sample: Any) -> Tensor:
-    if "pred_score" not in sample:
+    score = class_scores_of(sample)
+    if score is None:
         raise UserError("logits can be stored of classification only: this model predicts no score per class.")
-    return sample.pred_score
+    return score
 
 
 def _identity(sample: Any, index: int) -> str:

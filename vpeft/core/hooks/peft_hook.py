@@ -23,7 +23,7 @@ from vpeft.core.adaptation.storing.fit import stated_classes
 from vpeft.core.adaptation.training.losses import CONSISTENCY, add_losses, consistency_of
 from vpeft.core.adaptation.training.movement import Movement
 from vpeft.core.adaptation.training.selection_data import selection_batches, training_data
-from vpeft.core.adaptation.training.steps import follow_steps, keep_training_state, take_training_state
+from vpeft.core.adaptation.training.steps import after_steps, keep_training_state, take_training_state
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.contract.training import TrainingStep
 from vpeft.core.hooks.class_count import check_data
@@ -81,6 +81,11 @@ class PEFTHook(Hook):
             adaptation.check_trained()
         add_losses(model)
         if (consistency := consistency_of(model)) is not None:
+            if runner.cfg.get("compile"):
+                raise UserError(
+                    "compile= beside consistency=: a compiled step is a program, and the noise is drawn anew in every "
+                    "pass. Leave one out."
+                )
             consistency.resume(runner.iter, self.consistency)
         for adaptation in found:
             if adaptation.waits_for_selection:
@@ -95,7 +100,7 @@ class PEFTHook(Hook):
                 "nothing is trained: neither the method nor a head has a parameter that asks for a gradient."
             )
         self.movement = Movement(model)
-        self.ends = follow_steps(model, optimisers(runner), lambda: step_of(runner))
+        self.ends = after_steps(model, optimisers(runner), lambda _: step_of(runner))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None

@@ -10,11 +10,13 @@ from vpeft.core.models.feature_pyramid import SimpleFeaturePyramid
 from vpeft.core.models.maps import Backbone
 from vpeft.errors import UserError
 
-_HEADS = ("decode_head", "auxiliary_head", "head", "cls_head", "bbox_head", "rpn_head")
+#: What the heads of models are called.
+HEADS = ("decode_head", "auxiliary_head", "head", "cls_head", "bbox_head", "rpn_head")
 
 
 def check_channels(model: nn.Module) -> None:
-    """Compare what is behind every ``vpeft.Backbone`` of a model with what it gives.
+    """Compare what is behind every ``vpeft.Backbone`` of a model with what it gives, and heads with the features of a
+    method whose width is its own.
 
     Raises:
         UserError: A neck, or a head without a neck before it, states other ``in_channels``; or anchors or regions are
@@ -22,6 +24,9 @@ def check_channels(model: nn.Module) -> None:
     """
     for name, module in model.named_modules():
         backbone = module._modules.get("backbone")
+        if backbone is not None and (width := method_width(backbone)) is not None:
+            _check_heads(f"{name}." if name else "", module, width)
+            continue
         if isinstance(backbone, Backbone):
             where = f"{name}." if name else ""
             for part, reader in _readers(module):
@@ -30,9 +35,28 @@ def check_channels(model: nn.Module) -> None:
                 _check_strides(where, module, module.neck.strides(backbone.widths_and_strides()[1][-1]), backbone)
 
 
+def method_width(backbone: nn.Module) -> int | None:
+    """Width of the features that a method gives in the place of the backbone's (``out_width``); None without one."""
+    for adaptation in (vars(module).get("peft_adaptation") for module in backbone.modules()):
+        for method in adaptation.methods.values() if adaptation is not None else ():
+            if (width := method.out_width(adaptation.host)) is not None:
+                return width
+    return None
+
+
+def _check_heads(where: str, model: nn.Module, width: int) -> None:
+    for name in HEADS:
+        stated = getattr(model._modules.get(name), "in_channels", None)
+        if isinstance(stated, int) and stated != width:
+            raise UserError(
+                f"{where}{name}.in_channels={stated} does not fit the method, which gives {width} features: set "
+                f"{where}{name}.in_channels={width}."
+            )
+
+
 def _readers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """What reads the backbone's outputs: the neck, or else the heads."""
-    names = ["neck"] if module._modules.get("neck") is not None else _HEADS
+    names = ["neck"] if module._modules.get("neck") is not None else HEADS
     for name in names:
         part = module._modules.get(name)
         if isinstance(part, nn.ModuleList):

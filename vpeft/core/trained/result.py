@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from vpeft.core.adaptation.report import parameter_report
 from vpeft.core.families.metrics import FAMILY_PACKAGES, main_metric, ppt
 from vpeft.core.families.per_class import class_lines
+from vpeft.core.trained.code import code_hash, git_hash
 from vpeft.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "onedl-mmengine", "onedl-mmcv", "onedl-mmpretrain", "timm", "vpeft")
@@ -31,6 +31,7 @@ def run_result(
     metrics: dict[str, float],
     checkpoint: str,
     per_class: Mapping[str, Any] | None = None,
+    tested: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a run has shown, and all that is needed to run it again.
 
@@ -40,6 +41,7 @@ def run_result(
         metrics: What the evaluator gave, such as ``accuracy/top1``.
         checkpoint: The tested file.
         per_class: The figure of every class, where there is one (:mod:`vpeft.core.families.per_class`).
+        tested: Which images were answered rightly, where they have one label (:mod:`vpeft.core.families.tested`).
     """
     report = parameter_report(model).as_dict()
     metric = main_metric(metrics, cfg.get("main_metric"))
@@ -54,11 +56,13 @@ def run_result(
         "data_variant": data_variant(cfg),
         "normalisation": cfg.get("normalisation"),
         "augmentation": cfg.get("augmentation"),
+        **({"views": views} if (views := (cfg.get("feature_cache") or {}).get("views")) else {}),
         "seed": cfg.get("randomness", {}).get("seed"),
         "epochs": cfg.get("train_cfg", {}).get("max_epochs"),
         "metrics": {name: metric_json(value) for name, value in metrics.items()},
         "main_metric": metric,
         **({} if per_class is None else {"per_class": dict(per_class)}),
+        **({} if tested is None else {"test_answers": dict(tested)}),
         "ppt": None
         if metric is None or metric["value"] is None
         else ppt(metric["value"], report["trainable_without_head"]),
@@ -68,6 +72,7 @@ def run_result(
         "checkpoint": str(checkpoint),
         "checkpoint_bytes": os.path.getsize(checkpoint),
         "git": git_hash(),
+        "code": code_hash(),
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
         "full_config": cfg.pretty_text,
     }
@@ -112,16 +117,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def git_hash() -> str | None:
-    """The commit of this installation, None where it is no checkout."""
-    here = Path(__file__).parent
-    try:
-        out = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return out.stdout.strip()
 
 
 def result_summary(result: dict[str, Any], work_dir: str) -> str:

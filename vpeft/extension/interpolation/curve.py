@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vpeft.core.datasets.embedded.shifts import parse_shift, safe_shifts
+from vpeft.core.datasets.tasks import SPLITS
 from vpeft.core.families.metrics import metric_name
 from vpeft.core.models.build import build_model
 from vpeft.core.trained.evaluate import evaluate
@@ -49,7 +50,7 @@ def data_sets(run: Run, shifts: Sequence[str]) -> dict[str, DataLoader]:
     for name in shifts:
         if name in named:
             sets[name] = ConfigDict({**own, **named[name]})
-        elif run.cfg.get("suite") == "mini":
+        elif _has_shifts(run):
             parse_shift(name, run.cfg.task)
             sets[name] = ConfigDict({**own, "shift": name})
         else:
@@ -63,9 +64,14 @@ def data_sets(run: Run, shifts: Sequence[str]) -> dict[str, DataLoader]:
     }
 
 
+def _has_shifts(run: Run) -> bool:
+    suite = run.cfg.get("suite")
+    return suite in SPLITS and SPLITS[suite].shifted
+
+
 def default_shifts(run: Run) -> list[str]:
     """Every shifted test set that a run has; of an embedded task every kind at severity 3."""
-    if run.cfg.get("suite") == "mini":
+    if _has_shifts(run):
         return [f"{kind}-3" for kind in safe_shifts(run.cfg.task)]
     return list(run.cfg.get("shifted") or {})
 

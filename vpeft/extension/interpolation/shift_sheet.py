@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vpeft.core.datasets.embedded.mini import mini_split
+from vpeft.core.datasets.embedded.mini import EMBEDDED, mini_split
 from vpeft.core.datasets.embedded.shifts import MIXED, SEVERITIES, safe_shifts, shift_images
-from vpeft.core.datasets.tasks import get_task
+from vpeft.core.datasets.tasks import SUITES, get_task
 from vpeft.extension.drawing.plots import figure, save_figure
 
 
@@ -19,8 +19,9 @@ def draw_shifts(task: str, path: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: Unknown task, or the name of the file ends otherwise than in .png or .svg.
     """
-    name = get_task(task, "mini").name
-    images, _ = mini_split(name, "test")
+    suite = next((suite for suite in EMBEDDED if task in SUITES[suite]), "mini")
+    name = get_task(task, suite).name
+    images, _ = mini_split(name, "test", suite=suite)
     kinds = [*safe_shifts(name), MIXED]
     # The same sample throughout; of `mixed` the first, whose kind is drawn anew for every severity.
     shown = {(k, s): shift_images(images[:1], f"{k}-{s}", name)[0] for k in kinds for s in SEVERITIES}

@@ -1,5 +1,7 @@
 """PACE: noise on what methods add, and the agreement of two passes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmpretrain.models import ImageClassifier
@@ -14,6 +16,7 @@ from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.adaptation.options.noise import Consistency, Noise
 from vpeft.core.adaptation.training.losses import add_losses, consistency_of
 from vpeft.core.backbones.sites import flow
+from vpeft.core.hooks.peft_hook import PEFTHook
 from vpeft.errors import UserError
 
 PACE = {"sigma": 0.6, "weight": 2.0}
@@ -268,3 +271,18 @@ def test_scores_of_something_else_and_two_settings_are_refused():
     two = [{**LORA, "consistency": PACE}, {"type": "AdaptFormer", "consistency": {"sigma": 0.1}}]
     with pytest.raises(UserError, match="several methods state consistency, and not the same"):
         classifier(two)
+
+
+def test_a_compiled_run_is_refused_before_its_first_step():
+    runner = SimpleNamespace(model=classifier({**LORA, "consistency": PACE}), cfg={"compile": True}, iter=0)
+    with pytest.raises(UserError, match=r"^compile= beside consistency=: .* Leave one out") as error:
+        PEFTHook().before_train(runner)
+    assert "\n" not in str(error.value)
+
+
+def test_a_compiled_pass_is_refused_in_training_alone(monkeypatch):
+    monkeypatch.setattr("vpeft.core.adaptation.options.noise.in_program", lambda: True)
+    model = classifier({**LORA, "consistency": PACE}).backbone
+    with pytest.raises(UserError, match="draws its noise anew in every pass: train without torch"):
+        model(batch()[0])
+    model.eval()(batch()[0])

@@ -8,7 +8,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from support.hosts import build
 
 import vpeft
-from vpeft.core.adaptation.training.steps import STATE, follow_steps, keep_training_state, take_training_state
+from vpeft.core.adaptation.training.steps import STATE, after_steps, keep_training_state, take_training_state
 from vpeft.core.contract.training import TrainingStep
 from vpeft.core.hooks.peft_hook import step_of
 
@@ -33,14 +33,17 @@ def test_the_optimiser_of_the_method_makes_its_steps_until_the_end():
     model, seen = model_of(), []
     own = list(model.blocks[0].peft.adalora.parameters())
     optimisers = [torch.optim.SGD(params, lr=0.1) for params in ([torch.nn.Parameter(torch.ones(1))], own)]
-    ends = follow_steps(model, optimisers, lambda: seen.append(1) or TrainingStep(1, 10))
+    ends = after_steps(model, optimisers, lambda one: seen.append(one) or TrainingStep(1, 10))
     for optimiser in optimisers:
         optimiser.step()
     assert (len(ends), len(seen)) == (1, 1)
+    assert seen == [optimisers[1]]
     ends[0]()
     optimisers[1].step()
     assert len(seen) == 1
-    assert follow_steps(model_of("LoRA"), optimisers, lambda: TrainingStep(1, 10)) == []
+    assert after_steps(model_of("LoRA"), optimisers, lambda one: TrainingStep(1, 10)) == []
+    with pytest.raises(vpeft.UserError, match="AdaLoRA follows the steps of the optimizer, and none that was given"):
+        after_steps(model, optimisers[:1], lambda one: TrainingStep(1, 10))
 
 
 def test_what_is_kept_goes_into_checkpoints_and_back():

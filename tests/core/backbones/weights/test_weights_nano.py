@@ -5,6 +5,7 @@ import torch
 from mmaction.models.backbones import SwinTransformer3D
 from mmaction.models.backbones import VisionTransformer as VideoViT
 from mmdet.models.backbones import SwinTransformer as DetSwin
+from mmengine.config import ConfigDict
 from mmpretrain.models import SwinTransformer, VisionTransformer
 from mmseg.models.backbones import SwinTransformer as SegSwin
 from mmseg.models.backbones import VisionTransformer as SegViT
@@ -95,3 +96,23 @@ def test_time_matters_once_frames_differ():
     with torch.no_grad():
         y = nano(VideoViT, "nano_vit", **options)(clip)
     assert (y[:, :, 0] - y[:, :, 1]).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize(("cls", "options"), [(DetSwin, DENSE), (SegViT, {**VIT, "img_size": 32, "num_layers": 6})])
+def test_a_plain_model_with_a_loader_of_its_own_refuses(cls, options):
+    model = cls(**options, init_cfg=ConfigDict(type="Pretrained", checkpoint="vpeft://nano_vit"))
+    with pytest.raises(vpeft.UserError, match=rf"in init_cfg of mm\w+\.{cls.__name__}: its own loader drops"):
+        model.init_weights()
+
+
+def test_a_plain_model_of_mmpretrain_is_filled_whole_or_refuses():
+    settings = {key: value for key, value in NANO_BACKBONES["nano_vit"].items() if key != "type"}
+    init_cfg = {"type": "Pretrained", "checkpoint": "vpeft://nano_vit"}
+    model = VisionTransformer(**settings, init_cfg=init_cfg)
+    model.init_weights()
+    adapted = image_host("nano_vit")
+    with torch.no_grad():
+        (y,), (z,) = evaluating(model).double()(image(32)), adapted(image(32))
+    assert torch.equal(y, z)
+    with pytest.raises(vpeft.UserError, match="vpeft://nano_vit: "):
+        VisionTransformer(**{**settings, "patch_size": 16}, init_cfg=init_cfg).init_weights()

@@ -13,6 +13,7 @@ from vpeft.apis.data.check import check_suite
 from vpeft.core.datasets.classification.fgvc import FGVC
 from vpeft.core.datasets.classification.listed import ListedImages
 from vpeft.core.datasets.classification.many_shot import ManyShot
+from vpeft.core.datasets.embedded.mini import MiniVTAB
 from vpeft.core.datasets.tasks import SPLITS, SUITES
 from vpeft.errors import UserError
 
@@ -142,4 +143,4 @@ def test_sizes_of_the_suites():
     trained = {name: task.sizes["trainval"] for name, task in SUITES["many_shot"].items()}
     assert trained == {"cifar100_full": 50_000, "resisc45_full": 25_200, "clevr_dist_full": 70_000}
     assert SUITES["vtab"]["dtd"].sizes == {"train800": 800, "val200": 200, "train800val200": 1000, "test": 1880}
-    assert set(ListedImages.readers) | {"mini"} == set(SUITES) == set(SPLITS)
+    assert set(ListedImages.readers) | set(MiniVTAB.readers) == set(SUITES) == set(SPLITS)

@@ -101,6 +101,7 @@ class DyT(AdaptFormer):
     limits = {"target": (0.01, 1)}
     identity_at_start = False
     adds_losses = True
+    when_compiled = "all tokens go through the MLPs and are masked: how many would pass hangs on the image."
 
     def check(self, host: Host) -> None:
         super().check(host)

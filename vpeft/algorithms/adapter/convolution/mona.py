@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.saving.source import made_again, mark_made
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.contract.method import STARTS, Method
@@ -63,10 +64,20 @@ class MonaAdapter(nn.Module):
         return x + self.pointwise(x)
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
-        hidden = self.down(torch.addcmul(x * self.gamma2, self.norm(x), self.gamma1))
+        scaled = mark_made(self.scaled(x), self.scaled, x)
+        with made_again(scaled):
+            hidden = self.down(scaled)
         prefix, spatial = flow.split(hidden)
         hidden = flow.join(prefix, self.filter(spatial))
-        return x + self.up(self.drop(F.gelu(hidden)))
+        code = mark_made(F.gelu(hidden), F.gelu, hidden)
+        with made_again(code):
+            return x + self.up(self.drop(code))
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """``g1 LN(x) + g2 x``; of all that is as wide as x, the gradients keep x alone."""
+        normed = mark_made(self.norm(x), self.norm, x)
+        with made_again(normed):
+            return torch.addcmul(x * self.gamma2, normed, self.gamma1)
 
 
 @PEFT_METHODS.register_module()

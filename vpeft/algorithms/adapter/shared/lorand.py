@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpeft.algorithms.modules.kept import rerun
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import STARTS, Method
@@ -46,11 +47,13 @@ class Synthesised(nn.Module):
             nn.init.zeros_(self.right)
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        # One product with all P side by side, then one with all K Q below one another; the matrix is not needed.
-        first = self.left.transpose(0, 1).flatten(1)
-        second = ((self.owner[0] or self).kernel @ self.right).flatten(0, 1)
-        return F.linear(x @ first, second.t(), self.bias)
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """All P side by side ``(in, alpha beta)``, and all K Q below one another; their product is not needed."""
+        return self.left.transpose(0, 1).flatten(1), ((self.owner[0] or self).kernel @ self.right).flatten(0, 1)
+
+
+def _through_hidden(code: Tensor, second: Tensor, bias: Tensor, third: Tensor) -> Tensor:
+    return F.gelu(F.linear(code, second.t(), bias)) @ third
 
 
 class LoRandAdapter(nn.Module):
@@ -79,7 +82,10 @@ class LoRandAdapter(nn.Module):
         self.up.reset_parameters(zero=self.identity)
 
     def forward(self, x: Tensor, flow: Flow | None = None) -> Tensor:
-        y = self.up(F.gelu(self.down(x)))
+        (first, second), (third, fourth) = self.down.factors(), self.up.factors()
+        # The hidden layer is made again of the code: it would be kept before and behind GELU.
+        code = rerun(_through_hidden, x @ first, second, self.down.bias, third)
+        y = F.linear(code, fourth.t(), self.up.bias)
         return x + y if self.residual else y
 
     @staticmethod

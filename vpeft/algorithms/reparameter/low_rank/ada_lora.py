@@ -113,7 +113,7 @@ class AdaLoRA(OnTargets):
 
     As in the authors' code: w in I is the value after the step, the norms of the loss are not squared and averaged over
     all P and Q, and r of the scale is the one at the start. In a run ``vpeft.PEFTHook`` gives the steps; another loop
-    calls :func:`vpeft.core.adaptation.training.steps.follow_steps`, without which nothing is pruned. Which triplets
+    calls :func:`vpeft.follow_steps`, without which nothing is pruned. Which triplets
     stayed is stored (``kept_*``); the means are in a run's checkpoints alone.
 
     Args:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vpeft.algorithms.modules.kept import keeps_output, scale
 from vpeft.algorithms.reparameter.lora import LoRA, LowRank, LowRankConv
 from vpeft.algorithms.reparameter.targets import Rows
 from vpeft.core.backbones.host import Host
@@ -28,12 +29,14 @@ class Magnitude(nn.Module):
         site: The linear or convolution.
         update: Its low-rank update; referred to, not owned.
         rows: First and last row (exclusive) of each target; m of the other rows is their norm, always.
+        output_is_kept: What follows keeps the result (:func:`.kept.keeps_output`).
     """
 
     starts_from_base = True
 
-    def __init__(self, site: Site, update: LowRank | LowRankConv, rows: Rows) -> None:
+    def __init__(self, site: Site, update: LowRank | LowRankConv, rows: Rows, output_is_kept: bool = False) -> None:
         super().__init__()
+        self.output_is_kept = output_is_kept
         self.rows = dict(sorted(rows.items(), key=lambda item: item[1]))
         self.operation, self.update = (site.module,), (update,)  # in tuples, so that torch registers neither again
         # In float64 until it gets the adapter's precision: rounded once, as n is.
@@ -63,7 +66,7 @@ class Magnitude(nn.Module):
     def gains(self, double: bool = False) -> Tensor:
         """``m / n`` of every row, 1 where no target is."""
         down, up = self.update[0].factors()
-        own = dict(self.magnitude)
+        own = {target: self.magnitude[target] for target in self.rows}
         if double:
             down, up, own = down.double(), up.double(), {target: m.double() for target, m in own.items()}
         norms, parts, end = self.norms(down, up).to(up), [], 0
@@ -88,8 +91,8 @@ class Magnitude(nn.Module):
 
     def forward(self, y: Tensor, flow: Flow) -> Tensor:
         gains, bias = self.gains(), self.bias()
-        scaled = y * gains.to(y.dtype)
-        return scaled if bias is None else scaled + ((1 - gains) * bias.to(gains)).to(y.dtype)
+        shift = torch.zeros_like(gains) if bias is None else (1 - gains) * bias.to(gains)
+        return scale(y, gains, shift, self.output_is_kept)
 
     def affine(self) -> tuple[Tensor, Tensor | None]:
         """Diagonal ``m / n`` and shift ``(1 - m / n) b``."""
@@ -120,8 +123,9 @@ class DoRA(LoRA):
     def build(self, host: Host) -> None:
         for name, place, site, rows in self.updated(host):
             update, key = self.update(site, rows), name.replace(".", "_")
+            kept = any(block.index == site.index and keeps_output(block, name) for block in host.blocks)
             place(name, "parallel", update, key)
-            place(name, "after", Magnitude(site, update, rows), f"{key}_magnitude")
+            place(name, "after", Magnitude(site, update, rows, kept), f"{key}_magnitude")
 
     def count(self, host: Host) -> int:
         # LoRA's, and one number for each row that is updated.

@@ -106,8 +106,8 @@ class RandLoRA(OnTargets):
 
     Args:
         rank: r. The authors' runs of CLIP's ViT-B/32 have 6.
-        alpha: ``s = alpha / r``; None means 20 r, as in HuggingFace's peft. The authors' vision code has 10.
-        zero: What starts as zero, ``lambda`` as in HuggingFace's peft, or ``gamma`` as in the authors' vision code; the
+        alpha: ``s = alpha / r``, 10 as in the authors' vision code; HuggingFace's peft has 640 with its rank of 32.
+        zero: What starts as zero, ``gamma`` as in the authors' vision code, or ``lambda`` as in HuggingFace's peft; the
             other starts as a constant.
         sparse: A and B with entries -1, 0 and 1.
         seed: Of A and B, which are stored with the adapter: as many numbers as the largest weight.
@@ -117,8 +117,8 @@ class RandLoRA(OnTargets):
     """
 
     rank: int = 32
-    alpha: float | None = None
-    zero: str = "lambda"
+    alpha: float = 10.0
+    zero: str = "gamma"
     sparse: bool = False
     seed: int = 0
     targets: tuple[str, ...] | None = None
@@ -126,7 +126,7 @@ class RandLoRA(OnTargets):
 
     category = "reparameter"
     paper = "RandLoRA: Full-rank parameter-efficient fine-tuning of large models, ICLR 2025, 2502.00987"
-    space = {"rank": [8, 16, 32], "zero": ["lambda", "gamma"], "sparse": [False, True]}
+    space = {"rank": [8, 16, 32], "zero": ["gamma", "lambda"], "sparse": [False, True]}
     limits = {"seed": (0, 2**31 - 1)}
     mergeable = True
     unverified = "q and v as targets are ours: the authors take every linear; sections of the paper are not named."
@@ -141,9 +141,8 @@ class RandLoRA(OnTargets):
         large = max(max(sizes) for sizes in self.sizes(host))
         shared = RandomBases(small, large, self.rank, self.sparse, self.seed)
         host.keep(shared, "shared")
-        scale = 20.0 if self.alpha is None else self.alpha / self.rank
         for block, site, rows in self.linears(host):
-            update = ScaledBases(block.size(site), rows, shared, scale, self.zero, self.drop)
+            update = ScaledBases(block.size(site), rows, shared, self.alpha / self.rank, self.zero, self.drop)
             block.place(site, "parallel", update, site)
 
     def count(self, host: Host) -> int:

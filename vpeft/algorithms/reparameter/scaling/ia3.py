@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vpeft.algorithms.modules.kept import keeps_output, scale
 from vpeft.algorithms.reparameter.targets import Rows
 from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
@@ -22,10 +23,12 @@ class Rescale(nn.Module):
     Args:
         dim: Channels.
         rows: First and last channel (exclusive) of each vector l, by name.
+        output_is_kept: What follows keeps the result (:func:`.kept.keeps_output`).
     """
 
-    def __init__(self, dim: int, rows: Rows) -> None:
+    def __init__(self, dim: int, rows: Rows, output_is_kept: bool = False) -> None:
         super().__init__()
+        self.output_is_kept = output_is_kept
         self.dim, self.rows = dim, dict(sorted(rows.items(), key=lambda item: item[1]))
         self.scale = nn.ParameterDict({name: torch.empty(last - first) for name, (first, last) in self.rows.items()})
         self.reset_parameters()
@@ -44,7 +47,8 @@ class Rescale(nn.Module):
         return torch.cat([*parts, ones(self.dim - end)])
 
     def forward(self, y: Tensor, flow: Flow) -> Tensor:
-        return y * self.whole().to(y.dtype)
+        gains = self.whole()
+        return scale(y, gains, torch.zeros_like(gains), self.output_is_kept)
 
     def affine(self) -> tuple[Tensor, None]:
         """Diagonal l."""
@@ -74,7 +78,8 @@ class IA3(Method):
     def build(self, host: Host) -> None:
         for block in host.blocks:
             if "qkv" in block.sites:
-                block.place("qkv", "after", Rescale(block.size("qkv")[1], self.scaled(block)), "qkv")
+                module = Rescale(block.size("qkv")[1], self.scaled(block), keeps_output(block, "qkv"))
+                block.place("qkv", "after", module, "qkv")
             inputs = block.size("fc2")[0]
             block.place("fc2", "before", Rescale(inputs, {"ff": (0, inputs)}), "fc2")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from vpeft.algorithms.modules.kept import keeps_output
 from vpeft.algorithms.modules.scale_shift import ScaleShift
 from vpeft.core.backbones.host import Host
 from vpeft.core.contract.method import Method
@@ -53,7 +54,7 @@ class SSF(Method):
             host.place(name, "after", ScaleShift(channels(module), std), name.replace(".", "_"))
         for block in host.blocks:
             for name, module in block.linears(*BLOCK_SITES):
-                block.place(name, "after", ScaleShift(channels(module), std), name)
+                block.place(name, "after", ScaleShift(channels(module), std, keeps_output(block, name)), name)
 
     def around(self, host: Host) -> dict[str, nn.Module]:
         """The modules outside blocks; between two stages the norm alone, or nothing."""

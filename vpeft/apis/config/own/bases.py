@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vpeft.apis.config.load import config_names, load_config
+from vpeft.apis.config.listing import config_names
+from vpeft.apis.config.load import load_config
 from vpeft.apis.config.names import configs_folder
 from vpeft.errors import UserError
 from vpeft.registry import nearest

@@ -9,7 +9,8 @@ from typing import Any
 
 from mmengine import Config
 
-from vpeft.apis.config.options import OPTIONS, check_options
+from vpeft.apis.config.keys.options import OPTIONS, check_keys, check_options
+from vpeft.apis.config.load import head_settings
 from vpeft.apis.config.origin import Origin, flatten, give_origin
 from vpeft.apis.config.own.bases import BASES, DEFAULT, base_config
 from vpeft.apis.config.own.clips import clip_settings
@@ -138,7 +139,11 @@ def own_config(
         cfg.merge_from_dict(dict(options.options))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f"{OPTIONS} {', '.join(options.options)}: it does not fit the config: {error}") from error
+    check_keys(cfg, options.options, name)
     origin.record(OPTIONS, cfg, origin.options)
+    widths = {key: width for key, width in head_settings(cfg).items() if key not in origin.options}
+    cfg.merge_from_dict(widths)
+    origin.record("the method", cfg, widths)
     return cfg
 
 
@@ -225,6 +230,7 @@ def _finish(settings: dict[str, Any], options: OwnOptions, parts: OwnParts, plan
         "data_variant": "files",
         "load_from": None,
         "resume": False,
+        "data_store": {"limit": None, "folder": None},
         "train_split": "train",
         "eval_split": "test" if TEST in parts.lists else "val",
     }

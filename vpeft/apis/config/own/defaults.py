@@ -25,6 +25,8 @@ WARM_UP = 0.1
 #: Samples that are read without workers: to start these would take longer.
 FEW = 200
 MOST_WORKERS = 4
+#: Data of so many images have a store of decoded ones, which takes so many bytes at the most and ends with the run.
+SMALL, STORE = 10_000, "5GB"
 #: What is done to training images at random.
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 AUGMENTATION = {"video": "crop"}  # the direction of a movement may be its class

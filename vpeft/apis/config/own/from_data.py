@@ -10,14 +10,17 @@ from pathlib import Path
 
 from mmengine import Config
 
+from vpeft.apis.config.origin import is_given, set_by_command
 from vpeft.apis.config.own.bases import DEFAULT
 from vpeft.apis.config.own.compose import OwnOptions, chosen_network, own_config
+from vpeft.apis.config.own.defaults import SMALL, STORE
 from vpeft.core.adaptation.peft_backbone import find_peft, methods_of
 from vpeft.core.datasets.own.found import OwnData
 from vpeft.core.datasets.own.inspect import OwnLook, look_at_data
 from vpeft.core.datasets.own.lists import write_lists
 from vpeft.core.datasets.own.recognise import recognise_data
 from vpeft.core.datasets.own.split import split_parts
+from vpeft.core.store import has_room
 
 #: Folder of the lists in a run's folder.
 LISTS = "lists"
@@ -97,7 +100,11 @@ def run_on_data(
     name = run_name(Path(path), found.family, options)
     work_dir = work_dir or options.options.get("work_dir") or os.path.join("work_dirs", name)
     lists = write_lists(seen.data, Path(work_dir).absolute() / LISTS)
-    return OwnRun(own_config(seen, lists, options, name, chosen), seen, lists, str(work_dir), options.model)
+    cfg = own_config(seen, lists, options, name, chosen)
+    is_small = found.family != "video" and len(seen.data.samples) <= SMALL  # clips are not kept
+    if is_small and has_room(work_dir, STORE) and not is_given(cfg, "data_store"):
+        set_by_command(cfg, {"data_store": {"limit": STORE, "folder": None}}, "few images")
+    return OwnRun(cfg, seen, lists, str(work_dir), options.model)
 
 
 def run_name(path: Path, family: str, options: OwnOptions) -> str:

@@ -19,6 +19,8 @@ class Engine(ABC):
 
     #: How many jobs may run at once, None where the cluster decides.
     slots: int | None = None
+    #: Whether all jobs run on this machine.
+    one_machine: bool = False
 
     @abstractmethod
     def submit(self, jobs: Sequence[Job]) -> None:

@@ -34,6 +34,8 @@ class LocalEngine(Engine):
         start: How processes are made, one of multiprocessing's ways; as above unless given.
     """
 
+    one_machine = True
+
     def __init__(
         self,
         workers: int | None = None,

@@ -48,7 +48,9 @@ class RayEngine(Engine):
     def finished(self, timeout: float) -> list[tuple[Job, Outcome]]:
         if not self.pending:
             return []
-        ended, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=timeout)
+        tasks = list(self.pending)
+        self.ray.wait(tasks, num_returns=1, timeout=timeout)
+        ended, _ = self.ray.wait(tasks, num_returns=len(tasks), timeout=0)  # whatever else has ended by now
         return [(self.pending.pop(task), self._outcome(task)) for task in ended]
 
     def _outcome(self, task: Any) -> Outcome:

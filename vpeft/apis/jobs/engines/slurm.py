@@ -55,9 +55,11 @@ class SlurmEngine(Engine):
     def finished(self, timeout: float) -> list[tuple[Job, Outcome]]:
         deadline = time.monotonic() + timeout
         while True:
-            ended = [entry for entry in self.pending if entry[0].done()]
+            ended, waiting = [], []
+            for entry in self.pending:
+                (ended if entry[0].done() else waiting).append(entry)
             if ended or not self.pending or time.monotonic() >= deadline:
-                self.pending = [entry for entry in self.pending if entry not in ended]
+                self.pending = waiting
                 return [(job, self._outcome(task)) for task, job in ended]
             time.sleep(0.2)
 

@@ -142,15 +142,17 @@ function drawGuide() {
     ["Behind the best", "Difference to the row of the highest mean in points, on the same tasks and seeds, with its 95 % interval for other seeds (paired, Student\u2019s t, not corrected for the number of rows). Where the interval holds 0 the two cannot be told apart. One seed gives no interval: the difference may be chance."],
     ["PPT", `PPT = M \u00b7 exp(\u2212log10(P / C + 1)) with C = ${DATA.constant.toLocaleString("en")}, M the mean of tasks in [0, 1] and P the trained parameters without the head (survey arXiv 2402.02242).`],
     ["Parameters", "Trained parameters of the backbone and of what the method adds, without the head; averaged over tasks where they differ."],
-    ["Step time, peak memory", "Median over runs. Memory is what the accelerator\u2019s allocator held at most, or on a CPU the bytes that autograd keeps of one batch; a row\u2019s panel names the device. " +
-      `\u2021: a run was trained while the machine had more than ${DATA.busy} times the work that its processors do at once, so that its time may be too long; ` +
+    ["Step / reference, iteration", "Medians over runs. Step / reference: a training step at the end of the run, in turns with one of a fixed reference model. Iteration: wall time in training, data included. " +
+      `\u2021: there were too few quiet rounds, or of a run that did not count them the machine had more than ${DATA.busy} times the work that its processors do at once, so that its time may be too long; ` +
       (DATA.runs.some(r => known(r.load)) ? "runs that did not note it are not marked." : "none of these runs noted it, so none is marked.")],
+    ["Saved, peak, parameters", "Bytes, medians over runs. Saved: what autograd keeps of one batch for the backward pass. Peak: the most that one step allocates at once above the parameters, gradients and the optimiser\u2019s state included. Parameters: of the whole model, frozen and trained. What former runs on an accelerator held at most is none of these, and not shown."],
     ["Adapter", "Bytes of the file that a run leaves to be shipped."],
     ["Inference", "Time of a prediction relative to the frozen host without the method: as trained, and after merging where it can be merged."],
     ["Memory class", Object.entries(DATA.memory).map(([name, text]) => `${name}: ${text}`).join("; ") + "."],
     ["Trials", "Trials of the search behind the settings; \u2013 where they are the config\u2019s own."],
     ["Protocol", "Tuned on train800 against val200, trained again on all 1,000 images, tested once at the last epoch. Runs that were done otherwise are left out and listed with the reason."],
     published ? ["Beyond noise", "A difference to a published figure that is larger than the 95 % prediction interval of one more run by our seeds, and than the known re-run noise of the task (VTAB-1k: 0.55 points; 5 on KITTI, dSprites, smallNORB and Retinopathy; 0.7 on an average), plus rounding. With one seed only the latter can be used."] : null,
+    published ? ["Order of methods", "The methods that a board and a table have in common, ranked among themselves by either mean of tasks, whatever the tasks and the backbone. Intervals are percentiles of a bootstrap over methods. Out of line: ranks a third of the methods apart, three places at the least; lower here is a suspect."] : null,
   ].filter(Boolean);
   $("guide").append(el("dl", {}, items.flatMap(([term, text]) => [el("dt", {}, term), el("dd", {}, text)])));
 }

@@ -30,8 +30,12 @@ function showRow(e) {
       ["Category", e.category], ["Backbone", e.backbone], ["Variant", e.variant],
       ["Mean of groups", known(e.mean_of_groups) && percent(e.mean_of_groups) + " %"],
       ["Behind the best", b && behindText(e).join(b.interval ? " points, 95 % interval " : " points; ")],
+      ["With other test images", b && b.images && `95 % interval ${b.images.map(v => signed(100 * v, 1)).join(" to ")} points`],
       ["PPT", known(e.ppt) && e.ppt.toFixed(4)], ["Parameters without head", Math.round(e.parameters).toLocaleString("en")],
-      ["Step time", known(c.step_seconds) && si(c.step_seconds, "s") + (e.busy ? " \u2021, on a busy machine: may be too long" : "")], ["Peak memory", known(c.peak_memory_bytes) && si(c.peak_memory_bytes, "B")],
+      ["Training step", known(c.step_ratio) && `\u00d7${c.step_ratio.toFixed(2)} of the reference\u2019s` + (e.busy ? " \u2021, on a busy machine: may be too long" : "")],
+      ["Iteration in training", known(c.step_seconds) && si(c.step_seconds, "s") + (e.busy ? " \u2021, on a busy machine: may be too long" : "")],
+      ["Saved", known(c.saved_bytes) && si(c.saved_bytes, "B") + " for the backward pass"], ["Peak", known(c.peak_bytes) && si(c.peak_bytes, "B") + " with gradients and optimiser"],
+      ["Parameters", known(c.parameter_bytes) && si(c.parameter_bytes, "B") + ", frozen and trained"],
       ["Adapter file", known(c.adapter_bytes) && si(c.adapter_bytes, "B")],
       ["Inference", known(c.inference_ratio) && `\u00d7${c.inference_ratio.toFixed(2)} as trained, ` + (known(c.merged_ratio) ? `\u00d7${c.merged_ratio.toFixed(2)} merged` : "not merged")],
       ["Memory class", e.memory + (DATA.memory[e.memory] ? `: ${DATA.memory[e.memory]}` : "")], ["Merges", e.merges],
@@ -77,7 +81,7 @@ function configOf(run) {
 }
 
 function drawAgainst() {
-  const compared = DATA.against.filter(a => a.found.length), idle = DATA.against.filter(a => !a.found.length);
+  const compared = DATA.against.filter(a => a.found.length || a.orders.length), idle = DATA.against.filter(a => !compared.includes(a));
   document.documentElement.toggleAttribute("data-published", DATA.against.length > 0);
   $("against-section").hidden = !DATA.against.length;
   $("against").replaceChildren(...compared.map((a, i) => comparison(a, i === 0)), ...(idle.length ? [el("details", {},
@@ -87,13 +91,27 @@ function drawAgainst() {
 function comparison(a, open) {
   const beyond = a.found.filter(d => d.verdict === "beyond noise").length, judged = a.found.filter(d => !["equal", "differs"].includes(d.verdict)).length;
   const skipped = a.reasons.reduce((n, r) => n + r.cells.length, 0);
-  const summary = a.found.length ? `${plural(judged, "difference")}, ${beyond} beyond noise; ${plural(skipped, "entry", "entries")} not compared` : "nothing to compare";
+  const summary = [a.found.length && `${plural(judged, "difference")}, ${beyond} beyond noise`, a.orders.length && `the order of methods on ${plural(a.orders.length, "board")}`]
+    .filter(Boolean).concat(a.found.length || a.orders.length ? `${plural(skipped, "entry", "entries")} not compared` : "nothing to compare").join("; ");
   return el("details", {open, "data-table": a.table},
     el("summary", {}, a.table, " ", el("small", {}, `(published, ${a.source}): ${summary}`)),
     a.remark ? el("p", {class: "muted"}, `About the published table: ${a.remark}.`) : "",
     a.found.length ? matrix(a) : "",
     a.found.length ? el("p", {class: "muted"}, "Ours minus published, in points (parameters: \u201c=\u201d where ours round to the printed figure, in millions). Blue: ours is higher, orange: lower; framed with \u25b2 or \u25bc: beyond noise.") : "",
+    a.orders.map(order),
     el("div", {}, a.reasons.map(r => el("details", {}, el("summary", {}, "Not compared: " + r.why, " ", el("small", {}, r.cells.length)), el("ul", {}, r.cells.map(cell => el("li", {}, cell)))))));
+}
+
+// Both ranks of the methods that a board and a table have in common.
+function order(o) {
+  const head = ["published / ours", "published mean", "our mean", "published rank", "our rank", "lower here by", "out of line"];
+  return el("div", {class: "order"}, o.sentences.map(text => el("p", {}, text)),
+    el("details", {}, el("summary", {}, `Both ranks of ${plural(o.methods.length, "method")}`),
+      el("div", {class: "scroller", tabindex: 0, role: "region", "aria-label": `Ranks on ${o.board}, ${o.backbone}`}, el("table", {class: "plainhead"},
+        el("thead", {}, el("tr", {}, head.map((text, i) => el("th", {scope: "col", class: i ? null : "name"}, text)))),
+        el("tbody", {}, o.methods.map(m => el("tr", {},
+          el("th", {scope: "row", class: "name"}, el("b", {}, m.row), el("br"), el("small", {class: "muted"}, m.ours_name)),
+          [m.published.toFixed(2), m.ours.toFixed(2), m.published_rank, m.our_rank, signed(m.lower, 1).replace(/\.0$/, ""), m.far].map(text => el("td", {}, String(text))))))))));
 }
 
 function matrix(a) {

@@ -1,8 +1,10 @@
 // Pareto plots, drawn for the rows that the table shows.
 const AXES = [
   ["parameters", "Trained parameters without the head", e => e.parameters, v => si(v)],
-  ["step_seconds", "Time of a training step", e => e.cost.step_seconds, v => si(v, "s")],
-  ["peak_memory_bytes", "Peak memory of training", e => e.cost.peak_memory_bytes, v => si(v, "B")],
+  ["step_ratio", "Time of a training step / reference", e => e.cost.step_ratio, v => "\u00d7" + v.toFixed(2)],
+  ["step_seconds", "Time of an iteration in training", e => e.cost.step_seconds, v => si(v, "s")],
+  ["saved_bytes", "Saved for the backward pass", e => e.cost.saved_bytes, v => si(v, "B")],
+  ["peak_bytes", "Peak with gradients and optimiser", e => e.cost.peak_bytes, v => si(v, "B")],
 ];
 
 // Entries that none beats in score and cost both, by rising cost (as vpeft.apis.results.statistics.pareto).
@@ -60,7 +62,7 @@ function plot(rows, id, title, cost, text) {
     marks.forEach((m, other) => m.classList.toggle("at", other === e));
     chosen = all.indexOf(e);
     const own = score(e) === e.mean && known(e.std) ? " " + spread(e.std) : "";
-    tip(px, py, el("b", {}, e.name), `${percent(score(e))} %${own}`, el("br"), `${text(cost(e))}${id === "step_seconds" ? busy(e) : ""}, ${e.category}`, best.includes(e) ? [el("br"), "on the front"] : null);
+    tip(px, py, el("b", {}, e.name), `${percent(score(e))} %${own}`, el("br"), `${text(cost(e))}${id.startsWith("step_") ? busy(e) : ""}, ${e.category}`, best.includes(e) ? [el("br"), "on the front"] : null);
   }
   const leave = () => { $("tip").hidden = true; marks.forEach(m => m.classList.remove("at")); };
   node.addEventListener("pointerleave", leave);

@@ -30,7 +30,8 @@ function columns() {
   });
   const cost = (id, label, text) => ({id, label, section: "Cost", good: -1, value: e => e.cost[id], text: e => [text(e.cost[id], e)]});
   list.push(
-    cost("step_seconds", "Step time", (v, e) => si(v, "s") + busy(e)), cost("peak_memory_bytes", "Peak memory", v => si(v, "B")),
+    cost("step_ratio", "Step / reference", (v, e) => "\u00d7" + v.toFixed(2) + busy(e)), cost("step_seconds", "Iteration", (v, e) => si(v, "s") + busy(e)),
+    cost("saved_bytes", "Saved", v => si(v, "B")), cost("peak_bytes", "Peak", v => si(v, "B")), cost("parameter_bytes", "Parameters, bytes", v => si(v, "B")),
     cost("adapter_bytes", "Adapter", v => si(v, "B")), cost("inference_ratio", "Inference, adapted", v => "\u00d7" + v.toFixed(2)),
     cost("merged_ratio", "Inference, merged", v => "\u00d7" + v.toFixed(2)),
     {id: "memory", label: "Memory class", section: "About", good: -1, value: e => Object.keys(DATA.memory).indexOf(e.memory), text: e => [e.memory], title: e => DATA.memory[e.memory]},
@@ -40,15 +41,19 @@ function columns() {
   );
   return list;
 }
-const spread = std => known(std) ? "\u00b1 " + percent(std) : null;
+const spread = std => known(std) ? "\u00b1 " + (100 * std < 0.05 ? "< 0.1" : percent(std)) : null;
 const mark = (e, task) => e.cells[task].runs.some(i => DATA.runs[i].faults.length) ? "\u2020" : "";
+// A row of several codes, and one whose setting was chosen by these results.
+const marks = e => (e.mixed ? "\u00a0\u00a7" : "") + (e.selected ? "\u00a0\u00b6" : "");
 // A step time of a busy machine.
 const busy = e => e.busy ? "\u00a0\u2021" : "";
 function behindText(e) {
   if (!e.behind) return ["best"];
-  const {difference, interval, tells} = e.behind, points = v => signed(100 * v, 1);
-  if (!interval) return [points(difference), `one seed${e.seeds > 1 ? " in common" : ""}, no interval`];
-  return [points(difference), `${points(interval[0])} to ${points(interval[1])}${tells ? "" : ", holds 0"}`];
+  const {difference, interval, borrowed, tells} = e.behind, points = v => signed(100 * v, 1);
+  if (!interval) return [points(difference), "not known: one seed"];
+  // An interval alone may leave 0 out where all rows together do not.
+  const open = tells ? "" : interval[0] <= 0 && 0 <= interval[1] ? ", holds 0" : ", holds 0 among so many rows";
+  return [points(difference), `${points(interval[0])} to ${points(interval[1])}${open}${borrowed ? ", by other rows\u2019 seeds" : ""}`];
 }
 const toggled = section => section.startsWith("Tasks") ? "Tasks" : section;
 // What rows are ranked by: the mean, or that of the chosen group.
@@ -105,12 +110,14 @@ function drawTable() {
     c.top = c.good > 0 ? c.high : c.min;
   }
   $("board").replaceChildren(
-    el("caption", {class: "skip"}, `${board.title}, measured by us`), head(shown), el("tbody", {}, rows.map(e => tableRow(e, shown, rank.get(e)))));
+    el("caption", {class: "skip"}, `${board.title}, measured by us`), head(shown), el("tbody", {}, rows.map(e => tableRow(e, shown, rank.get(e)))),
+    ...(board.without.length ? [el("tfoot", {}, board.without.map(b => withoutRow(b, shown)))] : []));
   const lacking = rows.filter(e => !known(e.mean)).length;
   $("shown").textContent = `${rows.length} of ${plural(board.entries.length, "row")}` + (lacking ? `; ${plural(lacking, "row lacks tasks and has", "rows lack tasks and have")} no average` : "");
   $("legend").replaceChildren(
     el("span", {}, "Colour: lowest", el("span", {class: "ramp"}), "best shown value of a column; far outliers below are plain"), el("span", {class: "keys"}, "Arrow keys go from cell to cell"),
-    ...(DATA.everything ? [el("span", {}, "\u2020 off the protocol")] : []), ...(rows.some(e => e.busy) ? [el("span", {}, "\u2021 on a busy machine, may be too long")] : []));
+    ...(DATA.everything ? [el("span", {}, "\u2020 off the protocol")] : []), ...(rows.some(e => e.busy) ? [el("span", {}, "\u2021 on a busy machine, may be too long")] : []),
+    ...(rows.some(e => e.mixed) ? [el("span", {}, "\u00a7 of runs of different code")] : []), ...(rows.some(e => e.selected) ? [el("span", {}, "\u00b6 chosen by these results among several settings")] : []));
   rove();
   drawGlance(rows);
   drawPlots(rows);
@@ -138,8 +145,15 @@ function tableRow(e, shown, rank) {
   const about = [e.category, new Set(board.entries.map(x => x.backbone)).size > 1 ? e.backbone : null, e.variant || null].filter(Boolean).join(" \u00b7 ");
   return el("tr", {"data-name": e.name},
     el("th", {scope: "row", class: "name"}, el("button", {type: "button", class: "row", on: {click: () => showRow(e)}},
-      el("i", {}, rank ?? ""), el("b", {}, breakable(e.method)), el("small", {}, dot(e.category), about))),
+      el("i", {}, rank ?? ""), el("b", {}, breakable(e.method), marks(e)), el("small", {}, dot(e.category), about))),
     shown.map(c => tableCell(e, c)));
+}
+
+// What is reached without a pretrained host.
+function withoutRow(b, shown) {
+  const value = c => c.id === "mean" ? b.mean : c.task ? b.values[c.task] : null;
+  return el("tr", {"data-name": b.name}, el("th", {scope: "row", class: "name", title: "without a pretrained host"}, el("b", {}, capital(b.name)), el("small", {}, "without a pretrained host")),
+    shown.map(c => el("td", {class: c.edge ? "edge" : null, "data-col": c.id}, known(value(c) ?? null) ? percent(value(c)) : "")));
 }
 
 function tableCell(e, c) {
@@ -186,8 +200,8 @@ function drawGlance(rows) {
   const least = (of, cost) => of.filter(e => known(cost(e))).reduce((a, b) => !a || cost(b) < cost(a) || cost(b) === cost(a) && score(b) > score(a) ? b : a, null);
   const overall = board.entries.find(e => known(e.mean) && !e.behind), behind = board.entries.map(e => e.behind).filter(Boolean);
   const open = behind.filter(b => !b.interval).length, alike = behind.filter(b => b.interval && !b.tells).length;
-  const told = () => overall.seeds < 2 ? "one seed does not tell it from the others"
-    : (alike ? `${plural(alike, "other")} cannot be told from it` : `${open ? "the" : "all"} others are behind it`) + " (95\u00a0%)" + (open ? `; ${open} with one seed, no interval` : "");
+  const told = () => open === behind.length ? "one seed does not tell it from the others"
+    : (alike ? `${plural(alike, "other")} cannot be told from it` : `${open ? "the" : "all"} others are behind it`) + " (95\u00a0%)" + (open ? `; ${open} not known, with one seed` : "");
   const sure = best === overall && !state.group && board.entries.length > 1 ? told() : `of ${plural(whole.length, "shown row")}`;
   const count = e => e.parameters, within = (points, e) => score(best) - score(e) <= points / 100, given = e => e === best ? `${percent(score(e))} %` : `${percent(score(e))} %, ${(100 * (score(best) - score(e))).toFixed(1)} points behind the best`;
   const cards = [["Best", best, percent(score(best)) + " %" + (!state.group && known(best.std) ? " " + spread(best.std) : ""), [state.group ? `mean of ${state.group}` : over(board.tasks.length), sure]]];
@@ -198,8 +212,9 @@ function drawGlance(rows) {
   else if (whole.length > 1) cards[0][3].push("nothing within 10 points is cheaper");
   // Baselines are the fastest and smallest by definition.
   const methods = whole.some(e => e.category !== "baseline") ? whole.filter(e => e.category !== "baseline") : whole;
-  const fast = least(methods, e => e.cost.step_seconds), small = least(methods, count);
-  if (fast) cards.push(["Fastest", fast, si(fast.cost.step_seconds, "s") + busy(fast) + " a step", [given(fast)]]);
+  // Of results before there was a reference the time of an iteration.
+  const ratio = methods.some(e => known(e.cost.step_ratio)), small = least(methods, count), fast = least(methods, e => ratio ? e.cost.step_ratio : e.cost.step_seconds);
+  if (fast) cards.push(["Fastest", fast, (ratio ? `\u00d7${fast.cost.step_ratio.toFixed(2)}${busy(fast)} of the reference\u2019s step` : si(fast.cost.step_seconds, "s") + busy(fast) + " a step"), [given(fast)]]);
   if (small) cards.push(["Smallest", small, si(small.parameters) + " parameters", [given(small)]]);
   const merged = [];
   for (const [title, e, figure, more] of cards) {

@@ -13,6 +13,7 @@ from vpeft.core.adaptation.options.blocks import chosen_part, sized_parts
 from vpeft.core.adaptation.options.extra import check_extra, is_extra
 from vpeft.core.adaptation.options.noise import Consistency, noise_settings, put_noise
 from vpeft.core.adaptation.options.packed import check_bits, pack, unpacked
+from vpeft.core.adaptation.options.saving import check_saving, put_saving
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import PEFT_KEY, Host
 from vpeft.core.contract.method import Method
@@ -56,6 +57,7 @@ class OnHost:
         name = self.method.registered_name()
         check_extra(self.method.extra, params, self.part, name)
         check_bits(self.method.bits, self.method.bits_error, name)
+        check_saving(self.method, self.host)
         self.own_trained = any(self._trains_itself(p) for p in params)
 
     def build(self) -> int | None:
@@ -65,10 +67,13 @@ class OnHost:
             method.build(part)
             width = method.out_width(part)
         name = self.method.registered_name()
+        self.host.passes.read_later |= self.method.adds_losses
         if self.method.bits is not None:
             pack(self.modules(), self.method.bits, self.method.bits_error, name)
         if (noise := self.consistency()) is not None:
             put_noise(self.part, self.key, noise, name, self.own_trained)
+        if self.method.save_memory is not None:
+            put_saving(self.host)
         return width
 
     def modules(self) -> Iterator[nn.Module]:

@@ -58,7 +58,7 @@ class Adapters:
         self.shelves = {name: self._shelf(model, first)}
         self._keep_own(self.shelves[name], first)
         self.base = Adaptation(self.host, [])
-        self.base.flags = first.flags
+        self.base.flags, self.base.lowered = first.flags, first.lowered
         self.base.base.start(first.base.source)
         self.base.blend = _ALONE
         for adaptation in (first, self.base):
@@ -84,6 +84,9 @@ class Adapters:
         adaptation.flags, adaptation.several = first.flags, self
         try:
             adaptation.place()
+            if first.lowered is not None:
+                first.lowered.share(adaptation.trained)
+                adaptation.lowered = first.lowered
             for known in ("source", "file", "by", "prefix"):
                 setattr(adaptation.base, known, getattr(first.base, known))
             shelf = self._shelf(model, adaptation)

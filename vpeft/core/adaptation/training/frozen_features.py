@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils import _pytree
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.options.part import home
+from vpeft.core.adaptation.training.feature_records import Records, bits, digests
+from vpeft.core.adaptation.training.skipped_embedding import SkippedEmbedding
 from vpeft.core.backbones.host import is_peft_key
 from vpeft.core.backbones.sites.passes import recomputing
 from vpeft.core.backbones.sites.site import PLACEMENTS, Placed, Site
@@ -25,6 +26,8 @@ from vpeft.core.store import Store
 
 #: Sites behind the last block: what is placed or trained there reads what is kept.
 BEHIND = ("norm.", "pool_norm")
+#: The stream that enters the first block, where something placed there reads it.
+ENTERS = "enters"
 
 
 class FrozenFeatures:
@@ -38,12 +41,15 @@ class FrozenFeatures:
     Attributes:
         depth: So many blocks are not run again; None before the first training batch.
         used: How many images were not run again.
+        asked: The digests of the images of each training pass, until who reads it clears it.
     """
 
     def __init__(self, adaptation: Adaptation, store: Store, say: Callable[[str], None]) -> None:
         self.adaptation, self.host, self.store, self.say = adaptation, adaptation.host, store, say
+        self.records, self.entry = Records(store), SkippedEmbedding(self.host.embedding)
         self.depth: int | None = None
         self.used = 0
+        self.asked: list[list[bytes]] = []
         self._plain = type(self.host.backbone)
         self._whole = False
         self._outputs: _pytree.TreeSpec | None = None
@@ -53,7 +59,9 @@ class FrozenFeatures:
         #: Modules inside blocks that read what passes and leave it as it is, by the name of what they read.
         self._readers: dict[str, tuple[int, Placed]] = {}
         self._names: frozenset[str] = frozenset()
-        self._base = b""
+        #: How what is kept lay in memory, which backward passes may hang on.
+        self._orders: dict[str, tuple[int, ...] | None] = {}
+        self._base, self._cast = b"", b""
         #: Batches as they were made, and numbers of images for which other batches gave the same numbers.
         self._made: set[tuple[bytes, ...]] = set()
         self._sure: set[int] = set()
@@ -77,6 +85,20 @@ class FrozenFeatures:
             self.host.passes.features = None
             self.host.backbone.__class__ = self._plain
 
+    @property
+    def running(self) -> bool:
+        """Whether passes are answered."""
+        return self.host.passes.features is self
+
+    def settled(self, count: int) -> bool:
+        """Whether batches of so many images have been compared with plain ones."""
+        return count in self._sure
+
+    def keeps(self, images: Sequence[bytes]) -> bool:
+        """Whether the features of all these images are kept, by their digests."""
+        with self.store.reading(self._keys(images)) as found:
+            return None not in found
+
     def off(self, why: str) -> None:
         """Stop, and say why."""
         self.stop()
@@ -89,28 +111,39 @@ class FrozenFeatures:
         images = None if recomputing() or not self.host.passes.enabled else digests(args, kwargs)
         if images is None or (self.depth is None and not self.host.backbone.training):
             return forward(*args, **kwargs)
+        kind = self._device.type
+        self._cast = repr(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None).encode()
+        if self.host.backbone.training:
+            self.asked[1:] = [images]  # two are too many already
         if self.depth is None:
             return self._first(images, forward, args, kwargs)
         keys = self._keys(images)
-        found = self.store.get(keys)
-        if None in found:
+        kept, there = self.records.read(keys, pinned=self._device.type == "cuda")
+        if kept is None:
             out, seen = self._watched(forward, args, kwargs)
-            self._keep(keys, found, seen)
+            self._keep(keys, there, seen)
             return out
-        rows = [load(record) for record in found]
-        kept = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        same = tuple(keys) in self._made
-        if len(keys) in self._sure or (same and self._agreed):
+        if len(keys) in self._sure or (tuple(keys) in self._made and self._agreed):
             self.used += len(keys)
             return self._answered(kept, forward, args, kwargs)
         out, seen = self._watched(forward, args, kwargs)
-        if not self._agrees(out, seen, kept, forward, args, kwargs):
-            self.off("on this machine they hang on which images are in a batch together")
-            return out
-        self._agreed = True
-        if not same:
-            self._sure.add(len(keys))
+        self._compare(keys, out, seen, kept, forward, args, kwargs)
         return out
+
+    def _compare(self, keys: list[bytes], out: Any, seen: Mapping[str, Tensor], kept: Any, *call: Any) -> None:
+        """Use what is kept for batches of so many images, or no more of it."""
+        if not self._agrees(out, seen, kept, *call):
+            self.off("on this machine they hang on which images are in a batch together")
+            return
+        self._agreed = True
+        if tuple(keys) not in self._made:  # in another batch they were the same
+            self._sure.add(len(keys))
+
+    def entered(self, block: nn.Module, x: Tensor) -> Tensor:
+        """The stream that enters a block."""
+        if block.peft_index == 0 and self._seen is not None:
+            self._seen[ENTERS] = x
+        return x if block.peft_index or self._given is None else self._given.get(ENTERS, x)
 
     def through(self, block: nn.Module, x: Tensor, given: Mapping[str, Any]) -> Tensor:
         """What the inside of a block makes of the stream."""
@@ -127,15 +160,19 @@ class FrozenFeatures:
         return y
 
     def _answered(self, kept: Mapping[str, Tensor], forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        device = next(self.host.backbone.parameters()).device
-        kept = {name: x.to(device) for name, x in kept.items()}
+        kept = {name: _laid(x.to(self._device, non_blocking=True), self._orders.get(name)) for name, x in kept.items()}
         if self._whole:
             return _pytree.tree_unflatten([kept[str(i)] for i in range(len(kept))], self._outputs)
         self._given = kept
         try:
-            return forward(*args, **kwargs)
+            with self.entry.skipped(args, kwargs):
+                return forward(*args, **kwargs)
         finally:
             self._given = None
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.host.backbone.parameters()).device
 
     @torch.no_grad()
     def _agrees(self, out: Any, seen: Mapping[str, Tensor], kept: Mapping[str, Tensor], *call: Any) -> bool:
@@ -156,7 +193,13 @@ class FrozenFeatures:
     def _watched(self, forward: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, dict[str, Tensor]]:
         """The answer of a plain pass, and what is to be kept of it; all that was seen, before that is known."""
         self._random = torch.get_rng_state()
-        self._seen, hooks = {}, [self._watch(name, entry.module) for name, (_, entry) in self._readers.items()]
+        self._seen, hooks = (
+            {},
+            [
+                self.entry.watch(args, kwargs),
+                *(self._watch(name, entry.module) for name, (_, entry) in self._readers.items()),
+            ],
+        )
         try:
             out = forward(*args, **kwargs)
         finally:
@@ -164,7 +207,10 @@ class FrozenFeatures:
             for hook in hooks:
                 hook.remove()
         if self._whole:
-            return out, {str(i): leaf for i, leaf in enumerate(_pytree.tree_leaves(out))}
+            seen = {str(i): leaf for i, leaf in enumerate(_pytree.tree_leaves(out))}
+        self._orders = {name: _order(x) for name, x in seen.items()}
+        if self._whole:
+            return out, seen
         return out, seen if self.depth is None else {name: seen[name] for name in self._names}
 
     def _watch(self, name: str, module: nn.Module) -> Any:
@@ -200,13 +246,21 @@ class FrozenFeatures:
             self.off(why)
             return out
         self._names = frozenset() if self._whole else frozenset({*self._readers, *self._read_behind(depth)})
+        if self._names and _running(host.blocks[0].sites["block"]):
+            self._names |= {ENTERS}
         if self._whole:
             seen = {str(i): leaf for i, leaf in enumerate(leaves)}
+            self._orders = {name: _order(x) for name, x in seen.items()}
         self._base = self._digest()
         what = "the whole backbone is" if self._whole else f"{depth} of {len(host.blocks)} blocks are"
         self.say(f"frozen features: {what} computed once for each image" + (f" ({why})." if why else "."))
-        keep = {name: x for name, x in seen.items() if self._whole or name in self._names}
-        self._keep(self._keys(images), [None] * len(images), keep)
+        seen = {name: x for name, x in seen.items() if self._whole or name in self._names}
+        keys = self._keys(images)
+        kept, there = self.records.read(keys)
+        if kept is None:
+            self._keep(keys, there, seen)
+        else:
+            self._compare(keys, out, seen, kept, forward, args, kwargs)
         return out
 
     def _placed(self, blocks: Sequence[Any]) -> Iterator[tuple[str, int, str, Placed]]:
@@ -242,32 +296,30 @@ class FrozenFeatures:
             if reads or last or block.index in norms:
                 yield f"block{block.index}"
 
-    def _keep(self, keys: list[bytes], found: Sequence[bytes | None], seen: Mapping[str, Tensor]) -> None:
+    def _keep(self, keys: list[bytes], there: Sequence[bool], seen: Mapping[str, Tensor]) -> None:
         rows = {
-            key: save({name: x[i].detach().cpu().contiguous().clone() for name, x in seen.items()})
-            for i, (key, record) in enumerate(zip(keys, found, strict=True))
-            if record is None
+            key: {name: x[i] for name, x in seen.items()}
+            for i, (key, is_there) in enumerate(zip(keys, there, strict=True))
+            if not is_there
         }
         was_full = self.store.full
-        if self.store.put(rows):
+        if self.records.keep(rows):
             self._made.add(tuple(keys))
         elif not was_full:
             self.say(f"frozen features: the limit of {self.store.limit:,} bytes is reached; the rest is computed anew.")
 
     def _keys(self, images: Sequence[bytes]) -> list[bytes]:
-        device = next(self.host.backbone.parameters()).device.type
-        cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        return [hashlib.blake2b(self._base + repr(cast).encode() + one, digest_size=24).digest() for one in images]
+        return [hashlib.blake2b(self._base + self._cast + one, digest_size=24).digest() for one in images]
 
     def _digest(self) -> bytes:
         """Of what the numbers hang on beside the image."""
-        device = next(self.host.backbone.parameters()).device
-        machine = (torch.__version__, device.type, torch.get_num_threads(), torch.backends.mkldnn.enabled)
+        machine = (torch.__version__, self._device.type, torch.get_num_threads(), torch.backends.mkldnn.enabled)
         what = (self.host.registered_name(), self._whole, sorted(self._names), machine)
         base = {name: x for name, x in self.host.backbone.state_dict().items() if not is_peft_key(name)}
         own = hashlib.blake2b(repr(what).encode())
         for name, value in sorted(base.items()):
-            own.update(name.encode() + bits(value))
+            own.update(name.encode())
+            own.update(bits(value))
         return own.digest()
 
 
@@ -279,19 +331,16 @@ class FromStore:
         return plain(*args, **kwargs) if features is None else features.run(plain, args, kwargs)
 
 
-def digests(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[bytes] | None:
-    """A digest of each image of a call's batch, with all else that the call is given; None where no batch is."""
-    leaves, spec = _pytree.tree_flatten((args, dict(kwargs)))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    if not tensors or any(x.requires_grad or not x.dim() or len(x) != len(tensors[0]) for x in tensors):
-        return None
-    rest = repr([spec, *((x.shape[1:], x.dtype) if isinstance(x, Tensor) else x for x in leaves)]).encode()
-    return [hashlib.blake2b(rest + b"".join(bits(x[i]) for x in tensors)).digest() for i in range(len(tensors[0]))]
+def _order(x: Tensor) -> tuple[int, ...] | None:
+    """The dimensions of a tensor from the slowest to the fastest; None where they stand in order."""
+    return None if x.is_contiguous() else tuple(sorted(range(x.dim()), key=lambda d: -x.stride(d)))
 
 
-def bits(x: Tensor) -> bytes:
-    """The bytes of a tensor."""
-    return x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _laid(x: Tensor, order: tuple[int, ...] | None) -> Tensor:
+    """A tensor laid out in memory in an order of its dimensions."""
+    if order is None:
+        return x
+    return x.permute(order).contiguous().permute(sorted(range(len(order)), key=order.__getitem__))
 
 
 def _running(site: Site) -> list[Placed]:

@@ -11,14 +11,20 @@ from torch import nn
 from vpeft.core.adaptation.find import adaptations
 from vpeft.core.backbones.wrappers import unwrap
 from vpeft.errors import UserError
-from vpeft.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from vpeft.registry import OPTIM_WRAPPER_CONSTRUCTORS, nearest
 
 #: Existing parameters of several dimensions that are no weights of a map.
 UNDECAYED_ROLES = ("pos_embed", "cls_token", "rel_pos_bias", "rel_pos")
 RULES = ("vectors", "norms")
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
-#: Keys of ``paramwise_cfg`` that mmengine does not know.
-OWN_KEYS = {"backbone_lr_mult", "undecayed"}
+#: Keys of ``paramwise_cfg`` that mmengine's constructor reads, and those that it does not know.
+PARAMWISE = frozenset(
+    {
+        *("custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "dwconv_decay_mult", "flat_decay_mult"),
+        *("bypass_duplicate", "dcn_offset_lr_mult"),
+    }
+)
+OWN_KEYS = frozenset({"backbone_lr_mult", "undecayed"})
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -35,6 +41,11 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     position tables and class tokens alone and lets biases, scales and gammas decay as weights do (the rule of Mona's
     authors, whose gammas go from 1 to about 0.37 in 36 epochs of COCO).
     """
+
+    def _validate_cfg(self) -> None:
+        super()._validate_cfg()
+        for key in self.paramwise_cfg.keys() - PARAMWISE - OWN_KEYS:
+            raise UserError(f"optim_wrapper.paramwise_cfg has no {key!r}: {nearest(key, PARAMWISE | OWN_KEYS)}")
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         model = unwrap(model)

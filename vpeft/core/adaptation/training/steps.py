@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,18 +18,21 @@ from vpeft.errors import UserError
 STATE = "peft_training"
 
 
-def follow_steps(
-    model: nn.Module, optimisers: Iterable[Optimizer], now: Callable[[], TrainingStep]
+def after_steps(
+    model: nn.Module, optimisers: Sequence[Optimizer], now: Callable[[Optimizer], TrainingStep]
 ) -> list[Callable[[], None]]:
     """Let methods that follow the steps of training act after each, while its gradients are still there.
 
     Args:
         model: The model.
         optimisers: The optimisers of the run; that which holds a method's tensors makes its steps.
-        now: Which step has just been made.
+        now: Which step an optimiser has just made.
 
     Returns:
         What ends it, one for each hook.
+
+    Raises:
+        UserError: No optimiser holds a tensor of such a method.
     """
     ends = []
     for adaptation in find_adaptations(model).values():
@@ -37,14 +40,18 @@ def follow_steps(
             if not one.method.follows_steps:
                 continue
             own = {id(p) for name, module in adaptation.peft_items() if name == key for p in module.parameters()}
-            for optimiser in optimisers:
-                if any(id(param) in own for group in optimiser.param_groups for param in group["params"]):
-                    ends.append(optimiser.register_step_post_hook(functools.partial(_act, one, now)).remove)
+            found = [o for o in optimisers if any(id(p) in own for group in o.param_groups for p in group["params"])]
+            if not found:
+                raise UserError(
+                    f"{one.method.registered_name()} follows the steps of the optimizer, and none that was given holds "
+                    "its tensors: make the optimizer behind vpeft.attach, of what asks for a gradient."
+                )
+            ends += [o.register_step_post_hook(functools.partial(_act, one, now)).remove for o in found]
     return ends
 
 
-def _act(method: OnHost, now: Callable[[], TrainingStep], *_: Any) -> None:
-    method.after_step(now())
+def _act(method: OnHost, now: Callable[[Optimizer], TrainingStep], optimiser: Optimizer, *_: Any) -> None:
+    method.after_step(now(optimiser))
 
 
 def training_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from vpeft.core.backbones.host import PEFT_KEY, is_peft_key
+from vpeft.core.backbones.kept.few_bits import dense
 from vpeft.errors import UserError
 
 #: What stands before the name of a weight from before merging.
@@ -27,7 +28,7 @@ class Mergeable(Protocol):
 def put_merged(adaptation: Mergeable, state: dict[str, Tensor], prefix: str) -> None:
     """Add to a state dict what tells that, and from what, the adapter is merged."""
     for name, value in adaptation.merged.items():
-        state[f"{prefix}{MERGED}{name}"] = value
+        state[f"{prefix}{MERGED}{name}"] = dense(value)
 
 
 def take_merged(adaptation: Mergeable, state: dict[str, Tensor], prefix: str) -> None:

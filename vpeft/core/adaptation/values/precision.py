@@ -11,6 +11,7 @@ from torch import nn
 
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host
+from vpeft.core.backbones.kept.few_bits import FewBits
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -81,7 +82,15 @@ def sample(modules: Iterator[nn.Module]) -> tuple[nn.Module, str] | None:
 def precisions(hosts: Iterable[Host], adapters: Iterable[nn.Module], model: nn.Module) -> Precision:
     """The present precisions of adapted backbones, of their adapters, and of what is trained in half."""
     found = Precision()
-    found.base = sorted({dtype_name(p.param.dtype) for host in hosts for p in host.parameters()})
+    params = [p.param for host in hosts for p in host.parameters()]
+    frozen = {
+        param.kind if isinstance(param, FewBits) else dtype_name(param.dtype)
+        for param in params
+        if not param.requires_grad
+    }
+    trained = {dtype_name(param.dtype) for param in params if param.requires_grad}
+    apart = frozen and trained - frozen
+    found.base = sorted(frozen or trained) + [f"{name} where it is trained" for name in sorted(apart or ())]
     found.adapter = sorted({dtype_name(p.dtype) for module in adapters for p in module.parameters()})
     for param in model.parameters():
         if param.requires_grad and param.dtype in HALF:

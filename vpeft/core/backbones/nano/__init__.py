@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from torch import nn
+
+from vpeft.core.backbones.fetched import BASES, load_base
 from vpeft.errors import UserError
 from vpeft.registry import nearest
 
@@ -58,7 +63,7 @@ def nano_path(name: str) -> Path:
         UserError: If the name is unknown, or the file is missing or not the one whose checksum is recorded.
     """
     if name not in NANO_BACKBONES:
-        raise UserError(f"No shipped weights {SCHEME}{name}; {nearest(name, NANO_BACKBONES)}")
+        raise UserError(f"No weights {SCHEME}{name}; {nearest(name, [*NANO_BACKBONES, *BASES])}")
     path = HERE / f"{name}.safetensors"
     expected = json.loads((HERE / "checksums.json").read_text(encoding="utf-8"))[path.name]
     if not path.is_file():
@@ -73,19 +78,39 @@ def nano_path(name: str) -> Path:
 
 
 def load_from_vpeft(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Load shipped weights for mmengine.
+    """Load shipped or fetched weights for mmengine.
 
     Args:
         filename: ``vpeft://<name>``.
         map_location: Device as a string or ``torch.device``; None means the CPU.
 
     Returns:
-        ``dict(state_dict=...)`` with the keys of the mmpretrain backbone, without a prefix.
+        ``dict(state_dict=...)`` with the keys of the mmpretrain backbone, of fetched ones timm's, without a prefix.
 
     Raises:
-        UserError: As in :func:`nano_path`.
+        UserError: As in :func:`nano_path` and :func:`~vpeft.core.backbones.fetched.load_base`, or a package's own
+            loader asks, which takes of a file what it knows and drops the rest without a word.
     """
     from safetensors.torch import load_file
 
-    path = nano_path(filename.removeprefix(SCHEME))
+    if (asking := _own_loader(sys._getframe(1))) is not None:
+        cls = type(asking)
+        raise UserError(
+            f"{filename} in init_cfg of {cls.__module__.partition('.')[0]}.{cls.__name__}: its own loader drops what "
+            "it does not know: put it into vpeft.PEFT, which loads it whole."
+        )
+    name = filename.removeprefix(SCHEME)
+    if name in BASES:
+        return {"state_dict": {key: value.to(map_location or "cpu") for key, value in load_base(name).items()}}
+    path = nano_path(name)
     return {"state_dict": load_file(path, device=str(map_location or "cpu"))}
+
+
+def _own_loader(frame: FrameType | None) -> nn.Module | None:
+    """The module whose ``init_weights`` asks for a file and reads it by itself; None where this package does."""
+    while frame is not None and frame.f_code.co_name != "read_weights":
+        asking = frame.f_locals.get("self") if frame.f_code.co_name == "init_weights" else None
+        if isinstance(asking, nn.Module):
+            return asking
+        frame = frame.f_back
+    return None

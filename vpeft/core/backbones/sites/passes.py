@@ -12,6 +12,7 @@ found again by
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,7 +25,6 @@ from torch.autograd import Variable
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from vpeft.core.backbones.sites.flow import Flow
-from vpeft.core.backbones.sites.given_maps import MapsHook
 from vpeft.core.backbones.sites.shares import Shares
 from vpeft.errors import UserError
 
@@ -34,6 +34,7 @@ FOLDS_CLIPS = "vpeft_folds_clips"
 WAITING = 4
 #: Entries into blocks under re-entrant checkpointing that are remembered.
 REENTRANT = 4096
+_hooked = itertools.count()
 
 
 class Mark:
@@ -89,7 +90,8 @@ class Here(threading.local):
     """What one thread runs."""
 
     def __init__(self) -> None:
-        self.flows: list[Flow] = []
+        self.flows = [Flow()]  # as long as after a pass: torch.compile guards its length
+        self.flows[0].ended = True
         self.outer: list[list[Flow]] = []
         self.again: list[Again] = []
         self.folded = 0
@@ -106,6 +108,7 @@ class Passes:
         base: The same of a parameter of the base.
         shares: Whose the samples of a batch are, where several adapters are in it.
         noisy: Something placed is noisy in training.
+        read_later: What methods hand on is read behind the pass, by their losses.
         seed: Of the noise of the passes that begin from now on; None draws one for each.
         features: Gives what frozen blocks have made of an image before (:mod:`vpeft.core.adaptation.training`).
     """
@@ -118,7 +121,7 @@ class Passes:
         self.sample: tuple[nn.Module, str] | None = None
         self.base: tuple[nn.Module, str] | None = None
         self.shares: Shares | None = None
-        self.noisy = False
+        self.noisy = self.read_later = False
         self.seed: int | None = None
         self.forget()
 
@@ -127,6 +130,11 @@ class Passes:
         self._here = Here()
         self._marks: WeakValueDictionary[tuple[int, int], Mark] = WeakValueDictionary()
         self._kept: deque[Mark] = deque(maxlen=REENTRANT)
+        self.renew()
+
+    def renew(self) -> None:
+        """Called where hooks come or go: compiled code of before is not that of the model any more."""
+        self._hooks = str(next(_hooked))
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: passes that run stay with the original."""
@@ -185,6 +193,17 @@ class Passes:
         own = sorted(here.flows, key=lambda flow: flow.number)[:1]
         here.flows = waited if here.outer else [*waited, *own]
 
+    def finish(self) -> None:
+        """The backbone is left in a compiled pass: what blocks handed on would be outputs of its graph, and kept."""
+        if not self.read_later:
+            for flow in self._here.flows:
+                flow.state, flow.shares = {}, {}
+
+    def _guard(self) -> None:
+        # torch.compile guards what is read, and no hooks of modules: a string is compared by its value.
+        if not self._hooks:
+            raise AssertionError
+
     @contextlib.contextmanager
     def clips(self, frames: int) -> Iterator[None]:
         """In this thread, the images of a batch are the frames of clips of so many, clip by clip."""
@@ -205,9 +224,10 @@ class Passes:
         here, flow = self._here, Flow()
         flow.begin(prefix, folded)
         if torch.compiler.is_compiling():
-            here.flows = [flow]
+            self._guard()
+            here.flows[:] = [flow]  # what is assigned to a thread's attribute is lost where a graph ends
         elif recomputing():
-            self._repeat(flow)
+            self.repeat(flow)
         else:
             flow.with_graph = torch.is_grad_enabled()
             flow.number = 1 + max((f.number for f in here.flows), default=0)
@@ -216,6 +236,7 @@ class Passes:
     def enter(self, index: int, grid: tuple[int, ...] | None, x: Tensor) -> Mark | None:
         """Enter block ``index`` with the stream ``x``; gives what is to be handed to :meth:`leave`."""
         if torch.compiler.is_compiling():
+            self._guard()
             self._enter(self.current, index, grid, x)
             return None
         if recomputing():
@@ -286,7 +307,7 @@ class Passes:
             flow = again[0].flow  # the next block of a group that is run again
         else:
             flow = self._only(index, x).flow()
-        self._repeat(flow)
+        self.repeat(flow)
         flow.enter(index, grid)
 
     def _only(self, index: int, x: Tensor) -> Mark:
@@ -299,77 +320,12 @@ class Passes:
             )
         return marks[0]
 
-    def _repeat(self, flow: Flow) -> None:
+    def repeat(self, flow: Flow) -> None:
+        """What runs in this backward pass for the node that is being differentiated belongs to the pass ``flow``."""
         again = self._here.again
         if not again:
             Variable._execution_engine.queue_callback(again.clear)
         again[:] = [Again(_run(), flow)]
-
-
-class OpenHook:
-    """Forward pre-hook of the backbone; an object, so that it survives ``deepcopy`` and pickle."""
-
-    def __init__(self, passes: Passes) -> None:
-        self.passes = passes
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if not torch.compiler.is_compiling():
-            self.passes.open()
-
-
-class CloseHook(OpenHook):
-    """Forward hook of the backbone."""
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not torch.compiler.is_compiling():
-            self.passes.close()
-
-
-class Begin:
-    """Pre-hook of the embedding, with which every forward pass begins however it is called."""
-
-    def __init__(self, host: Any) -> None:
-        self.host = host
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if getattr(module, "_is_replica", False):  # its sites would still run the modules of the first device
-            raise UserError(
-                "nn.DataParallel copies the model to several devices, which an adapted one does not follow: use "
-                "DistributedDataParallel (tools/dist_train.sh), or one device."
-            )
-        self.host.backbone.peft_adaptation.before_pass()
-        passes = self.host.passes
-        folded = passes.folded if self.host.frames_in == "batch" else 1
-        if (shares := passes.shares) is not None:
-            shares.check(len(args[0]) // max(1, folded))
-        passes.begin(self.host.prefix, folded)
-        if passes.noisy and self.host.backbone.training and not torch.compiler.is_compiling():
-            passes.current.draw(passes.seed, len(args[0]) // max(1, folded), again=recomputing())
-
-
-class Embedded(Begin):
-    """Hook of the patch embedding: the size of the first map is known."""
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], given: dict[str, Any], output: Any) -> None:
-        self.host.flow.grid = tuple(self.host.seen(args, output, **given))
-
-
-def pass_hooks(host: Any) -> Iterator[Any]:
-    """Watch where passes of a host begin and end; gives the handles."""
-    yield host.backbone.register_forward_pre_hook(OpenHook(host.passes), prepend=True)
-    if host.reads_map and host.read_outside is None:
-        yield host.backbone.register_forward_hook(MapsHook(host.passes))
-    yield host.backbone.register_forward_hook(CloseHook(host.passes), always_call=True)
-    yield host.embedding.register_forward_pre_hook(Begin(host))
-    if host.blocks:  # without any the stream lies on no map
-        yield host.embedding.register_forward_hook(Embedded(host), with_kwargs=True)
-
-
-class Resized(Begin):
-    """Hook of a convolution ``(B, C, *extents)`` between the blocks that gives the map other extents."""
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self.host.flow.grid = tuple(output.shape[2:])
 
 
 def in_program() -> bool:

@@ -11,7 +11,9 @@ the block's re-stated forward, :mod:`vpeft.core.backbones.block_forward`). Modul
 * ``late`` (branches only): ``y <- f(DP(y), flow)``;
 * ``shortcut`` (residual sites only): the identity path becomes ``f(x, flow)``.
 
-``parallel`` and ``after`` modules are applied in the order in which they were placed.
+``parallel`` and ``after`` modules are applied in the order in which they were placed. An ``after`` module that states
+``after_operation(operation, y, x, flow)`` gets the operation's module and its input too, where nothing else has changed
+its output: what its gradient needs may follow from what the operation keeps.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpeft.core.backbones.saving.again import run_again
+from vpeft.core.backbones.saving.source import made_again
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.layout import MAP_FIRST, MAP_LAST, TOKENS, Layout
 from vpeft.core.backbones.sites.passes import Passes
@@ -75,6 +79,7 @@ class Site:
         called: The module whose call the place is, where its weights are not the site's.
         module: The module (or stated linear) whose weights the site's operation is; None between modules.
         tokens_first: The module is called on tokens before the batch, ``(N, B, C)``.
+        frames_first: It is called on clips ``(B, T, C, H, W)``; placed modules see the channels before the frames.
         fold: Where an affine ``after`` of a place between modules merges to: the site of the last linear, and the
             LayerScale between the two, a module or its parameter (or None).
         table: Where the shift of an operation without a bias may go: a position table ``(..., N, C)`` that is added to
@@ -83,6 +88,8 @@ class Site:
             changes nothing so long as no method reads or adds any.
         entries: What is placed, in order.
         hooked: Which of :class:`BeforeHook` and :class:`AfterHook` its module has.
+        widths: Of a branch that is run again in the backward pass, the numbers for each token of its input and of its
+            hidden layers (:mod:`vpeft.core.backbones.saving.again`); None where it keeps what it saves.
         each: In a batch of several adapters the site of each, by its name (:mod:`.shares`); ``entries`` rests then.
     """
 
@@ -93,6 +100,7 @@ class Site:
     channels_first: bool = False
     pointwise: bool = False
     tokens_first: bool = False
+    frames_first: bool = False
     layout: Layout = TOKENS
     called: nn.Module | None = field(default=None, repr=False)
     module: nn.Module | StatedLinear | None = field(default=None, repr=False)
@@ -101,6 +109,7 @@ class Site:
     keys: Site | None = field(default=None, repr=False)
     entries: list[Placed] = field(default_factory=list, repr=False)
     hooked: set[str] = field(default_factory=set, repr=False)
+    widths: tuple[int, int] | None = None
     each: dict[Hashable, Site] | None = field(default=None, repr=False)
 
     def placed(self, *placements: str) -> list[Placed]:
@@ -116,7 +125,8 @@ class Site:
         if self.each:
             return self._shared("before", x)
         for entry in self.placed("before"):
-            x = self._changed(entry, x)
+            with made_again(x):
+                x = self._changed(entry, x)
         return x
 
     def shortcut(self, x: Tensor) -> Tensor:
@@ -131,13 +141,20 @@ class Site:
         """Apply ``parallel`` and ``after`` modules to the operation's output ``y`` of the input ``x``, in order."""
         if self.each:
             return self._shared("after", x, y)
+        own = y
         for entry in self.placed("parallel", "after"):
             flow = self.passes.at(self.index, x)
-            y = self._changed(entry, y, flow) if entry.placement == "after" else self._added(entry, x, y, flow)
+            with made_again(x):
+                if entry.placement == "after" and y is own and self._shows_operation(entry, x):
+                    y = entry.acting.after_operation(self.module, y, x, flow)
+                else:
+                    y = self._changed(entry, y, flow) if entry.placement == "after" else self._added(entry, x, y, flow)
         return y
 
     def run(self, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """``operation`` with everything placed around it."""
+        if self.widths is not None and self.passes.enabled:
+            operation = partial(run_again, operation, widths=self.widths, passes=self.passes, index=self.index)
         if self.each and self.placed("around"):
             return self._shared("run", x, first=(operation,))
         x = self.before(x)
@@ -159,7 +176,8 @@ class Site:
             return self._shared("dropped", x, y, last=(drop,))
         y = drop(y)
         for entry in self.placed("beside"):
-            y = y + drop(self._changed(entry, x))
+            with made_again(x):
+                y = y + drop(self._changed(entry, x))
         for entry in self.placed("late"):
             y = self._changed(entry, y)
         return y
@@ -177,6 +195,13 @@ class Site:
         return self.passes.shares.run(deeds, self.passes.at(self.index, x), *inputs)
 
     # The adapter computes in its own precision; the stream keeps its own.
+
+    def _shows_operation(self, entry: Placed, x: Tensor) -> bool:
+        """Whether an ``after`` module wants the operation and its input, and both are as it would have them."""
+        if not hasattr(entry.acting, "after_operation") or not isinstance(self.module, nn.Module):
+            return False
+        plain = self.layout is TOKENS and not self.channels_first and not self.pointwise
+        return plain and self.passes.precision(x) is None
 
     def _changed(self, entry: Placed, x: Any, flow: Flow | None = None) -> Any:
         flow, dtype, module = flow or self.passes.at(self.index, x), self.passes.precision(x), entry.acting
@@ -249,6 +274,8 @@ class BeforeHook:
             return (_as_map(self.site.before(MAP_FIRST.open(args[0])), like=args[0]), *args[1:])
         if self.site.tokens_first:
             return (self.site.before(args[0].transpose(0, 1)).transpose(0, 1), *args[1:])
+        if self.site.frames_first and args[0].dim() == 5:
+            return (self.site.before(args[0].transpose(1, 2)).transpose(1, 2), *args[1:])
         return (self.site.before(args[0]), *args[1:])
 
 

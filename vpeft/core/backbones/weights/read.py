@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vpeft.compat.torch_load import Damaged, HoldsObjects, read_torch
+from vpeft.core.backbones.weights.onnx_file import read_onnx
 from vpeft.errors import UserError
 
 #: Keys under which training scripts keep the weights beside their optimiser.
@@ -38,9 +39,9 @@ def read_weights(checkpoint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The named tensors of a weight file.
 
     Args:
-        checkpoint: Path of an ``.npz``, ``.safetensors`` or torch file (any other name), of a folder with a file of
-            ``FOLDER``, or of the index of such parts; or an address that mmengine's ``CheckpointLoader`` knows, such
-            as ``vpeft://nano_vit``.
+        checkpoint: Path of an ``.npz``, ``.safetensors``, ``.onnx`` or torch file (any other name), of a folder with a
+            file of ``FOLDER``, or of the index of such parts; or an address that mmengine's ``CheckpointLoader`` knows,
+            such as ``vpeft://nano_vit``.
 
     Returns:
         The tensors by the file's own keys (those below one of ``CONTAINERS`` where there is such a key), and
@@ -102,6 +103,8 @@ def _from_file(path: Path) -> Any:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        if path.suffix == ".onnx":
+            return read_onnx(path)
         if path.suffix == ".safetensors":
             return load_file(path, device="cpu")
         return read_torch(path, "cpu")
@@ -109,6 +112,8 @@ def _from_file(path: Path) -> Any:
         raise _objects(str(error)) from error
     except Damaged as error:
         raise _damaged(error.kind) from error
+    except UserError:
+        raise
     except Exception as error:  # numpy and safetensors raise many kinds
         raise _damaged(type(error).__name__) from error
 

@@ -13,7 +13,7 @@ from vpeft.core.backbones.weights.layouts import google_npz, swin, vit
 from vpeft.errors import UserError
 
 #: Prefixes that whole models, data-parallel wrappers and autoencoders put before a backbone's keys; in this order.
-PREFIXES = ("", "backbone.", "module.", "module.backbone.", "encoder.", "module.encoder.")
+PREFIXES = ("", "backbone.", "module.", "module.backbone.", "encoder.", "module.encoder.", "vit.", "deit.", "dinov2.")
 #: Written before the architecture of a format whose weights are of clips.
 VIDEO = "video "
 
@@ -74,6 +74,7 @@ FORMATS = {
     ),
     "timm_vit": Format("ViT", r"blocks\.0\.norm1\.weight", from_hub=_same, kept=_POOLED, heads=_HEADS),
     "videomae": Format(VIDEO + "ViT", r"blocks\.0\.norm1\.weight"),
+    "transformers_vit": Format("ViT", r"encoder\.layer\.0\.attention\.attention\.query\.weight", vit.from_transformers),
     "mmseg_vit": Format("ViT", r"layers\.0\.attn\.attn\.in_proj_weight", vit.from_mmseg, vit.to_mmseg),
     "openmmlab_vit": Format("ViT", r"layers\.0\.ln1\.weight", vit.from_mmpretrain, vit.to_mmpretrain, r"ln2\..+"),
     "openmmlab_swin": Format(

@@ -14,6 +14,9 @@ from vpeft.core.datasets.tasks import SPLITS, check_split, get_task
 from vpeft.errors import UserError
 from vpeft.files import need_file
 
+#: Why nothing is there of a task that has a folder of its own.
+NO_FOLDER = "no folder"
+
 
 class ListedImages(BaseDataset):
     """One task of a suite, read from ``<data_root>/<task>/<list>``.
@@ -34,6 +37,8 @@ class ListedImages(BaseDataset):
     title: ClassVar[str]
     #: Ending of the lists' names.
     suffix: ClassVar[str] = ".txt"
+    #: Whether the images are read with the lists: samples hold ``img`` then, and no ``img_path``.
+    in_memory: ClassVar[bool] = False
     #: The classes that read a suite, by its key.
     readers: ClassVar[dict[str, type[ListedImages]]] = {}
 
@@ -83,6 +88,13 @@ class ListedImages(BaseDataset):
                 f" unpack it there; {self._look()} says what is missing."
             )
         return found
+
+    def absence(self) -> str | None:
+        """Why nothing of the task is there; None where something is."""
+        try:
+            return None if self.folder().is_dir() else NO_FOLDER
+        except UserError:
+            return NO_FOLDER
 
     def _look(self) -> str:
         return f"`tools/data.py check {self.data_root} --suite {self.suite}`"

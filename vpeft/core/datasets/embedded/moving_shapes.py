@@ -12,6 +12,7 @@ backwards alike.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,29 @@ VERSION = 1
 CODEC = {"crf": "12", "preset": "veryfast", "threads": "1"}
 
 
+#: Places ``(x, y)`` and angles of the shapes in every frame, each ``(FRAMES, shapes)``.
+Path3 = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
+#: ``f(rng, start (2, shapes), angle (shapes,))``.
+Motion = Callable[[np.random.Generator, np.ndarray, np.ndarray], Path3]
+
+
 def clip(rng: np.random.Generator, label: int) -> np.ndarray:
     """Draw one clip, RGB uint8 ``(FRAMES, SIZE, SIZE, 3)``; the first frame is the same for every label."""
+    return filmed(rng, lambda rng, start, angle: _motion(rng, CLASSES[label], start, angle))
+
+
+def filmed(rng: np.random.Generator, motion: Motion, kind: str | None = None) -> np.ndarray:
+    """Two or three shapes of one kind that move alike, RGB uint8 ``(FRAMES, SIZE, SIZE, 3)``.
+
+    Args:
+        rng: What draws.
+        motion: Where they are in every frame; it is asked last, so that it changes nothing of the first frame.
+        kind: Of the shapes; one of :data:`KINDS` at random unless given.
+    """
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float64)
     slope = rng.uniform(-0.15, 0.15, (2, 1))
     ground = rng.uniform(0.05, 0.3, 3) + slope[0] * (x[..., None] / SIZE - 0.5) + slope[1] * (y[..., None] / SIZE - 0.5)
-    distance, stroke = SHAPES[KINDS[rng.integers(len(KINDS))]], 0.3
+    distance, stroke = SHAPES[kind or KINDS[rng.integers(len(KINDS))]], 0.3
     count = int(rng.integers(2, 4))
     start, angle, radius = (
         rng.uniform(0, SIZE, (2, count)),
@@ -51,7 +69,7 @@ def clip(rng: np.random.Generator, label: int) -> np.ndarray:
     colour = rng.uniform(0.6, 1, (count, 3)) - 0.5 * np.eye(3)[rng.integers(3, size=count)]
     noise = rng.normal(0, rng.uniform(0, 0.02), (FRAMES, SIZE, SIZE, 3))
 
-    places, angles = _motion(rng, CLASSES[label], start, angle)
+    places, angles = motion(rng, start, angle)
     image = np.broadcast_to(ground, noise.shape)
     for i in range(count):
         right, down = (_around(axis - place[:, i, None, None]) for axis, place in zip((x, y), places, strict=True))
@@ -61,10 +79,7 @@ def clip(rng: np.random.Generator, label: int) -> np.ndarray:
     return (np.clip(image + noise, 0, 1) * 255).round().astype(np.uint8)
 
 
-def _motion(
-    rng: np.random.Generator, name: str, start: np.ndarray, angle: np.ndarray
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Places ``(x, y)`` and angles in every frame, each ``(FRAMES, shapes)``."""
+def _motion(rng: np.random.Generator, name: str, start: np.ndarray, angle: np.ndarray) -> Path3:
     time, none = np.arange(FRAMES)[:, None], np.zeros((FRAMES, len(angle)))
     path, turned = none, none
     if name == "slow":
@@ -89,12 +104,16 @@ def _around(distance: np.ndarray) -> np.ndarray:
     return (distance + SIZE / 2) % SIZE - SIZE / 2
 
 
-def draw_clips(split: str, seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
+def draw_clips(
+    split: str, seed: int = 0, draw: Callable[[np.random.Generator, int], np.ndarray] = clip, classes: int = 6
+) -> tuple[list[np.ndarray], list[int]]:
     """The clips of one split and their labels.
 
     Args:
         split: ``train | val | test``.
         seed: Seed of the drawing; the benchmark's is 0.
+        draw: Draws a clip of a label.
+        classes: Labels are below this.
 
     Raises:
         UserError: There is no such split.
@@ -102,8 +121,8 @@ def draw_clips(split: str, seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
     if split not in SPLITS:
         raise UserError(f"split {split!r} of the moving shapes does not exist: {nearest(split, SPLITS)}")
     part = list(SPLITS).index(split)
-    labels = [index % len(CLASSES) for index in range(SPLITS[split])]
-    return [clip(np.random.default_rng([seed, part, index]), label) for index, label in enumerate(labels)], labels
+    labels = [index % classes for index in range(SPLITS[split])]
+    return [draw(np.random.default_rng([seed, part, index]), label) for index, label in enumerate(labels)], labels
 
 
 def write_video(path: str | os.PathLike[str], frames: np.ndarray) -> None:
@@ -136,12 +155,18 @@ def ensure_moving(root: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: Something else is there, or it cannot be written.
     """
-    return ensure(root, _write, VERSION)
+    return ensure(root, lambda folder: write_clips(folder, draw_clips), VERSION)
 
 
-def _write(folder: Path) -> None:
+def write_clips(folder: Path, drawn: Callable[[str], tuple[list[np.ndarray], list[int]]]) -> None:
+    """Write the clips of every split, and its list.
+
+    Args:
+        folder: Where.
+        drawn: Gives a split's clips and labels.
+    """
     for split in SPLITS:
-        clips, labels = draw_clips(split)
+        clips, labels = drawn(split)
         (folder / split).mkdir()
         rows = []
         for index, (frames, label) in enumerate(zip(clips, labels, strict=True)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -13,20 +13,24 @@ from PIL import Image
 
 from vpeft.core.datasets.embedded.scenes import CLASSES, SPLITS, Scene, draw_split
 
+#: ``f(split, size, seed)`` gives the scenes of a split.
+Draw = Callable[[str, int, int], Sequence[Scene]]
 
-def write_coco(root: Path, sizes: Mapping[str, int] = SPLITS, seed: int = 0) -> None:
+
+def write_coco(root: Path, sizes: Mapping[str, int] = SPLITS, seed: int = 0, draw: Draw = draw_split) -> None:
     """Write ``<split>/<number>.png`` and ``annotations/instances_<split>.json`` with boxes and masks (RLE).
 
     Args:
         root: A folder that exists.
         sizes: How many images each split has.
         seed: Seed of the drawing.
+        draw: Draws the scenes of a split.
     """
     (root / "annotations").mkdir()
     for split, size in sizes.items():
         (root / split).mkdir()
         images, annotations = [], []
-        for number, scene in enumerate(draw_split(split, size, seed)):
+        for number, scene in enumerate(draw(split, size, seed)):
             name = f"{number:06}.png"
             Image.fromarray(scene.image).save(root / split / name)
             height, width = scene.image.shape[:2]

@@ -41,13 +41,17 @@ MOST = 5
 SEEN = 0.5
 
 
+#: ``f(rng, x, y)`` gives a background ``(3, H, W)`` in [0, 1].
+Ground = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
+
+
 class Scene(NamedTuple):
     """One image and what is in it; the objects stand from back to front.
 
     Attributes:
-        image: RGB uint8 ``(SIZE, SIZE, 3)``.
+        image: RGB uint8 ``(H, W, 3)``.
         labels: Indices of :data:`CLASSES`, int64 ``(N,)`` with ``1 <= N <= MOST``.
-        masks: Visible pixels of every object, bool ``(N, SIZE, SIZE)``; no pixel belongs to two.
+        masks: Visible pixels of every object, bool ``(N, H, W)``; no pixel belongs to two.
     """
 
     image: np.ndarray
@@ -65,20 +69,34 @@ class Scene(NamedTuple):
 
     @property
     def label_map(self) -> np.ndarray:
-        """Uint8 ``(SIZE, SIZE)``: 0 where no object is, else 1 + the label."""
+        """Uint8 ``(H, W)``: 0 where no object is, else 1 + the label."""
         labels = (self.labels + 1).astype(np.uint8)
         return (self.masks * labels[:, None, None]).max(0)
 
 
-def scene(rng: np.random.Generator) -> Scene:
-    """Draw one scene; a generator in the same state draws the same."""
-    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32)
-    image = _ground(rng, x, y)
+def drawn_ground(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A background of two near colours, ``(3, H, W)`` in [0, 1]; ``x`` and ``y`` count to :data:`SIZE`."""
+    one = rng.uniform(0.1, 0.9, 3)
+    two = np.clip(one + rng.uniform(-0.25, 0.25, 3), 0, 1)
+    pattern = patterns(rng, rng.integers(len(TEXTURES), size=1), x, y)
+    return one[:, None, None] * (1 - pattern) + two[:, None, None] * pattern
+
+
+def scene(rng: np.random.Generator, size: int = SIZE, ground: Ground = drawn_ground) -> Scene:
+    """Draw one scene; a generator in the same state draws the same.
+
+    Args:
+        rng: What draws.
+        size: Height and width in pixels; the objects grow with it.
+        ground: The background.
+    """
+    y, x = np.mgrid[:size, :size].astype(np.float32) * (SIZE / size)
+    image = ground(rng, x, y)
     labels, masks, areas = [], [], []
     wanted = int(rng.integers(1, MOST + 1))
     while len(labels) < wanted:
         label = int(rng.integers(len(CLASSES)))
-        cover = _cover(rng, x, y)
+        cover = _cover(rng, x, y, size / SIZE)
         mask = cover > 0.5
         # In front of the others: none may vanish behind it.
         left = [other & ~mask for other in masks]
@@ -96,16 +114,8 @@ def scene(rng: np.random.Generator) -> Scene:
     return Scene(pixels.transpose(1, 2, 0), np.array(labels, dtype=np.int64), np.stack(masks))
 
 
-def _ground(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A background of two near colours ``(3, SIZE, SIZE)``."""
-    one = rng.uniform(0.1, 0.9, 3)
-    two = np.clip(one + rng.uniform(-0.25, 0.25, 3), 0, 1)
-    pattern = patterns(rng, rng.integers(len(TEXTURES), size=1), x, y)
-    return one[:, None, None] * (1 - pattern) + two[:, None, None] * pattern
-
-
 def _filling(rng: np.random.Generator, label: int, behind: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A texture ``(3, SIZE, SIZE)`` of two tones of the class's hue, clearly other than the colour ``behind``."""
+    """A texture ``(3, H, W)`` of two tones of the class's hue, clearly other than the colour ``behind``."""
     hue = (label + rng.uniform(-0.3, 0.3)) / len(CLASSES) % 1
     for _ in range(50):  # a few hues hardly differ from some grounds
         tone = np.array(colorsys.hsv_to_rgb(hue, *rng.uniform(0.35, 1.0, 2)))
@@ -116,14 +126,14 @@ def _filling(rng: np.random.Generator, label: int, behind: np.ndarray, x: np.nda
     return tone[:, None, None] * (1 - pattern) + other[:, None, None] * pattern
 
 
-def _cover(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How much of every pixel the object covers, ``(SIZE, SIZE)`` in [0, 1]."""
+def _cover(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
+    """How much of every pixel the object covers, ``(H, W)`` in [0, 1]; ``scale`` is of pixels to a unit of x and y."""
     radius = rng.uniform(6.5, 13.0)
     cx, cy = rng.uniform(0.7 * radius, SIZE - 1 - 0.7 * radius, 2)
     angle, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.18)
     u = ((x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)) / (radius * stretch)
     v = ((y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)) / (radius / stretch)
-    return np.clip(0.5 - SHAPES[FORMS[rng.integers(len(FORMS))]](u, v, rng.uniform(0.24, 0.32)) * radius, 0, 1)
+    return np.clip(0.5 - SHAPES[FORMS[rng.integers(len(FORMS))]](u, v, rng.uniform(0.24, 0.32)) * radius * scale, 0, 1)
 
 
 def draw_split(split: str, size: int | None = None, seed: int = 0) -> list[Scene]:

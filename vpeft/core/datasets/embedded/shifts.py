@@ -84,7 +84,7 @@ SHIFTS: dict[str, Shift] = {
     "pixelate": _pixelate,
 }
 #: Kinds that could change the label, by task.
-UNSAFE = {"sprite_location": ("rotate",), "sprite_orientation": ("rotate",)}
+UNSAFE = {f"sprite_{what}{version}": ("rotate",) for what in ("location", "orientation") for version in ("", "_v2")}
 
 
 def safe_shifts(task: str) -> list[str]:

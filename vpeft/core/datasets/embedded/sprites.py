@@ -21,10 +21,20 @@ _Y, _X = np.mgrid[:GRID, :GRID].astype(np.int64)
 Split = tuple[np.ndarray, np.ndarray]
 
 
+def seen_from(y: int, x: int, angle: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the fine grid seen from (y, x), along ``angle`` degrees and across."""
+    along = ((_X - x) * _COS[angle] + (_Y - y) * _SIN[angle]) // ONE
+    return along, ((_Y - y) * _COS[angle] - (_X - x) * _SIN[angle]) // ONE
+
+
+def way(by: int, angle: int) -> tuple[int, int]:
+    """How far down and right so many fine pixels along ``angle`` degrees lead."""
+    return by * int(_SIN[angle]) // ONE, by * int(_COS[angle]) // ONE
+
+
 def shape_mask(kind: int, y: int, x: int, radius: int, angle: int) -> np.ndarray:
     """Pixels of a disc (0), square (1), triangle (2) or cross (3) around (y, x), on the fine grid."""
-    u = ((_X - x) * _COS[angle] + (_Y - y) * _SIN[angle]) // ONE
-    v = ((_Y - y) * _COS[angle] - (_X - x) * _SIN[angle]) // ONE
+    u, v = seen_from(y, x, angle)
     if kind == 0:
         return (_X - x) ** 2 + (_Y - y) ** 2 <= radius**2
     if kind == 1:
@@ -36,8 +46,7 @@ def shape_mask(kind: int, y: int, x: int, radius: int, angle: int) -> np.ndarray
 
 def pointer_mask(y: int, x: int, radius: int, angle: int) -> np.ndarray:
     """Pixels of an arrow from tail to tip along ``angle`` degrees, on the fine grid."""
-    u = ((_X - x) * _COS[angle] + (_Y - y) * _SIN[angle]) // ONE
-    v = ((_Y - y) * _COS[angle] - (_X - x) * _SIN[angle]) // ONE
+    u, v = seen_from(y, x, angle)
     shaft = (u >= -radius) & (u <= radius // 5) & (abs(v) * 5 <= radius)
     tip = (u >= radius // 5) & (abs(v) * 4 <= (radius - u) * 3)
     return shaft | tip

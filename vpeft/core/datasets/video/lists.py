@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 
 from vpeft.core.datasets.embedded.moving_shapes import CLASSES, ensure_moving
+from vpeft.core.datasets.embedded.second.moving_v2 import CLASSES_V2, ensure_moving_v2
 from vpeft.core.datasets.load.lines import SEPARATED, list_lines, path_and_label
 from vpeft.core.datasets.load.video import fault, undecodable
 from vpeft.errors import UserError
@@ -15,7 +16,10 @@ from vpeft.files import unreadable
 from vpeft.registry import DATASETS
 
 #: What draws data sets on first use, and the names of their classes, by name.
-EMBEDDED = {"moving_shapes": (ensure_moving, CLASSES)}
+EMBEDDED_CLIPS = {
+    "moving_shapes": (ensure_moving, CLASSES),
+    "moving_shapes_v2": (ensure_moving_v2, CLASSES_V2),
+}
 
 
 @DATASETS.register_module()
@@ -29,7 +33,8 @@ class VideoList(BaseDataset):
         ann_file: The list, relative to ``data_root``: ``train.csv``, or ``train_2.csv`` of the second of several
             official splits.
         num_classes: Labels are 0 to ``num_classes - 1``.
-        name: Name of the data set, for messages. ``moving_shapes`` is drawn into ``data_root`` on first use.
+        name: Name of the data set, for messages. ``moving_shapes`` and ``moving_shapes_v2`` are drawn into
+            ``data_root`` on first use.
         flip_safe: Whether a clip that is mirrored left to right keeps its label; else a pipeline that flips is
             refused.
         check: Look through every video's container before it is decoded. decord 0.6 takes some truncated files for
@@ -55,13 +60,13 @@ class VideoList(BaseDataset):
         self.name, self.num_classes, self.check = name, num_classes, check
         if not flip_safe and any(flips(step) for step in kwargs.get("pipeline", [])):
             raise UserError(f"{name}: its labels tell left from right, and the pipeline flips: leave the flip out.")
-        if name in EMBEDDED:
-            EMBEDDED[name][0](kwargs["data_root"])
+        if name in EMBEDDED_CLIPS:
+            EMBEDDED_CLIPS[name][0](kwargs["data_root"])
         super().__init__(ann_file=ann_file, data_prefix=data_prefix or {"video": ""}, **kwargs)
         # Given as an argument, a text would be looked for as a file.
         self._metainfo.update(data_set=name)
-        if name in EMBEDDED:
-            self._metainfo.setdefault("classes", EMBEDDED[name][1])
+        if name in EMBEDDED_CLIPS:
+            self._metainfo.setdefault("classes", EMBEDDED_CLIPS[name][1])
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the list."""

@@ -24,13 +24,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("what", help="methods, hosts, configs or zoo")
     parser.add_argument("--json", action="store_true", help="machine-readable, with every field")
     args = parser.parse_args(argv)
-    from vpeft.apis.catalogue import catalogue
+    from vpeft.apis.catalogue import catalogue, catalogue_rows
     from vpeft.errors import printable
 
-    rows = catalogue(args.what)
     if args.json:
-        say(json.dumps(rows, indent=2))
+        say(json.dumps(catalogue(args.what), indent=2))
         return
+    rows = catalogue_rows(args.what)
     columns = [key for key in rows[0] if key not in DETAILS] if rows else ["name"]
     # Names are typed again, so they are never cut off, however narrow the terminal is.
     table = Table(*(Column(name, overflow="fold", no_wrap=not i) for i, name in enumerate(columns)))

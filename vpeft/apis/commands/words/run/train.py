@@ -20,7 +20,7 @@ from vpeft.errors import UserError
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
-    add_run_arguments(parser)
+    add_run_arguments(parser, "the config's; with DATA of 10,000 images at most 5GB")
     parser.add_argument("--amp", action="store_true", help="mixed precision")
     parser.add_argument(
         "--resume", nargs="?", const=True, default=False, help="go on from the last checkpoint, or from this file"
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with run_screen(args.verbose):
         cfg = load_config(config, args.task, args.cfg_options)
         work_dir = args.work_dir or default_work_dir(config, cfg, args.seed)
-        train(prepare(cfg, work_dir, args.launcher, args.seed, args.resume, args.amp))
+        train(prepare(cfg, work_dir, args.launcher, args.seed, args.resume, args.amp, args.data_store))
 
 
 def _train_own(args: argparse.Namespace) -> None:
@@ -71,7 +71,7 @@ def _train_own(args: argparse.Namespace) -> None:
         return
     if args.resume:
         need_same_data(run.work_dir, run.lists, args.resume)
-    prepare(run.cfg, run.work_dir, args.launcher, args.seed, args.resume, args.amp)
+    prepare(run.cfg, run.work_dir, args.launcher, args.seed, args.resume, args.amp, args.data_store)
     with run_screen(args.verbose):
         result = train_own(run.cfg)
     if first:

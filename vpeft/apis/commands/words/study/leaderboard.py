@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for fault in results.broken:
         say(f"left out: {fault}", to_error=True)
     results = results.filtered(**{name: getattr(args, name) for name in ("method", "backbone", "task")})
-    for path in write_leaderboard(results, args.out, args.against, args.all, args.title, args.alone):
+    tell = say if args.against else None
+    for path in write_leaderboard(results, args.out, args.against, args.all, args.title, args.alone, tell):
         say(path)
     return 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vpeft.apis.commands.arguments import Parser
 from vpeft.apis.commands.ending import say
-from vpeft.apis.run.pretrain import PretrainSettings, pretrain
+from vpeft.apis.pretrain.settings import PretrainSettings
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -29,6 +29,8 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the training."""
     args = vars(_parsed(argv))
+    from vpeft.apis.pretrain.nano import pretrain
+
     out, host = args.pop("out"), args.pop("host")
     accuracy = pretrain(PretrainSettings(host=f"nano_{host}", **args), out)
     say(f"held-out accuracy: {accuracy['both']:.1f} % shape and texture together; weights in {out}")

@@ -11,7 +11,14 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import OptionsAction, Parser, add_config_arguments, named_config
+from vpeft.apis.commands.arguments import (
+    OptionsAction,
+    Parser,
+    add_config_arguments,
+    add_data_store,
+    add_feature_cache,
+    named_config,
+)
 from vpeft.apis.commands.ending import say
 from vpeft.apis.jobs.engines.build import ENGINES, build_engine
 
@@ -29,9 +36,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, help="trials at once")
     parser.add_argument("--address", help="of a Ray cluster")
     parser.add_argument("--engine-options", nargs="+", action=OptionsAction, default={}, help="others of the engine")
+    add_data_store(parser, "20GB for suites of files, in the folder of --out")
+    add_feature_cache(parser)
     args = parser.parse_args(argv)
     from vpeft.apis.commands.screen import show_lines
     from vpeft.apis.config.load import load_config
+    from vpeft.apis.jobs.shared_store import store_asked, store_of_job
     from vpeft.apis.tune.shown import found_lines, search_lines
     from vpeft.apis.tune.study import Study, tune  # it needs an extra, and where that is missing says which
 
@@ -49,8 +59,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         grid=args.grid is not None,
         options=args.cfg_options,
     )
+    study.feature_cache = args.feature_cache
     options = {"workers": args.workers, "address": args.address, **args.engine_options}
     with build_engine(args.engine, **options) as engine:
+        store, _ = store_asked(args.data_store, args.out, engine.one_machine)
+        study.data_store = store_of_job(store, args.data_store, suite)
         show_lines(*search_lines(study, engine.slots))
         (best,) = tune([study], engine)
     show_lines(*found_lines(study, best))

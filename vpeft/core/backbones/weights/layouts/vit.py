@@ -6,7 +6,9 @@ queries and values apart.
 
 from __future__ import annotations
 
-from vpeft.core.backbones.weights.converted import Converted, key_patterns
+import torch
+
+from vpeft.core.backbones.weights.converted import HEAD, Converted, key_patterns
 
 #: timm's names, left, and those of mmpretrain's ``VisionTransformer``.
 MMPRETRAIN = {
@@ -52,6 +54,32 @@ MMACTION = {
     "blocks.#.mlp.fc1.*": "blocks.#.mlp.layers.0.0.*",
     "blocks.#.mlp.fc2.*": "blocks.#.mlp.layers.1.*",
 }
+#: The same for the encoders of ViT, DeiT and DINOv2 in transformers, with queries, keys and values still apart.
+TRANSFORMERS = {
+    "cls_token": "embeddings.cls_token",
+    "pos_embed": "embeddings.position_embeddings",
+    "reg_token": "embeddings.register_tokens",
+    "patch_embed.proj.*": "embeddings.patch_embeddings.projection.*",
+    "norm.*": "layernorm.*",
+    "blocks.#.attn.query.*": "encoder.layer.#.attention.attention.query.*",
+    "blocks.#.attn.key.*": "encoder.layer.#.attention.attention.key.*",
+    "blocks.#.attn.value.*": "encoder.layer.#.attention.attention.value.*",
+    "blocks.#.attn.proj.*": "encoder.layer.#.attention.output.dense.*",
+    "blocks.#.norm1.*": "encoder.layer.#.norm1.*",
+    "blocks.#.norm2.*": "encoder.layer.#.norm2.*",
+    "blocks.#.ls1.gamma": "encoder.layer.#.layer_scale1.lambda1",
+    "blocks.#.ls2.gamma": "encoder.layer.#.layer_scale2.lambda1",
+    "blocks.#.mlp.fc1.*": "encoder.layer.#.mlp.fc1.*",
+    "blocks.#.mlp.fc2.*": "encoder.layer.#.mlp.fc2.*",
+}
+#: Names of ViT and DeiT where DINOv2 has others.
+TRANSFORMERS_VIT = {
+    "encoder.layer.#.norm1.*": "encoder.layer.#.layernorm_before.*",
+    "encoder.layer.#.norm2.*": "encoder.layer.#.layernorm_after.*",
+    "encoder.layer.#.mlp.fc1.*": "encoder.layer.#.intermediate.dense.*",
+    "encoder.layer.#.mlp.fc2.*": "encoder.layer.#.output.dense.*",
+}
+_APART = ("query", "key", "value")
 KEY_BIAS = "bias of the keys, which cancels in the softmax"
 
 
@@ -73,6 +101,25 @@ def from_mmseg(weights: Converted) -> Converted:
 def to_mmseg(weights: Converted) -> Converted:
     """timm's names to mmsegmentation's."""
     return weights.renamed(key_patterns(MMSEG))
+
+
+def from_transformers(weights: Converted) -> Converted:
+    """The names of transformers to timm's, with queries, keys and values joined."""
+    weights = weights.renamed(key_patterns(TRANSFORMERS_VIT, back=True), strict=False)
+    apart = weights.without({r"(classifier|pooler)\..+": HEAD}).renamed(key_patterns(TRANSFORMERS, back=True))
+    joined = Converted(left_out=apart.left_out, unknown=apart.unknown)
+    for name, tensor in apart.state.items():
+        before, part, kind = [*name.rsplit(".", 2), "", ""][:3]
+        if part not in _APART:
+            joined.put(name, tensor, apart.source[name])
+        elif part == _APART[0]:
+            names = [f"{before}.{other}.{kind}" for other in _APART]
+            if not all(other in apart.state for other in names):
+                joined.unknown.append(apart.source[name])
+                continue
+            whole = torch.cat([apart.state[other] for other in names])
+            joined.put(f"{before}.qkv.{kind}", whole, "+".join(apart.source[other] for other in names))
+    return joined
 
 
 def to_mmaction(weights: Converted) -> Converted:

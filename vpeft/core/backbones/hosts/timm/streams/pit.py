@@ -6,7 +6,7 @@ from torch import nn
 
 from vpeft.core.backbones.block import require_plain
 from vpeft.core.backbones.host import Host
-from vpeft.core.backbones.sites.passes import Resized
+from vpeft.core.backbones.sites.pass_hooks import Resized
 from vpeft.registry import HOSTS
 
 

@@ -110,6 +110,7 @@ class HFTimesformer(Host):
     """``TimesformerModel``; clips are ``(B, T, 3, H, W)``."""
 
     targets = (f"{_MODULE}.TimesformerModel",)
+    frames_first = True
 
     def describe(self) -> None:
         embeddings = self.backbone.embeddings

@@ -211,6 +211,8 @@ def _swiglu(x: Tensor) -> Tensor:
 class TokenHost(Host):
     """What the hosts share: ``embeddings`` with tokens before the map, ``encoder.layer``, ``layernorm``."""
 
+    frames_first = True  # of VideoMAE and ViViT; the others take images
+
     def describe(self) -> None:
         backbone, embeddings = self.backbone, self.backbone.embeddings
         read = self.read_blocks(len(backbone.encoder.layer))

@@ -1,0 +1,1 @@
+"""What the code costs: time, memory, bytes; ``all.py`` runs all of it."""

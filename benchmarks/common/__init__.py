@@ -1,0 +1,1 @@
+"""What the benchmarks share: measuring, and what makes the page of all of them."""

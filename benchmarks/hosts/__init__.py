@@ -1,0 +1,1 @@
+"""Which networks of a library can be adapted."""

@@ -1,0 +1,1 @@
+"""What work that is done once saves."""

@@ -1,0 +1,1 @@
+"""Many runs, and serving what they made."""

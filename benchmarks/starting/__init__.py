@@ -1,0 +1,1 @@
+"""What it takes until something begins: the command, attaching, loading."""

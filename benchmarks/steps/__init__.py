@@ -1,0 +1,1 @@
+"""How long a step of training or a forward pass takes."""

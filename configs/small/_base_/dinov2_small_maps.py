@@ -1,0 +1,11 @@
+# Scenes in front of photographs with label maps, a linear classifier of pixels on DINOv2 ViT-S/14.
+_base_ = [
+    "../../_base_/models/segmentation/seg_dinov2_small_map.py",
+    "../../_base_/datasets/segmentation/real_scene_maps.py",
+    "../../_base_/schedules/nano_segmentation.py",
+    "../../_base_/runtimes/segmentation.py",
+    "../../_base_/without/small_dense.py",
+]
+methods_table = "small"
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+default_hooks = dict(checkpoint=dict(interval=200))

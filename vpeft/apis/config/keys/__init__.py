@@ -1,0 +1,1 @@
+"""Which keys of a config something reads, and what becomes of another one."""

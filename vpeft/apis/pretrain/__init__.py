@@ -1,0 +1,1 @@
+"""Where do the weights of the nano hosts come from?"""

@@ -1,0 +1,149 @@
+"""Which settings of a method are tried: rates from end to end of its range, then sizes around the best of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vpeft.apis.config.load import load_config
+from vpeft.apis.config.names import located
+from vpeft.apis.config.recipes import rows_of_table, split
+from vpeft.apis.tune.space import adapted_place, config_value, dotted, possible_values
+from vpeft.core.contract.build import build_methods
+from vpeft.core.contract.search_space import COMMON, Range, is_number, size_of_space
+from vpeft.core.contract.values import check_values, type_hints
+from vpeft.errors import UserError
+from vpeft.files import unreadable
+from vpeft.registry import nearest
+
+#: Sizes besides the method's own that are tried, each at so many rates.
+SIZES, RATES = 2, 3
+
+
+@dataclass
+class RateBudget:
+    """What a plan's field ``search`` says.
+
+    Attributes:
+        trials: Trials of each method on each task.
+        seed: Of every training.
+        rates: Learning rates in the place of those that the methods declare.
+    """
+
+    trials: int = 19
+    seed: int = 0
+    rates: list[float] | None = None
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> RateBudget:
+        """The budget of a plan's field.
+
+        Raises:
+            UserError: An unknown field, where the nearest is named, or a value that cannot be.
+        """
+        known = type_hints(cls)
+        for key in fields:
+            if key not in known:
+                raise UserError(f"plan: search.{key}: {nearest(key, known)}")
+        check_values("plan: search", known, {"trials": (2, 10_000), "seed": (0, 2**32 - 1)}, fields, None)
+        return cls(**fields)
+
+
+@dataclass
+class RateSpace:
+    """What is searched of a config.
+
+    Attributes:
+        rates: Learning rates, rising.
+        size: Name of the size or scale, None where the method has none.
+        own: The table's size.
+        others: The method's other sizes, the nearest first.
+        takes: Tells whether the host takes a size.
+    """
+
+    rates: list[float]
+    size: str | None = None
+    own: Any = None
+    others: list[Any] = dataclasses.field(default_factory=list)
+    takes: Callable[[Any], bool] = lambda size: True
+
+    @classmethod
+    def of(cls, config: str, options: Mapping[str, Any], rates: Sequence[float] | None = None) -> RateSpace:
+        """The space of a config's method.
+
+        Args:
+            config: The config.
+            options: Settings by dotted key that all trials have.
+            rates: Learning rates in the place of those of the method's declared range.
+
+        Raises:
+            UserError: The config has no method, or fewer than two rates are to be tried.
+        """
+        place, backbone = adapted_place(load_config(config, options=options))
+        methods = build_methods(backbone["method"])
+        space = methods[0].search_space() if len(methods) == 1 else dict(COMMON)
+        declared = space["lr"]
+        found = sorted(set(rates or (declared.steps() if isinstance(declared, Range) else declared)))
+        if len(found) < 2 or found[0] <= 0:
+            raise UserError(f"{config}: rates {found}: a search needs two or more, all above 0.")
+        size = size_of_space(space)
+        own = None if size is None else _own_size(config, dotted(size, place), size)
+        if not is_number(own) or dotted(size, place) in options:
+            return cls(found)
+        others = [value for value in space[size] if value != own and value > 0]
+        ordered = sorted(others, key=lambda value: (abs(_log_ratio(value, own)), value))
+        return cls(found, size, own, ordered, lambda value: _takes(config, options, dotted(size, place), value))
+
+    def first(self) -> list[dict[str, Any]]:
+        """All rates at the table's own size."""
+        return [{"lr": rate, **({self.size: self.own} if self.size else {})} for rate in self.rates]
+
+    def second(self, best: float, count: int) -> list[dict[str, Any]]:
+        """So many settings around the best rate: other sizes there and at the rates beside it, then rates between.
+
+        Args:
+            best: The best of the rates.
+            count: How many there are to be.
+        """
+        at = self.rates.index(best)
+        near = self.rates[max(at - 1, 0) : at + 2]
+        order = sorted(near, key=lambda rate: (abs(self.rates.index(rate) - at), rate))[:RATES]
+        sizes = itertools.islice(filter(self.takes, self.others), SIZES)
+        points = [{"lr": rate, self.size: size} for size in sizes for rate in order][:count]
+        own = {self.size: self.own} if self.size else {}
+        return points + [{"lr": rate, **own} for rate in between(near, best, count - len(points))]
+
+
+def between(rates: Sequence[float], best: float, count: int) -> list[float]:
+    """So many values between neighbouring rates in equal factors, those nearest to the best one, rising."""
+    pairs = list(itertools.pairwise(rates))
+    parts = -(-count // len(pairs)) + 1
+    found = [float(f"{low * (high / low) ** (i / parts):.3g}") for low, high in pairs for i in range(1, parts)]
+    return sorted(sorted(found, key=lambda rate: abs(_log_ratio(rate, best)))[:count])
+
+
+def _log_ratio(a: float, b: float) -> float:
+    return math.log(a / b)
+
+
+def _own_size(config: str, key: str, name: str) -> Any:
+    """The size as the table says it, before any search; that of a config that is a file of its own as it says it."""
+    composed = split(config)
+    if composed is not None and unreadable(located(config)) == "does not exist":
+        method, recipe = composed
+        plain = recipe.load()
+        row = {} if "over" in plain else rows_of_table(plain, recipe.folder)[0].get(method)
+        if isinstance(row, Mapping) and row:
+            return row.get(name, getattr(build_methods(row)[0], name))
+    return config_value(load_config(config), key)
+
+
+def _takes(config: str, options: Mapping[str, Any], key: str, value: Any) -> bool:
+    try:
+        return bool(possible_values(config, options, key, [value]))
+    except UserError:
+        return False

@@ -1,0 +1,1 @@
+"""Real pictures that packages hold, with the protocol of VTAB-1k."""
