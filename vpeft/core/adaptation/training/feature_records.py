@@ -156,6 +156,36 @@ def digests(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[bytes] | N
     return [_digest(rest, *(whole[i] for whole in wholes)) for i in range(len(tensors[0]))]
 
 
+def mixed_batch(
+    batches: Sequence[tuple[Sequence[bytes], tuple[Any, Mapping[str, Any]]]], count: int
+) -> tuple[list[bytes], tuple[Any, Mapping[str, Any]]] | None:
+    """So many images around the seam of batches, in a call of their own, so that others are together than were.
+
+    Args:
+        batches: Of each the digests of its images (:func:`digests`), and the arguments of its call.
+        count: How many; fewer than are there.
+
+    Returns:
+        Digests and call; None where there are too few images, or the batches differ in more than their images.
+    """
+    images = [one for digested, _ in batches for one in digested]
+    flat = [_pytree.tree_flatten(call) for _, call in batches]
+    if count >= len(images) or any(spec != flat[0][1] for _, spec in flat):
+        return None
+    rows, mixed = slice((len(images) - count) // 2, (len(images) + count) // 2), []
+    for first, *others in zip(*(leaves for leaves, _ in flat), strict=True):
+        if not isinstance(first, Tensor):
+            same = all(not isinstance(x, Tensor) and x == first for x in others)
+        else:
+            same = all(
+                isinstance(x, Tensor) and (x.shape[1:], x.dtype) == (first.shape[1:], first.dtype) for x in others
+            )
+        if not same:
+            return None
+        mixed.append(torch.cat([first, *others])[rows] if isinstance(first, Tensor) else first)
+    return images[rows], _pytree.tree_unflatten(mixed, flat[0][1])
+
+
 def bits(x: Tensor) -> np.ndarray:
     """The bytes of a tensor, in order, as far as may be without a copy."""
     return x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
