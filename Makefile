@@ -64,7 +64,7 @@ $(REAL_DIR)/equal: $(VENV)/.real tests/apis/data/test_real_base.py
 	touch $@
 
 # --slow runs everything; leave it out with `make test PYTEST_FLAGS=` for the quick part.
-PYTEST_FLAGS ?= --slow -n logical
+PYTEST_FLAGS ?= --slow -n logical --durations=40 --durations-min=5
 test: $(VENV)/.tests lint
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 

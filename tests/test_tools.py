@@ -22,6 +22,8 @@ from vpeft.registry import HOSTS, PEFT_METHODS
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted({str(Path(f).relative_to(ROOT)) for f in [*config_files(ROOT / "configs"), *mini_configs()]})
+#: Those with a table of the authors' values.
+WITH_TABLE = [p for p in CONFIGS if (ROOT / p).is_file() and "authors_values/" in (ROOT / p).read_text()]
 
 #: Trained parameters without head of the shipped ViT-B/16 and Swin-B configs (shared specification of the methods).
 PUBLISHED = {
@@ -76,7 +78,13 @@ def test_every_config_builds(path):
     assert (report.trainable_without_head > 0) == ("linear_" not in path)
 
 
-@pytest.mark.parametrize("path", [p for p in CONFIGS if load_config(ROOT / p).get("per_task")])
+def test_every_table_of_the_authors_has_a_config():
+    with_table = {path for path in CONFIGS if load_config(ROOT / path).get("per_task")}
+    assert with_table == set(WITH_TABLE)
+    assert len(WITH_TABLE) == len(list((ROOT / "configs/_base_/authors_values").glob("*.py")))
+
+
+@pytest.mark.parametrize("path", WITH_TABLE)
 def test_the_authors_values_of_every_task_build(path):
     tasks = [task for task in load_config(ROOT / path).per_task if task != "columns"]
     assert tasks == list(SUITES["vtab"])
