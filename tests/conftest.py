@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """The whole matrix is thousands of tests: it is not collected to be left out."""
-    return collection_path.name == "test_catalogue.py" and not config.getoption("--catalogue") or None
+    return (collection_path.name == "test_catalogue.py" and not config.getoption("--catalogue")) or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import time
 from collections import Counter
 
@@ -10,6 +11,7 @@ import pytest
 from robustness.campaign import BAD, CODE, CRASH, EQUAL, HANG, OTHER, RAW, REFUSED, UNCLEAR, WRONG, cases, describe, run
 from robustness.files import READERS, ROOT, Reader
 from robustness.mutate import BYTES
+from robustness.own_process import in_own_process
 from vpeft.errors import UserError
 
 #: Readers that need no run, and take milliseconds.
@@ -36,11 +38,11 @@ def test_a_sample_of_broken_files_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_a_thousand_broken_files_over_all_readers(tmp_path):
-    todo = cases(0, 1000)
-    assert {case.reader for case in todo} == set(READERS)
-    found = run(todo, 0, tmp_path, workers=2)
-    assert len(found) == 1000
-    assert bad(found) == []
+    assert {case.reader for case in cases(0, 1000)} == set(READERS)
+    status, lines = in_own_process("campaign.py", "--files", "1000", "--workers", "2", folder=tmp_path)
+    assert status == 0, "\n".join(lines)
+    none_of_these = ", ".join(f"0 {kind}" for kind in BAD)
+    assert re.fullmatch(rf"1000 files in \d+ s: {none_of_these}", lines[-1])
 
 
 def test_the_same_seed_gives_the_same_files():

@@ -1,9 +1,12 @@
 """Tools that are killed and started again: one of each signal always, the whole campaign among the slow tests."""
 
+import re
+
 import pytest
 
 from robustness.files import ROOT
-from robustness.kills import campaign, torment
+from robustness.kills import torment
+from robustness.own_process import in_own_process
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +22,6 @@ def test_a_run_that_is_killed_and_stopped_ends_as_if_it_was_not(tmp_path):
 
 @pytest.mark.slow
 def test_fifty_kills_and_ten_terminations_change_nothing(tmp_path):
-    reports = campaign(kills=50, terms=10, seed=0, folder=tmp_path)
-    assert [fault for one in reports.values() for fault in one.faults] == []
-    assert sum(len(one.killed) for one in reports.values()) == 50
-    assert sum(len(one.ended) for one in reports.values()) == 10
+    status, lines = in_own_process("kills.py", "--kills", "50", "--terms", "10", folder=tmp_path)
+    assert status == 0, "\n".join(lines)
+    assert re.fullmatch(r"50 SIGKILLs and 10 SIGTERMs in \d+ s: 0 faults", lines[-1])
