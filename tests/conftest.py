@@ -1,6 +1,7 @@
 """What every test shares."""
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 import vpeft  # noqa: F401  (before any package that it mends)
 
 torch.set_num_threads(1)  # before any fixture: bit-equality holds for one number of threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same in the processes that tests start
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
