@@ -74,7 +74,7 @@ class Store:
 
     def _opened(self, lmdb: Any, look: bool) -> Any:
         # Losing the last records in a crash of the machine costs no more than their making.
-        settings = {"sync": False, "readahead": False, "meminit": False, "max_readers": _READERS}
+        settings = {"sync": False, "meminit": False, "max_readers": _READERS}
         is_ours = (self.folder / _LOCK).is_file()  # and no other program's file of the same name
         try:
             base = lmdb.open(str(self.folder), map_size=self.limit, **settings)
