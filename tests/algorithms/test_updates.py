@@ -63,3 +63,23 @@ def test_entries_that_stay_in_a_pass_stay_where_it_merges():
     entries = module.dense("fc1") != 0
     assert torch.equal(module.affine()[0] != 0, entries)
     assert entries.float().mean().item() == pytest.approx(0.1, abs=1e-3)
+
+
+def test_the_norm_of_dora_is_a_constant_for_the_gradient():
+    plain, x = undropped().eval(), inputs(VIT, dtype=torch.float64)
+    model = perturb(vpeft.attach(undropped(), {"type": "DoRA", "rank": 2, "alpha": 3.0, "targets": ["fc1"]})).eval()
+    trained = {name: p for name, p in model.named_parameters() if ".peft." in name}
+    model.head = plain.head = torch.nn.Identity()
+    model(x).square().sum().backward()
+    own = {name: p.detach().clone().requires_grad_() for name, p in trained.items()}
+    weights = {}
+    for i, block in enumerate(plain.blocks):
+        place = f"blocks.{i}.peft.dora.fc1"
+        base = block.mlp.fc1.weight.detach()
+        rows = base + 3.0 / 2 * own[f"{place}.up.fc1"] @ own[f"{place}.down.fc1"]
+        gains = own[f"{place}_magnitude.magnitude.fc1"] / rows.detach().norm(dim=1)
+        weights[f"blocks.{i}.mlp.fc1.weight"] = gains[:, None] * rows
+    torch.func.functional_call(plain, weights, (x,)).square().sum().backward()
+    assert len(own) == 3 * len(plain.blocks)
+    for name, value in own.items():
+        torch.testing.assert_close(trained[name].grad, value.grad, rtol=1e-9, atol=1e-12, msg=name)
