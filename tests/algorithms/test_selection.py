@@ -94,14 +94,17 @@ def test_the_selection_is_repeatable_stored_and_changes_nothing_else(host, metho
     torch.testing.assert_close(tokens(other, x), out, rtol=1e-5, atol=1e-5)
 
 
-def test_gps_takes_the_entries_with_the_largest_gradient():
-    """Of cross entropy, row by row, from one pass over the images."""
-    plain = build("timm.VisionTransformer", drop_path_rate=0.0).train()
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_gps_takes_the_entries_with_the_largest_gradient(rate):
+    """Of cross entropy, row by row, from one pass over the images in training mode."""
+    plain = build("timm.VisionTransformer", drop_path_rate=rate).train()
+    torch.manual_seed(0)  # as the selection draws
     for x, y in batches():
         F.cross_entropy(plain(x), y).backward()
-    model = build("timm.VisionTransformer", drop_path_rate=0.0)
+    model = build("timm.VisionTransformer", drop_path_rate=rate).eval()
     vpeft.attach(model, {"type": "GPS", "entries": 2, "selection": "cross_entropy"})
     vpeft.learn(model, batches())
+    assert not model.training
     for key, site in {"blocks.1.attn.qkv": "blocks.1.peft.gps.qkv", "patch_embed.proj": "peft.gps.patch_embed"}.items():
         gradient = plain.get_submodule(key).weight.grad.flatten(1).abs()
         expected = gradient.argsort(dim=1, descending=True)[:, :2].sort(1).values

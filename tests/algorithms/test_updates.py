@@ -83,3 +83,12 @@ def test_the_norm_of_dora_is_a_constant_for_the_gradient():
     assert len(own) == 3 * len(plain.blocks)
     for name, value in own.items():
         torch.testing.assert_close(trained[name].grad, value.grad, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_arc_shares_within_a_stage_and_not_over_stages():
+    """Whatever their widths: those of a Swin tell its stages apart already."""
+    from timm.models.convnext import ConvNeXt
+
+    model = vpeft.attach(ConvNeXt(depths=(2, 1, 1, 1), dims=(8, 8, 8, 8)), {"type": "ARC", "bottleneck": 2})
+    shared = [name for name, _ in model.named_parameters() if name.startswith("peft.arc.")]
+    assert len(shared) == 4
