@@ -100,6 +100,10 @@ STARTS = {
         {"type": "MLAE", "targets": ["qkv"], "alpha": 3.0},
         {"down.qkv": linear(C), "up.qkv": zero, "weight.qkv": constant(3.0)},
     ),
+    "lora": (
+        {"type": "LoRA"},
+        {f"{part}.{t}": rule for t in "qv" for part, rule in (("down", linear(C)), ("up", zero))},
+    ),
     "loramul": (
         {"type": "LoRAmul", "rank": 60, "targets": ["qkv"]},
         {"qkv.down.qkv": xavier(60, C), "qkv.up.qkv": zero, "bias.qkv": zero}
@@ -305,9 +309,18 @@ def test_the_ladder_starts_as_a_cut_down_backbone():
         hidden = (fc1.abs().sum(1) + fc2.abs().sum(0)).argsort(descending=True)[: C // 2].sort().values
         assert torch.equal(state[f"{ladder}.blocks.{i}.mlp.fc1.weight"], fc1[hidden][:, channels])
         assert torch.equal(state[f"{ladder}.blocks.{i}.mlp.fc2.weight"], fc2[channels][:, hidden])
-        values = state[f"{ladder}.blocks.{i}.attn.qkv.weight"][2 * C // 8 :]
-        source = state[f"layers.{i}.attn.qkv.weight"][2 * C :][:, channels]
-        assert all(any(torch.equal(row, other) for other in source) for row in values)
+        qkv, proj = state[f"layers.{i}.attn.qkv.weight"].view(3, C, C), state[f"layers.{i}.attn.proj.weight"]
+        heads = model.layers[i].attn.num_heads
+        q, k, v = qkv.abs().sum(2).view(3, heads, -1)
+        inner = [
+            torch.cat(
+                [one.argsort(descending=True)[: C // 8 // heads].sort().values + h * C // heads for h, one in rows]
+            )
+            for rows in map(enumerate, (q + k, q + k, v + proj.abs().sum(0).view(heads, -1)))
+        ]
+        expected = torch.cat([part[rows][:, channels] for part, rows in zip(qkv, inner, strict=True)])
+        assert torch.equal(state[f"{ladder}.blocks.{i}.attn.qkv.weight"], expected)
+        assert torch.equal(state[f"{ladder}.blocks.{i}.attn.proj.weight"], proj[channels][:, inner[2]])
     assert not state[f"{ladder}.gate"].any()
     random = vpeft.attach(mm_vit(arch=WIDE), {"type": "LST", "init": "random"}).state_dict()
     uniform(1 / math.sqrt(C // 8))(random[f"{ladder}.blocks.0.mlp.fc1.weight"])

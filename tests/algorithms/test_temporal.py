@@ -9,6 +9,7 @@ from support.plain_clips import FRAMES, PlainAIM, PlainSTAdapter
 from support.plain_vit import MAP, SIZE
 
 import vpeft
+from vpeft.algorithms.adapter.temporal.aim import drop_places
 from vpeft.apis.testing.hosts.mmpretrain.vit import mm_vit
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.find import find_host
@@ -81,6 +82,7 @@ def test_aim_drops_places_of_the_whole_batch():
     left = out.abs().sum(-1) > 0
     assert torch.equal(left, left[:1].expand_as(left))
     assert 0 < left[0].sum() < 13
+    assert torch.equal(drop_places(torch.ones(2, 50, 3), 0.75, True).unique(), torch.tensor([0.0, 4.0]))
     rates = [b.placed("aim")["joint"].drop_path for b in get_adaptation(model).host.blocks]
     assert rates == pytest.approx([0.0, 0.45, 0.9])
 

@@ -1,6 +1,8 @@
 """On which images a search looks, and what a trial is worth. Nothing is trained here."""
 
+import itertools
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from support.hosts import build
 from torch import nn
 
 import vpeft
+from vpeft.algorithms.unified.noah_space import Space
 from vpeft.apis.config.load import load_config
 from vpeft.apis.tune import noah, trial
 from vpeft.apis.tune.study import Study
@@ -91,3 +94,19 @@ def test_a_trial_is_worth_its_last_look(monkeypatch, tmp_path, looks):
     job.run()
     assert job.outcome()["value"] == looks[-1]
     assert list(job.outcome()["looks"].values()) == looks
+
+
+def test_children_of_noah_are_of_both_parents_and_mutations_change_depth_or_size():
+    space = Space.__new__(Space)
+    space.blocks, space.depths, space.choices = 3, (1, 3), (2, 10)
+    one, other = ((2, 2, 2),) * 3, ((10, 0, 0),) * 3
+    children = {space.cross(one, other, random.Random(seed)) for seed in range(100)}
+    assert children == set(itertools.product(*zip(one, other, strict=True)))
+    space.settings = {"depth_prob": 1.0, "size_prob": 0.0}
+    depths = {tuple(map(bool, kind)) for seed in range(20) for kind in space.mutate(one, random.Random(seed))}
+    assert depths == {(True, False, False), (True, True, True)}
+    space.settings = {"depth_prob": 0.0, "size_prob": 0.0}
+    assert space.mutate(one, random.Random(0)) == one
+    space.settings = {"depth_prob": 0.0, "size_prob": 1.0}
+    sizes = {kind for seed in range(100) for kind in space.mutate(other, random.Random(seed))}
+    assert sizes == {(2, 0, 0), (10, 0, 0)}

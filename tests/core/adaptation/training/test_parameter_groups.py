@@ -55,6 +55,7 @@ def test_factors_that_modules_ask_for():
 def test_no_decay_on_biases_norms_scales_tables():
     for method, names in {
         "SSF": ["layers.0.peft.ssf.qkv.gamma", "layers.0.peft.ssf.qkv.beta"],
+        "PrefixTuning": ["layers.0.peft.prefixtuning.prefix.key", "layers.0.peft.prefixtuning.prefix.value"],
         "LNTune": ["layers.0.ln1.weight", "ln1.bias"],
         "BitFit": ["layers.0.attn.qkv.bias"],
         "Full": ["pos_embed", "cls_token", "layers.0.ln2.weight", "patch_embed.projection.bias"],
