@@ -35,6 +35,25 @@ def test_memory_follows_what_has_to_be_kept():
     assert kept["linear"] < kept["lst"] < kept["lora"] < kept["full"]
 
 
+class Two(torch.nn.Module):
+    """Two linears with ReLU between; its hidden layer is kept by the ReLU and by the second linear."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = torch.nn.Linear(8, 16), torch.nn.Linear(16, 3)
+
+    def data_preprocessor(self, batch, training):
+        return batch
+
+    def forward(self, inputs, mode):
+        return self.other(self.one(inputs).relu()).square().sum()
+
+
+def test_memory_is_of_whole_storages_once_without_weights_and_inputs():
+    hidden, output = 4 * 16 * 4, 4 * 3 * 4
+    assert cost.kept_bytes(None, Two(), {"inputs": torch.randn(4, 8)}) == hidden + output
+
+
 def test_memory_leaves_the_model_as_it_was():
     cfg, model = model_of("lora")
     model.eval()
