@@ -7,7 +7,7 @@ from vpeft.apis.leaderboard.boards import boards
 from vpeft.apis.leaderboard.page import notes
 from vpeft.apis.results.files import cells, read_results, row_name, shared_settings
 from vpeft.apis.results.plots import draw_all, front, size_curves
-from vpeft.apis.results.statistics import all_tasks, compare, lines, pareto
+from vpeft.apis.results.statistics import all_tasks, compare, lines, mean_and_std, pareto
 from vpeft.apis.results.tables import describe
 from vpeft.core.families.metrics import ppt
 
@@ -37,6 +37,11 @@ def test_both_averages_and_their_spread(results):
     assert a.parameters == 90_000_000
     assert a.ppt == pytest.approx(ppt(a.mean, 90_000_000))
     assert a.cost["saved_bytes"] == 50
+
+
+def test_the_deviation_divides_by_one_less():
+    assert mean_and_std([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, (7 / 3) ** 0.5))
+    assert mean_and_std([3.0]) == (3.0, None)
 
 
 def test_a_row_without_every_task_is_no_line(results):
