@@ -19,6 +19,7 @@ from vpeft.apis.commands.stopping import Stopped
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.text import settings_of
 from vpeft.apis.export.adapter import export_adapter
+from vpeft.apis.run import resume
 from vpeft.apis.run.prepare import prepare
 from vpeft.apis.run.train import train
 from vpeft.errors import UserError
@@ -128,7 +129,7 @@ def test_the_config_says_what_is_so(whole, tmp_path, lines):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "photos"}, "is of another run: its .* is .*, this config's"),
+        ({"task": "photos"}, "is of another run: its .*num_classes is 10, this config's 8"),
         ({"model.backbone.method.rank": 4}, r"was trained with .*'rank': 8.*this config has .*'rank': 4"),
         ({"name": "ssf_nano_vit"}, "was trained with .*LoRA.*this config has .*SSF"),
         ({"optim_wrapper.optimizer.type": "SGD"}, "its optim_wrapper.optimizer.type is 'AdamW', this config's 'SGD'"),
@@ -138,6 +139,12 @@ def test_another_run_is_not_resumed(whole, options, message):
     with pytest.raises(UserError, match=message) as error:
         config(whole, resume=True, **options)
     assert "\n" not in str(error.value)
+
+
+def test_a_task_with_as_many_classes_is_another_all_the_same(whole, monkeypatch):
+    monkeypatch.setattr(resume, "settings_of", lambda text: {**settings_of(text), "task": "tissue"})
+    with pytest.raises(UserError, match="is of another run: its task is 'tissue', this config's 'digits'"):
+        config(whole, resume=True)
 
 
 def test_settings_are_read_without_being_run(tmp_path):
