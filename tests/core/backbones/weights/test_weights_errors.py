@@ -67,6 +67,15 @@ def test_no_checkpoint(tmp_path, name, content):
     assert message.startswith("cut short, or not a weight file")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_value_that_is_no_number(tmp_path, value):
+    state = timm_vit().state_dict()
+    state["blocks.1.mlp.fc1.weight"][3, 5] = value
+    torch.save(state, tmp_path / "vit.pth")
+    message = refused(mm_vit(), tmp_path / "vit.pth")
+    assert message.startswith("blocks.1.mlp.fc1.weight holds NaN or infinity")
+
+
 @pytest.mark.parametrize("kind", ["npz", "pth"])
 @pytest.mark.parametrize("share", [0.3, 0.999])
 def test_truncated_file(tmp_path, kind, share):
