@@ -238,7 +238,7 @@ def cache(settings: Settings) -> list[Figure]:
     from benchmarks.once import feature_cache
 
     name, build, _ = settings.model
-    images, batch = (8, 4) if settings.quick else (64, 32)
+    images, batch = (12, 4) if settings.quick else (64, 16)  # from three batches on the epoch that fills compares
     rows = []
     for title, method in feature_cache.METHODS.items():
         found = feature_cache.compare_epochs(name, method, images, batch, settings.rounds, **build)

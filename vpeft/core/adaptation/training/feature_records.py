@@ -151,7 +151,7 @@ def digests(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[bytes] | N
         return tensors[0].digests
     if not tensors or any(x.requires_grad or not x.dim() or len(x) != len(tensors[0]) for x in tensors):
         return None
-    rest = repr([spec, *((x.shape[1:], x.dtype) if isinstance(x, Tensor) else x for x in leaves)]).encode()
+    rest = _beside(leaves, spec)
     wholes = [bits(x).reshape(len(x), -1) for x in tensors]
     return [_digest(rest, *(whole[i] for whole in wholes)) for i in range(len(tensors[0]))]
 
@@ -170,20 +170,17 @@ def mixed_batch(
     """
     images = [one for digested, _ in batches for one in digested]
     flat = [_pytree.tree_flatten(call) for _, call in batches]
-    if count >= len(images) or any(spec != flat[0][1] for _, spec in flat):
+    if count >= len(images) or len({_beside(*one) for one in flat}) > 1:
         return None
-    rows, mixed = slice((len(images) - count) // 2, (len(images) + count) // 2), []
-    for first, *others in zip(*(leaves for leaves, _ in flat), strict=True):
-        if not isinstance(first, Tensor):
-            same = all(not isinstance(x, Tensor) and x == first for x in others)
-        else:
-            same = all(
-                isinstance(x, Tensor) and (x.shape[1:], x.dtype) == (first.shape[1:], first.dtype) for x in others
-            )
-        if not same:
-            return None
-        mixed.append(torch.cat([first, *others])[rows] if isinstance(first, Tensor) else first)
+    rows = slice((len(images) - count) // 2, (len(images) + count) // 2)
+    columns = zip(*(leaves for leaves, _ in flat), strict=True)
+    mixed = [torch.cat(xs)[rows] if isinstance(xs[0], Tensor) else xs[0] for xs in columns]
     return images[rows], _pytree.tree_unflatten(mixed, flat[0][1])
+
+
+def _beside(leaves: Sequence[Any], spec: Any) -> bytes:
+    """What a call is given beside the images themselves: equal in equal calls."""
+    return repr([spec, *((x.shape[1:], x.dtype) if isinstance(x, Tensor) else x for x in leaves)]).encode()
 
 
 def bits(x: Tensor) -> np.ndarray:

@@ -127,9 +127,11 @@ class FrozenFeatures:
             if len(keys) not in self._sure and not self._compare_mixed(len(keys), forward):
                 return forward(*args, **kwargs)
             out, seen = self._watched(forward, args, kwargs)
-            self._keep(keys, there, seen)
-            self._last = [*self._last[-1:], (images, (args, kwargs))]
+            if self._keep(keys, there, seen):
+                self._last = [*self._last[-1:], (images, (args, kwargs))]
             return out
+        if len(keys) in self._sure:
+            self._last = []  # images come again: no batch of others is needed any more
         if len(keys) in self._sure or (tuple(keys) in self._made and self._agreed):
             self.used += len(keys)
             return self._answered(kept, forward, args, kwargs)
@@ -154,7 +156,8 @@ class FrozenFeatures:
         images, call = mixed_batch(self._last, count) or ([], None)
         keys = self._keys(images)
         kept, _ = self.records.read(keys) if keys else (None, [])
-        if kept is not None and tuple(keys) not in self._made:
+        # The images may have been written over since, by whoever gives every batch in the same place.
+        if kept is not None and tuple(keys) not in self._made and digests(*call) == images:
             with self._undone():
                 out, seen = self._watched(forward, *call)
                 self._compare(keys, out, seen, kept, forward, *call)
@@ -285,8 +288,8 @@ class FrozenFeatures:
         keys = self._keys(images)
         kept, there = self.records.read(keys)
         if kept is None:
-            self._keep(keys, there, seen)
-            self._last = [(images, (args, kwargs))]
+            if self._keep(keys, there, seen):
+                self._last = [(images, (args, kwargs))]
         else:
             self._compare(keys, out, seen, kept, forward, args, kwargs)
         return out
@@ -324,17 +327,19 @@ class FrozenFeatures:
             if reads or last or block.index in norms:
                 yield f"block{block.index}"
 
-    def _keep(self, keys: list[bytes], there: Sequence[bool], seen: Mapping[str, Tensor]) -> None:
+    def _keep(self, keys: list[bytes], there: Sequence[bool], seen: Mapping[str, Tensor]) -> bool:
+        """Keep what was seen of a batch; whether all of it is kept."""
         rows = {
             key: {name: x[i] for name, x in seen.items()}
             for i, (key, is_there) in enumerate(zip(keys, there, strict=True))
             if not is_there
         }
         was_full = self.store.full
-        if self.records.keep(rows):
+        if kept := self.records.keep(rows):
             self._made.add(tuple(keys))
         elif not was_full:
             self.say(f"frozen features: the limit of {self.store.limit:,} bytes is reached; the rest is computed anew.")
+        return kept
 
     def _keys(self, images: Sequence[bytes]) -> list[bytes]:
         return [hashlib.blake2b(self._base + self._cast + one, digest_size=24).digest() for one in images]
