@@ -9,7 +9,7 @@ import json
 
 import pytest
 from support.catalogue import gone_through
-from support.design import METHODS
+from support.design import ALWAYS, METHODS
 from support.hosts import TINY
 
 from vpeft.apis.pages.catalogue import read_catalogue
@@ -19,9 +19,9 @@ _known = {one.host for one in read_catalogue()}
 PAIRS = [(host, method) for host in sorted(TINY, key=lambda h: (h in _known, h)) for method in sorted(METHODS)]
 
 
-def answer(host, method, folder):
+def answer(host, method, folder, checks=None):
     """``passed``, ``refused`` or ``failed``, and why."""
-    found = list(go_through(host, {"type": method}, folder))
+    found = list(go_through(host, {"type": method}, folder, checks))
     for result in ("failed", "refused"):
         for one in found:
             if one.result == result:
@@ -44,14 +44,15 @@ def test_pair(host, method, tmp_path, record_property):
 
 @pairs
 def test_variants(host, method, tmp_path, record_property):
-    """After the pair itself."""
+    """After the pair itself, with the checks that every pair of the design has too."""
     before = gone_through(host, method)
     if before and before.variants:
         pytest.skip("gone through with the same files")
-    if any(one.result == "refused" for one in go_through(host, {"type": method}, tmp_path, checks=())):
+    plain = [before] if before else go_through(host, {"type": method}, tmp_path, checks=())
+    if any(one.result == "refused" for one in plain):
         pytest.skip("refused without options")
     names = [name for name in TINY[host].variants if name != "plain"]
-    found = {name: answer(f"{host}/{name}", method, tmp_path / name) for name in names}
+    found = {name: answer(f"{host}/{name}", method, tmp_path / name, ALWAYS) for name in names}
     not_so = [f"{name} {result}: {reason}" for name, (result, reason) in found.items() if result != "passed"]
     told = "; ".join([f"{len(found) - len(not_so)} of {len(found)}", *not_so])
     record_property("catalogue", json.dumps({"host": host, "method": method, "variants": told}))

@@ -155,7 +155,11 @@ def _when(found: list[CatalogueRow]) -> list[str]:
     pairs = ", ".join(f"{n} on {date} at {commit}" for (date, commit), n in sorted(runs.items()))
     lines = [f"Pairs of hosts and methods that were gone through: {pairs}."]
     passed = [one for one in found if one.result == "passed"]
-    lines.append(f"With all options of the backbone: {sum(bool(one.variants) for one in passed)} of {len(passed)}.")
+    all_options = sum(bool(one.variants) for one in passed)
+    lines.append(
+        f"With all options of the backbone as well: {all_options} of {len(passed)}. There start, gradients and steps, "
+        "the formula of the count, merging, files and that every tensor acts are looked at."
+    )
     different = [one for one in found if "; " in one.variants]
     lines += [f"- {one.method} on `{one.host}`, options: {one.variants}" for one in different]
     if missing := len(set(HOSTS.module_dict) - {one.host for one in found}):
