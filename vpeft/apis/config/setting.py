@@ -101,16 +101,19 @@ def _setting(config: str, task: str | None, changes: str) -> tuple[str, dict[str
     return setting_hash(cfg), protocol(cfg, variant.get("shots"))
 
 
-class QuickConfig(Config):
-    """A config that is written out once: mmengine asks for its formatted text seven times in a run, which for a run of
-    seconds is a good part of all.
+class WrittenOnce(Config):
+    """A config that is written out once: mmengine asks for its formatted text five times in a run, which for a run of
+    seconds is most of it.
     """
 
     @classmethod
-    def of(cls, cfg: Config) -> QuickConfig:
-        """The same config, quiet."""
-        quiet = {} if is_given(cfg, "log_level") else {"log_level": "ERROR"}
-        own = cls({**cfg.to_dict(), **quiet}, cfg_text=cfg.text, filename=cfg.filename)
+    def of(cls, cfg: Config) -> WrittenOnce:
+        """The same config."""
+        return cfg if isinstance(cfg, cls) else cls._with(cfg)
+
+    @classmethod
+    def _with(cls, cfg: Config, **changes: Any) -> WrittenOnce:
+        own = cls({**cfg.to_dict(), **changes}, cfg_text=cfg.text, filename=cfg.filename)
         give_origin(own, origin_of(cfg))
         return own
 
@@ -122,6 +125,15 @@ class QuickConfig(Config):
             _texts.clear()
             _texts[content] = super().pretty_text
         return _texts[content]
+
+
+class QuickConfig(WrittenOnce):
+    """One of many runs: quiet, where the user does not say otherwise."""
+
+    @classmethod
+    def of(cls, cfg: Config) -> QuickConfig:
+        """The same config, quiet."""
+        return cls._with(cfg, **({} if is_given(cfg, "log_level") else {"log_level": "ERROR"}))
 
 
 #: Of the config that was written out last.

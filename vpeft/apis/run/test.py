@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine import Config
 
+from vpeft.apis.config.setting import WrittenOnce
 from vpeft.apis.results.by_hand import write_by_hand
 from vpeft.apis.run.runner import RUNNER
 from vpeft.core.adaptation.find import attached_methods
@@ -42,7 +43,7 @@ def test(cfg: Config, checkpoint: str, results: str | None = None) -> dict[str, 
     data_variant(cfg)  # better now than behind the test
     cfg.resume = False
     cfg.load_from = None if checkpoint.endswith(".safetensors") else checkpoint
-    runner = RUNNER.get().from_cfg(cfg)
+    runner = RUNNER.get().from_cfg(WrittenOnce.of(cfg))
     store = DataStore.started(cfg, runner, lasting=True)
     model = unwrap(runner.model)
     if cfg.load_from is None:

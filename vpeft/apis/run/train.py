@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from vpeft.apis.commands.stopping import Stopped, stop_behind
 from vpeft.apis.config.origin import origin_of
+from vpeft.apis.config.setting import WrittenOnce
 from vpeft.apis.run.adapters import write_adapters
 from vpeft.apis.run.disjoint import DisjointHook
 from vpeft.apis.run.due_validation import DueValidationHook
@@ -55,7 +56,7 @@ def train(cfg: Config, disjoint: DisjointHook | None = None) -> Runner:
             _make_room(cfg, Path(cfg.work_dir))
             if said := schedule_elsewhere(cfg):
                 print_log(said, "current", logging.WARNING)
-        runner = RUNNER.get().from_cfg(cfg)
+        runner = RUNNER.get().from_cfg(WrittenOnce.of(cfg))
         if first:
             # mmengine writes the config under its file's name, or else under that of the logs
             name = Path(cfg.filename).name if cfg.filename else f"{runner.timestamp}.py"
