@@ -4,24 +4,30 @@ Its checks are those of ``vpeft.testing``, which go through a stranger's method 
 variant of a host, is ``test_catalogue.py``'s. There a method may refuse a host, with a message that names it.
 """
 
+import itertools
+
 import pytest
 from support.design import chosen_cases
 
-from vpeft.apis.testing.case import NotHere
 from vpeft.apis.testing.checks.starts import check_class
-from vpeft.apis.testing.contract import check_pair
+from vpeft.apis.testing.contract import go_through
 from vpeft.registry import PEFT_METHODS
 
+#: Names of checks by host and method: one test goes through all of a pair, each takes a few hundredths of a second.
+CHECKS_OF = {
+    pair: [check for *_, check in cases] for pair, cases in itertools.groupby(chosen_cases(), key=lambda case: case[:2])
+}
 
-@pytest.mark.parametrize(("host", "method", "check"), chosen_cases())
-def test_contract(host, method, check, tmp_path):
-    reason = None
-    try:
-        check_pair(check, host, {"type": method}, tmp_path)
-    except NotHere as refusal:
-        reason = str(refusal)
-    if reason is not None:
-        pytest.skip(reason)
+
+@pytest.mark.parametrize(("host", "method"), CHECKS_OF)
+def test_contract(host, method, tmp_path):
+    found = list(go_through(host, {"type": method}, tmp_path, CHECKS_OF[host, method]))
+    failed = [f"{one.check or 'attaching'}: {one.words}" for one in found if one.result == "failed"]
+    assert not failed, "\n".join(failed)
+    if refused := [one.words for one in found if one.result == "refused"]:
+        pytest.skip(refused[0])
+    assert [one.check for one in found] == CHECKS_OF[host, method]
+    assert "passed" in {one.result for one in found}
 
 
 @pytest.mark.parametrize("method", sorted(PEFT_METHODS.module_dict))

@@ -46,6 +46,12 @@ WAYS = {
 HOSTS = [name for name in TINY if name.startswith(("timm.", "transformers.", "open_clip."))]
 #: These change the model, so that it is no more the one that was adapted; these give what prompts change.
 CHANGES, SEES_PROMPTS = ("set_input_size", "features_only"), ("output_attentions",)
+#: Ways on a copy of the model, with the method that it needs to have for them.
+ON_A_COPY = {
+    "set_input_size": "set_input_size",
+    "features_only": "forward_intermediates",
+    "output_attentions": "set_attn_implementation",
+}
 #: What a library says where a class, or one of its options, does not offer a way.
 NOT_OFFERED = (AttributeError, TypeError, UnboundLocalError, AssertionError, ValueError, RuntimeError)
 
@@ -61,7 +67,8 @@ def _one_kernel_of_attention():
 
 def run(way, model, x):
     seeded(1)
-    if way in (*CHANGES, "output_attentions"):
+    if way in ON_A_COPY:
+        getattr(model, ON_A_COPY[way])  # a copy takes as long as a pass
         model = copy.deepcopy(model)
     with torch.no_grad():
         return list(_tensors(WAYS[way](model, x)))
