@@ -50,6 +50,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """What is imported and collected stays: the garbage collector need not walk through it again and again."""
+    from support.process import ask_the_machine_once
+
+    ask_the_machine_once()
     gc.collect()
     gc.freeze()
 

@@ -1,5 +1,6 @@
 """What tests share with the tests after them: the process."""
 
+import functools
 import logging
 import os
 import signal
@@ -9,8 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.hooks import runtime_info_hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.runner import runner
 from mmengine.visualization import Visualizer
 from torch.backends import cudnn
 
@@ -62,6 +65,12 @@ def same_process() -> Iterator[None]:
             if name == "folder" or read() != before[name]:  # a folder may be gone
                 put(before[name])
         _forget_runs()  # before the fixtures of the next test's module
+
+
+def ask_the_machine_once() -> None:
+    """What mmengine's runner asks of the machine, compiler and git, is the same in every run of a process."""
+    runner.collect_env = functools.cache(runner.collect_env)
+    runner.get_git_hash = runtime_info_hook.get_git_hash = functools.cache(runner.get_git_hash)
 
 
 def _forget_runs() -> None:
