@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
@@ -12,6 +14,7 @@ from vpeft.apis.testing.case import Case, ContractError, NotHere, block_modules,
 from vpeft.apis.testing.differences import difference_words, listed
 from vpeft.apis.testing.models import key_biases, loss, perturb, seeded, tokens, trained
 from vpeft.core.adaptation.find import get_adaptation
+from vpeft.core.backbones.sites.passes import handed_on
 
 
 def check_gradients_and_steps(case: Case) -> None:
@@ -66,6 +69,33 @@ def check_memory(case: Case) -> None:
     existing = get_adaptation(model).trained_parameters()
     if any(p.block and p.role == "weight" for p in existing) != memory.endswith("w"):
         raise ContractError(f"memory = {memory!r}: the w is for methods that train weight matrices of the base itself.")
+    _need_nothing_left(model, case.images())
+
+
+def _need_nothing_left(model: nn.Module, x: Tensor) -> None:
+    """Raise where tensors of a pass outlive the next one: memory would grow with every step."""
+    made: list[weakref.ref[Tensor]] = []
+    passes = get_adaptation(model).host.passes
+    hooks = [
+        b.register_forward_hook(lambda m, a, out: made.append(weakref.ref(_stream(out)))) for b in block_modules(model)
+    ]
+    counts = []
+    for seed in range(3):
+        out = loss(tokens(model, x, seed=seed))
+        made += [weakref.ref(one) for one in handed_on(passes.current.state)]
+        if out.requires_grad:
+            out.backward()
+        counts.append(len(made))
+    for hook in hooks:
+        hook.remove()
+    model.zero_grad()
+    if any(one() is not None for one in made[: counts[1]]):
+        gc.collect()
+    if left := sum(one() is not None for one in made[: counts[1]]):
+        raise ContractError(
+            f"{left} tensors of passes that are over are still there, so that memory grows with every step: keep what "
+            "belongs to a pass in flow.state[key][block index], and nothing on the module."
+        )
 
 
 def _stream(out: Tensor | tuple) -> Tensor:

@@ -50,6 +50,7 @@ class Mark:
         self.storage = storage
         self.reentrant = not torch.is_grad_enabled()
         self.state, self.drawn = _copied(flow.state), flow.drawn
+        self.node = x.grad_fn
 
     def flow(self) -> Flow:
         """The pass as it was."""
@@ -64,13 +65,14 @@ class Mark:
         for key, kept in flow.state.items():
             before = self.state.get(key, {})
             made += [value for index, value in kept.items() if before.get(index) is not value]
+        earlier, self.node = {None, self.node, *(t.grad_fn for t in handed_on(self.state))}, None
         if self.reentrant and len(made) > 1:
             raise UserError(
                 f"{', '.join(flow.state)} hands tensors from block to block, whose gradients re-entrant activation "
                 "checkpointing loses: use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
             )
-        tensors = (t for value in made for t in (value if isinstance(value, tuple) else (value,)))
-        nodes = [t.grad_fn for t in tensors if isinstance(t, Tensor) and t.grad_fn is not None]
+        # What is handed on as it came belongs to the graph before: the mark's own state hangs on it, without an end.
+        nodes = [t.grad_fn for t in handed_on({"": dict(enumerate(made))}) if t.grad_fn not in earlier]
         if not nodes:  # a group of blocks that is run again may begin with it: the next with a graph keeps it
             flow.waiting.append(self)
             return
@@ -342,6 +344,13 @@ def _run() -> tuple[Any, ...]:
     """Which second run this is: all its blocks are run for one node of one backward pass."""
     node = torch._C._current_autograd_node()
     return (torch._C._current_graph_task_id(), None if node is None else (node.name(), node._sequence_nr()))
+
+
+def handed_on(state: dict[str, dict[int, Any]]) -> Iterator[Tensor]:
+    """The tensors of what methods hand on, some in tuples."""
+    for kept in state.values():
+        for value in kept.values():
+            yield from (t for t in (value if isinstance(value, tuple) else (value,)) if isinstance(t, Tensor))
 
 
 def _copied(state: dict[str, dict[int, Any]]) -> dict[str, dict[int, Any]]:
