@@ -46,7 +46,7 @@ def test_pair(host, method, tmp_path, record_property):
 def test_variants(host, method, tmp_path, record_property):
     """After the pair itself, with the checks that every pair of the design has too."""
     before = gone_through(host, method)
-    if before and before.variants:
+    if before and before.variants and " failed: " not in before.variants:
         pytest.skip("gone through with the same files")
     plain = [before] if before else go_through(host, {"type": method}, tmp_path, checks=())
     if any(one.result == "refused" for one in plain):

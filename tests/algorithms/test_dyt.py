@@ -21,6 +21,21 @@ def adapted(host, **options):
 
 
 @pytest.mark.parametrize("host", sorted(HOSTS.module_dict))
+def test_no_token_at_all_may_pass(host, images):
+    """Where a dispatcher lets none through, the MLP adds nothing; convolutions in it would refuse no places."""
+    model = adapted(host)
+    for name, param in model.named_parameters():
+        if ".dyt." in name and name.endswith("score.bias"):
+            param.data.fill_(-1e4)
+    dense = tokens(model, images).detach()
+    state = get_adaptation(model).host.flow.state["dyt"]
+    prefix = get_adaptation(model).host.flow.prefix
+    assert all(not (mask[:, prefix:] > 0.5).any() for mask in state.values())
+    with torch.no_grad():
+        torch.testing.assert_close(tokens(model, images), dense, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("host", sorted(HOSTS.module_dict))
 def test_skipped_tokens_are_not_computed(host, images):
     """The MLP's linears see as many rows as the masks let through, and the result is the dense one."""
     model, x = adapted(host), images

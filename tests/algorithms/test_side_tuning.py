@@ -28,6 +28,22 @@ def test_every_map_is_blended_with_the_side_map():
         torch.testing.assert_close(out, alpha * base + (1 - alpha) * own, rtol=1e-10, atol=1e-10)
 
 
+def test_maps_of_a_clip_are_blended_frame_by_frame():
+    """S sees every frame of the clip; its maps are resized in time too, and laid out as the tokens are."""
+    host = "mmaction.VisionTransformer/maps"
+    plain, model = again(host), again(host)
+    perturb(vpeft.attach(model, METHOD))
+    x = inputs(host, 2, torch.float64)
+    state = model.state_dict()
+    base, out = plain.eval()(x), model.eval()(x)
+    frames = [side_map(state, "peft.sidetuning.network", x[:, :, frame]) for frame in range(x.shape[2])]
+    own = F.interpolate(torch.stack(frames, 2), base.shape[2:], mode="trilinear")
+    own = torch.einsum("oc,bcthw->bothw", state["peft.sidetuning.norm_0.project.weight"], own)
+    alpha = torch.sigmoid(state["peft.sidetuning.norm_0.alpha"])
+    assert base.dim() == 5
+    torch.testing.assert_close(out, alpha * base + (1 - alpha) * own, rtol=1e-10, atol=1e-10)
+
+
 def test_the_start_weighs_the_backbone_as_asked():
     """a is where the sigmoid is alpha; the convolutions and P start as torch's own."""
     model = vpeft.attach(again("mmpretrain.VisionTransformer"), {**METHOD, "alpha": 0.9})

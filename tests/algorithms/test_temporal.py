@@ -10,6 +10,7 @@ from support.plain_vit import MAP, SIZE
 
 import vpeft
 from vpeft.algorithms.adapter.temporal.aim import drop_places
+from vpeft.algorithms.adapter.temporal.st_adapter import SpaceTimeAdapter
 from vpeft.apis.testing.hosts.mmpretrain.vit import mm_vit
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.find import find_host
@@ -233,3 +234,23 @@ def test_attention_is_recorded_of_whole_clips():
     assert (kept[1].grid, kept[1].images) == ((FRAMES, *MAP), 2)
     weights = kept[1].weights.unflatten(0, (2, FRAMES))
     assert torch.equal(kept[1].of_class_token().flatten(3), weights[:, :, :, 0, 1:].transpose(1, 2) / FRAMES)
+
+
+@pytest.mark.parametrize("kernel", [(3, 1, 1), (5, 1, 1), (3, 3, 3), (1, 3, 3)])
+def test_gradients_of_the_convolution_in_bfloat16(kernel):
+    """A kernel of torch's for channels in the last place leaves memory in them that nobody wrote."""
+    adapter = perturb(SpaceTimeAdapter(64, 32, kernel, "none").double())
+    flow, x = Flow(), torch.randn(2, 2 * 4 * 6, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    flow.begin(0)
+    flow.enter(0, (2, 4, 6))
+    found = {}
+    for dtype in (torch.float64, torch.bfloat16):
+        rubbish = [torch.full((size,), float("nan")) for size in (64, 256, 1000, 4096, 20_000) for _ in range(12)]
+        del rubbish
+        own = copy.deepcopy(adapter) if dtype is torch.float64 else copy.deepcopy(adapter).float()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            out = own(x.to(next(own.parameters()).dtype), flow)
+        (out.double() * torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out)).sum().backward()
+        found[dtype] = own.conv.weight.grad.double()
+    error = (found[torch.bfloat16] - found[torch.float64]).norm() / found[torch.float64].norm()
+    assert error < 0.03

@@ -6,10 +6,11 @@ import open_clip
 import pytest
 import torch
 from mmpretrain.models import ImageClassifier, VisionTransformer
-from support.hosts import TINY, build, inputs, tokens
+from support.hosts import TINY, _tensors, build, inputs, tokens
 from torch import nn
 
 import vpeft
+from vpeft.apis.testing.contract import check_pair
 from vpeft.apis.testing.hosts.mmpretrain.vit import mm_vit
 from vpeft.apis.testing.hosts.open_clip.vit import clip_vit
 from vpeft.apis.testing.hosts.timm.vit import t_vit
@@ -72,8 +73,47 @@ def test_untouched_host_is_bit_identical(host, variant, training):
     assert grads.keys() - unused == sited_grads.keys()
     for key in sited_grads:
         assert torch.equal(grads[key], sited_grads[key]), key
+    heads = tuple(f"{name}." for name in sited.peft_adaptation.host.heads())
+    trained = {key for key, p in sited.named_parameters() if p.requires_grad and not (heads and key.startswith(heads))}
+    if trained - sited_grads.keys():  # timm pools, and norms what is pooled, ahead of its head
+        sum(one.sum() for one in _tensors(sited(images))).backward()
+    without = {key for key, p in sited.named_parameters() if key in trained and p.grad is None}
+    assert not without, "is trained and leads to no output: its role is 'unused'"
     if training and "dropout" in variant:
         assert not torch.equal(out, tokens(plain, images, seed=1))
+
+
+@pytest.mark.parametrize("host", [name for name in TINY if "/" not in name])
+def test_an_output_norm_stands_behind_the_block_that_it_reads(host):
+    for options, _ in TINY[host].variants.values():
+        read = find_host(build(host, torch.float32, **options))
+        norms = [read.last_block(name).index for name in read.output_norms]
+        assert norms == (read.outputs if len(norms) > 1 else read.outputs[-1:] if norms else []), options
+
+
+@pytest.mark.parametrize("host", [name for name in TINY if "/" not in name and "other-size" in TINY[name].variants])
+def test_what_was_trained_at_another_size_is_loaded_and_merged(host, tmp_path):
+    for number, check in enumerate(("4_merge", "5_files_and_detach")):
+        (tmp_path / str(number)).mkdir()
+        check_pair(check, f"{host}/other-size", {"type": "LoRA"}, tmp_path / str(number))
+
+
+@pytest.mark.parametrize("host", ["mmpretrain.ConvNeXt", "mmpretrain.SwinTransformer", "mmpretrain.VisionTransformer"])
+def test_blocks_that_lead_to_nothing_are_not_adapted(host):
+    model = build(host, torch.float32, out_indices=(0,))
+    with pytest.raises(
+        vpeft.UserError, match=r"gives the outputs of blocks .* alone, and what is placed or trained in"
+    ):
+        vpeft.attach(model, "LoRA")
+    vpeft.attach(model, "Linear")
+    vpeft.detach(model)
+    (last,) = find_host(model).outputs
+    vpeft.attach(model, {"type": "LoRA", "blocks": list(range(last + 1))})
+
+
+def test_a_highway_of_branches_refuses_norms_between_them():
+    with pytest.raises(vpeft.UserError, match="adds something else between its blocks"):
+        vpeft.attach(build("mmpretrain.SwinTransformerV2/extra-norm", torch.float32), "E3VA")
 
 
 @pytest.mark.parametrize("fused", [False, True])

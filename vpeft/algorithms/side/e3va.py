@@ -125,7 +125,7 @@ class E3VA(Method):
         if host.adds_between:
             raise UserError(
                 f"{self.registered_name()}'s highway is the sum of the branches; this {host.registered_name()} adds "
-                "something else between its blocks (position embeddings, convolutions)."
+                "something else between its blocks (position embeddings, convolutions, norms)."
             )
         if len(host.output_norms) < len(host.outputs):
             raise UserError(

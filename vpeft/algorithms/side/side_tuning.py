@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
-from vpeft.core.backbones.sites.site import channels_last
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
@@ -57,14 +56,16 @@ class SeeImage(Stateless):
 
 
 class KeepSize(Stateless):
-    """Keeps the extents of the map that leaves a block: an output norm may run when later ones have passed."""
+    """Keeps the extents of the map that leaves a block, in video its frames too: an output norm may run when later
+    blocks have passed.
+    """
 
     def __init__(self, key: str) -> None:
         super().__init__()
         self.key = f"{key}.size"
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
-        flow.state.setdefault(self.key, {})[flow.index] = flow.hw
+        flow.state.setdefault(self.key, {})[flow.index] = (*flow.grid[:-2], *flow.hw)
         return x
 
 
@@ -103,11 +104,13 @@ class Blend(nn.Module):
         return alpha * y + (1 - alpha) * self.project(side)
 
     def as_output(self, side: Tensor, pooled: Tensor, y: Tensor, flow: Flow) -> Tensor:
-        """The map with the extents of y, laid out as y; tokens off the map have its mean."""
+        """The map with the extents of y, those of a clip in time too, laid out as y; tokens off it have its mean."""
         size = flow.state[f"{self.key}.size"][self.block]
-        spatial = F.interpolate(side, size, mode="bilinear", align_corners=False)
-        if y.dim() == 4:
-            return channels_last(spatial)
+        if len(size) == 3:  # the frames of a clip lie in one stream
+            side = side.unflatten(0, (len(y), -1)).transpose(1, 2)
+        spatial = F.interpolate(side, size, mode="trilinear" if len(size) == 3 else "bilinear", align_corners=False)
+        if y.dim() > 3:
+            return spatial.movedim(1, -1)
         first = pooled[:, None].expand(-1, flow.own_prefix, -1)
         return torch.cat((first, spatial.flatten(2).transpose(1, 2)), dim=1)
 

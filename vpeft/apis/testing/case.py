@@ -111,7 +111,7 @@ def without_gradient(model: nn.Module, x: Tensor) -> list[str]:
     """Trained tensors that a few passes give none, so that no chance of DropPath and dropout hides one."""
     unfelt, missing = key_biases(model), []
     own = {key: param for key, param in trained(model).items() if key not in unfelt}
-    for seed in range(3):
+    for seed in range(8):
         out = loss(tokens(model, x, seed=seed))
         if out.requires_grad:
             out.backward()

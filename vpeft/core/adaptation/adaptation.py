@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vpeft.core.adaptation.base_weights import GIVEN, RANDOM, BaseWeights
 from vpeft.core.adaptation.folding import fold_site
-from vpeft.core.adaptation.identity import Identity, check_count, refuse_frozen_stages
+from vpeft.core.adaptation.identity import Identity, check_count, refuse_frozen_stages, refuse_unread_blocks
 from vpeft.core.adaptation.options.on_host import OnHost
 from vpeft.core.adaptation.options.packed import reset
 from vpeft.core.adaptation.storing.fit import check_tensors
@@ -94,6 +94,7 @@ class Adaptation:
                     host.resize_head(width)
             self.trained = [p.name for p in params if any(m.trains(p) for m in self.on_host.values())]
             check_count(self.on_host, self.peft_items(), params)
+            refuse_unread_blocks(host, [p for p in params if p.name in self.trained])
             if self.base_dtype is not None:
                 self.lowered = LoweredBase(host, params, self.trained, self.base_dtype)
         except Exception:  # a method that cannot be attached leaves the model as it was

@@ -7,7 +7,7 @@ another library would else be merged into, restored or stored without effect.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from torch import nn
 
@@ -163,6 +163,27 @@ def refuse_frozen_stages(host: Host) -> None:
         raise UserError(
             f"frozen_stages={stages} of the backbone would freeze the method's own parameters of these stages in train "
             f"mode: leave it at its default, {host.first_frozen - 1}. A method freezes the base by itself."
+        )
+
+
+def refuse_unread_blocks(host: Host, trained: Sequence[HostParam]) -> None:
+    """Refuse what is placed or trained in blocks behind the last whose output leaves the backbone.
+
+    Args:
+        host: The host, with everything placed.
+        trained: Parameters of the base that are trained.
+
+    Raises:
+        UserError: Something would be trained that leads to nothing.
+    """
+    behind = host.blocks[max(host.outputs) + 1 :] if host.blocks else []
+    asked = {p.block.index for p in trained if p.block is not None}
+    used = [b.index for b in behind if b.index in asked or any(site.entries for site in b.sites.values())]
+    if used:
+        raise UserError(
+            f"this {host.registered_name()} gives the outputs of blocks {', '.join(map(str, host.outputs))} alone, and "
+            f"what is placed or trained in blocks {', '.join(map(str, used))} leads to nothing: let it give the last "
+            "output too (out_indices), build it with fewer blocks, or name those to adapt (blocks=)."
         )
 
 

@@ -64,6 +64,8 @@ class Skip(Stateless):
         if torch.is_grad_enabled() or in_program():  # a program has sizes that are known
             return operation(x) * mask.unsqueeze(-1)
         chosen = mask > 0.5
+        if not chosen.any():  # convolutions refuse none
+            return torch.zeros_like(x)
         rows = operation(x[chosen])
         return rows.new_zeros(x.shape).masked_scatter_(chosen.unsqueeze(-1), rows)
 

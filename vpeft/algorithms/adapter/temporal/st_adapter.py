@@ -46,7 +46,8 @@ class SpaceTimeAdapter(nn.Module):
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
         prefix, clips = flow.split_clips(x)
-        hidden = self.down(clips.movedim(1, -1)).movedim(-1, 1)
+        # Channels in the last place lead to a kernel of torch's whose bfloat16 gradients on CPUs are arbitrary.
+        hidden = self.down(clips.movedim(1, -1)).movedim(-1, 1).contiguous()
         update = self.up(self.act(self.conv(hidden)).movedim(1, -1)).movedim(-1, 1)
         return flow.join_clips(prefix, clips + update)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.block_forward import SiteBlock
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.site import channels_first
@@ -158,6 +159,10 @@ class PooledHost(Host):
         self.adds_between = len(self.outputs) > 1
         for stage in sorted(backbone.out_scales):
             self.modules[f"norm.{stage}"] = getattr(backbone, f"norm{stage}")
+
+    def last_block(self, norm: str) -> Block:
+        stage = int(norm.removeprefix("norm."))
+        return [block for block in self.blocks if block.stage == stage][-1]
 
     def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, ...]]) -> tuple[int, ...]:
         return tuple(embedded[1])

@@ -13,7 +13,7 @@ from vpeft.apis.testing.hosts.tiny import tiny
         "version-2": {"use_grn": True, "layer_scale_init_value": 0.0},
         "convolutions": {"linear_pw_conv": False, "use_grn": True},
         "several-means": {"out_indices": (1, 3)},
-        "maps": {"out_indices": (0, 2), "gap_before_final_norm": False},
+        "maps": {"out_indices": (0, 3), "gap_before_final_norm": False},
         "other-size": ({}, (3, 44, 36)),
     },
 )

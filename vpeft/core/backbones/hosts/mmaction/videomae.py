@@ -99,8 +99,10 @@ class VideoMAE(Host):
         self.pools_map = backbone.fc_norm is not None and not self.reads_map
         places = self.identities if isinstance(backbone.norm, nn.Identity) else self.modules
         places["norm.0"] = backbone.norm
-        if backbone.fc_norm is not None:
+        if self.pools_map:
             self.modules["pool_norm"] = backbone.fc_norm
+        elif backbone.fc_norm is not None:
+            self.special |= {f"fc_norm.{name}": "unused" for name, _ in backbone.fc_norm.named_parameters()}
 
     def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, int]]) -> tuple[int, ...]:
         kernel = self.modules["patch_embed"].kernel_size

@@ -72,3 +72,8 @@ class MMPretrainEVA02(MMPretrainViT):
     """mmpretrain ``ViTEVA02``."""
 
     targets = ("mmpretrain.models.backbones.vit_eva02.ViTEVA02",)
+
+    def describe(self) -> None:
+        super().describe()
+        # A pass writes its rotary tables anew where its image has another size than the one before.
+        self.special |= {name: "pos_embed" for name, _ in self.backbone.named_buffers() if ".rope.freqs_" in name}

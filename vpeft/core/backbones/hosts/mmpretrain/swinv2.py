@@ -60,6 +60,10 @@ class MMPretrainSwinV2(MMPretrainSwin):
 
     targets = ("mmpretrain.models.backbones.swin_transformer_v2.SwinTransformerV2",)
 
+    def describe(self) -> None:
+        super().describe()
+        self.adds_between = any(block.module.extra_norm for block in self.blocks)
+
     def merging(self, stage: int) -> nn.Module:
         """The patch merging that leads to a stage: the start of its own sequence."""
         return self.backbone.stages[stage].downsample

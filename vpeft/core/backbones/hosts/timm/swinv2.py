@@ -112,6 +112,7 @@ class TimmSwinV2Cr(Host):
         self.embeds(backbone.patch_embed.proj)
         self.pools_map = True
         self.flat_stream = False
+        self.adds_between = any(not isinstance(block.module.norm3, nn.Identity) for block in self.blocks)
         self.add_sites(patch_norm=backbone.patch_embed.norm)
 
     def downsample_map(self, stage: int, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
