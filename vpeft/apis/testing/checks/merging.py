@@ -75,7 +75,8 @@ def _check_refusal(model: nn.Module) -> None:
 def _check_plain(plain: nn.Module, model: nn.Module, x: Tensor, out: Tensor, tolerance: float) -> None:
     state = plain_state_dict(model)
     tokens(plain, x)  # mmpretrain's EVA-02 keeps tables of the last image's size,
-    plain.train().eval()  # and timm's LeViT biases that it has computed, until then
+    plain.train()  # and timm's LeViT biases that it has computed, until then
+    plain.eval()
     if apart := sorted(state.keys() ^ plain.state_dict().keys()):
         raise ContractError(f"the merged weights and the plain host's differ in their names: {listed(apart)}.")
     plain.load_state_dict(state, strict=False)  # mmpretrain's Swin V2 throws buffers of its own file away
