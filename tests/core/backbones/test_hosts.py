@@ -101,9 +101,7 @@ def test_what_was_trained_at_another_size_is_loaded_and_merged(host, tmp_path):
 @pytest.mark.parametrize("host", ["mmpretrain.ConvNeXt", "mmpretrain.SwinTransformer", "mmpretrain.VisionTransformer"])
 def test_blocks_that_lead_to_nothing_are_not_adapted(host):
     model = build(host, torch.float32, out_indices=(0,))
-    with pytest.raises(
-        vpeft.UserError, match=r"gives the outputs of blocks .* alone, and what is placed"
-    ):
+    with pytest.raises(vpeft.UserError, match=r"gives the outputs of blocks .* alone, and what is placed"):
         vpeft.attach(model, "LoRA")
     vpeft.attach(model, "Linear")
     vpeft.detach(model)
