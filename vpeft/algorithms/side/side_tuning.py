@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vpeft.algorithms.modules.stateless import Stateless
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
+from vpeft.core.backbones.sites.site import channels_last
 from vpeft.core.contract.method import Method
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
@@ -110,7 +111,7 @@ class Blend(nn.Module):
             side = side.unflatten(0, (len(y), -1)).transpose(1, 2)
         spatial = F.interpolate(side, size, mode="trilinear" if len(size) == 3 else "bilinear", align_corners=False)
         if y.dim() > 3:
-            return spatial.movedim(1, -1)
+            return channels_last(spatial)
         first = pooled[:, None].expand(-1, flow.own_prefix, -1)
         return torch.cat((first, spatial.flatten(2).transpose(1, 2)), dim=1)
 

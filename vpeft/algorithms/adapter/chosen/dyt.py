@@ -64,9 +64,8 @@ class Skip(Stateless):
         if torch.is_grad_enabled() or in_program():  # a program has sizes that are known
             return operation(x) * mask.unsqueeze(-1)
         chosen = mask > 0.5
-        if not chosen.any():  # convolutions refuse none
-            return torch.zeros_like(x)
-        rows = operation(x[chosen])
+        rows = x[chosen]
+        rows = operation(rows) if len(rows) else rows  # convolutions refuse none
         return rows.new_zeros(x.shape).masked_scatter_(chosen.unsqueeze(-1), rows)
 
 
