@@ -21,6 +21,7 @@ from vpeft.apis.benchmark.plan import Plan
 from vpeft.apis.benchmark.run_plan import benchmark
 from vpeft.apis.jobs.engines.build import build_engine
 from vpeft.apis.jobs.scheduler import run_jobs
+from vpeft.apis.results.costs import costs_of
 from vpeft.apis.results.files import read_results
 
 ROOT = Path(__file__).parents[3]
@@ -79,6 +80,21 @@ def test_results_of_the_engine_are_those_of_a_plain_run(unbroken, tmp_path):
     assert mine["cost"]["adapter_bytes"] == os.path.getsize(job.work_dir / "adapter.safetensors")
     assert mine["cost"]["inference_ratio"] > 0
     assert not list(job.work_dir.glob("*.pth"))
+
+
+def test_a_cost_that_cannot_be_measured_loses_no_run(tmp_path, monkeypatch):
+    def too_large(*_):
+        raise RuntimeError("not enough memory: you tried to allocate 99 bytes")
+
+    monkeypatch.setattr("vpeft.apis.benchmark.run_job.training_cost", too_large)
+    (job,) = Plan(["linear"], tasks=["digits"], seeds=[0], options=FAST).jobs(str(tmp_path))
+    job.run()
+    (result,) = read_results(tmp_path).runs.values()
+    assert result["status"] == "ok"
+    assert result["cost"]["inference_ratio"] > 0
+    assert costs_of(result)["peak_bytes"] is None
+    assert "allocate 99 bytes" in result["cost"]["unmeasured"]
+    assert "allocate 99 bytes" in next(job.work_dir.glob("*/*.log")).read_text()
 
 
 def test_a_run_that_went_on_does_not_tell_a_part_of_its_time(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from mmengine import Config
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 
 from vpeft.apis.benchmark import cost
 from vpeft.apis.benchmark.step_cost import training_cost
@@ -29,6 +31,15 @@ from vpeft.core.hooks.class_figures import ClassFiguresHook
 from vpeft.core.trained.folder import ADAPTER, hold
 from vpeft.core.trained.result import run_result
 from vpeft.errors import UserError
+
+
+def _measured(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Figures of cost; where taking them fails, as for want of memory, why: the trained and tested run still counts."""
+    try:
+        return measure()
+    except Exception as error:  # whatever a model does in a step that is not the run's own
+        MMLogger.get_current_instance().error("a cost could not be measured and stays empty: %s", error)
+        return {"unmeasured": f"{type(error).__name__}: {error}"}
 
 
 @dataclass
@@ -139,8 +150,9 @@ class RunJob:
             "step_seconds": step,
             "load": load,
             "adapter_bytes": result["checkpoint_bytes"],
-            **cost.inference(cfg, model),
-            **training_cost(runner, self.threads, cost.machine_load),  # at the end: it may change the weights
+            **_measured(lambda: cost.inference(cfg, model)),
+            # At the end: it may change the weights.
+            **_measured(lambda: training_cost(runner, self.threads, cost.machine_load)),
         }
         looked = self.protocol()
         looked = {**looked, "faults": [*looked["faults"], *overlap_faults(data_of(runner))]}

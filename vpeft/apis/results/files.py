@@ -106,6 +106,7 @@ _SHOWN = {
         threads=_or_null(_COUNT),
         load=_or_null({"type": "number", "minimum": 0}),
         memory_is=_or_null(_TEXT),
+        unmeasured=_TEXT,
     ),
     "methods": {"type": "array", "items": _object({"type": _TEXT})},
     "host": _NAME,
