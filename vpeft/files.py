@@ -9,7 +9,7 @@ import os
 import stat
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,22 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
             ):  # a read-only or broken disk: the first error is the one to tell
                 temporary.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """One process at a time is in here for a folder, so that none undoes what another has just done there; where the
+    file system has no locks, none waits.
+    """
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError, ImportError):  # file systems without locks, systems without flock
+            import fcntl
+
+            fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

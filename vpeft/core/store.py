@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import os
 import re
@@ -15,6 +14,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from vpeft.errors import UserError, missing_package
+from vpeft.files import alone
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 #: An empty database takes some pages; less would hold nothing.
@@ -64,7 +64,7 @@ class Store:
         self._error = lmdb.Error
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _alone(self.folder):
+            with alone(self.folder):
                 self._base = self._opened(lmdb, look)
         except (lmdb.Error, OSError) as error:
             raise UserError(
@@ -175,15 +175,3 @@ def _damage(base: Any, folder: Path, look: bool) -> str | None:
         except Exception as error:  # of LMDB, which has one for each kind of damage
             return str(error)
     return None
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time opens a store, so that none deletes what another has just made anew."""
-    place = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # file systems without locks
-            fcntl.flock(place, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(place)

@@ -1,5 +1,6 @@
 """The table of what was gone through, and how the page reads it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from vpeft.apis.pages.catalogue import CATALOGUE, CatalogueRow, read_catalogue, untried, whole_hosts, write_catalogue
@@ -25,6 +26,14 @@ def test_a_table_is_written_row_by_row(tmp_path):
     again = replace(FOUND[3], result="passed", reason="")
     write_catalogue([again], path)
     assert read_catalogue(path) == [*FOUND[:3], again, *FOUND[4:]]
+
+
+def test_shards_that_write_at_once_lose_no_row(tmp_path):
+    path = tmp_path / "catalogue.csv"
+    rows = [replace(FOUND[0], method=f"method{number:03}") for number in range(80)]
+    with ThreadPoolExecutor(8) as pool:  # a lock of a file that was opened twice holds between threads, too
+        list(pool.map(lambda row: write_catalogue([row], path), rows))
+    assert read_catalogue(path) == rows
 
 
 def test_a_host_counts_when_every_method_has_been_gone_through():

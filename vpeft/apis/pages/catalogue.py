@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from vpeft.files import write_atomically
+from vpeft.files import alone, write_atomically
 from vpeft.registry import PEFT_METHODS
 
 CATALOGUE = Path(__file__).with_name("catalogue.csv")
@@ -51,13 +51,14 @@ def read_catalogue(path: Path = CATALOGUE) -> list[CatalogueRow]:
 
 
 def write_catalogue(found: Iterable[CatalogueRow], path: Path = CATALOGUE) -> None:
-    """Put pairs into the table; those that were there before get the new result."""
-    rows = {(one.host, one.method): one for one in [*read_catalogue(path), *found]}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(CatalogueRow)])
-    writer.writerows(astuple(one) for one in sorted(rows.values()))
-    write_atomically(path, text.getvalue().encode())
+    """Put pairs into the table; those that were there before get the new one, and shards may write at once."""
+    with alone(path.parent):
+        rows = {(one.host, one.method): one for one in [*read_catalogue(path), *found]}
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([field.name for field in fields(CatalogueRow)])
+        writer.writerows(astuple(one) for one in sorted(rows.values()))
+        write_atomically(path, text.getvalue().encode())
 
 
 def whole_hosts(found: Iterable[CatalogueRow]) -> list[CatalogueRow]:
