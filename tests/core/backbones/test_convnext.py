@@ -45,6 +45,23 @@ def test_linears_and_convolutions_alike_merge(variant, method):
     assert torch.allclose(tokens(model, images), before, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["LoRA", "PiSSA", "DoRA", "LoHa"])
+def test_what_is_added_to_a_map_lies_in_memory_as_the_map_did(method):
+    """A norm over the map rounds its sum in the order of its memory: with another, the start is not the host's bits."""
+    plain = build("mmpretrain.ConvNeXt", linear_pw_conv=False, use_grn=True)
+    model = copy.deepcopy(plain)
+    vpeft.attach(model, method)
+    strides = []
+    for one in (plain, model):
+        convolution = one.stages[0][0].pointwise_conv1
+        convolution.register_forward_hook(lambda module, args, out: strides.append(out.stride()))
+    images = inputs("mmpretrain.ConvNeXt", dtype=torch.float64)
+    with torch.no_grad():
+        expected, got = tokens(plain, images), tokens(model, images)
+    assert strides[0] == strides[1]
+    assert torch.equal(got, expected)
+
+
 def test_mmpretrain_checkpointing_gives_the_same_gradients():
     # Not bit by bit: with another layout of the gradient its sum over the map is rounded in another order.
     plain = vpeft.attach(build("mmpretrain.ConvNeXt"), "SSF")

@@ -1,6 +1,7 @@
 """The re-stated forward is the untouched backbone's, bit for bit; what is not re-stated is refused."""
 
 import copy
+from functools import partial
 
 import open_clip
 import pytest
@@ -261,3 +262,18 @@ def test_a_derived_block_of_a_dense_or_video_host_is_refused(host):
 def test_an_option_that_is_not_stated_is_refused(host, options, words):
     with pytest.raises(vpeft.UserError, match=words):
         vpeft.attach(build(host, torch.float32, **options), "LoRA")
+
+
+def test_a_class_token_that_is_cut_off_again_is_not_trained():
+    for own in (True, False):
+        model = vpeft.attach(build("mmseg.VisionTransformer", with_cls_token=own), "Full")
+        assert model.cls_token.requires_grad == own
+
+
+def test_what_is_no_module_is_named():
+    model = build("mmpretrain.ConvNeXt")
+    for call in (partial(vpeft.attach, cfg="LoRA"), vpeft.merge, vpeft.detach):
+        with pytest.raises(vpeft.UserError, match=r"a model is expected, and this is None: .*\.eval\(\)"):
+            call(model.eval())  # which this class does not return
+    with pytest.raises(vpeft.UserError, match="a model is expected, and this is of the class OrderedDict"):
+        vpeft.attach(model.state_dict(), "LoRA")

@@ -92,7 +92,8 @@ class LowRank(nn.Module):
         # method placed before, whose gradient needs it.
         if in_program() or isinstance(y.grad_fn, BackwardCFunction):
             return torch.addmm(y.flatten(0, -2), code, up, alpha=self.scale).view(y.shape)
-        y = y.contiguous()  # a copy only where the linear gave a transposed view
+        if not y.is_contiguous():  # a transposed view, as of a map whose channels are first: it stays one
+            return y.add((code @ up).view(y.shape), alpha=self.scale)
         # Not y itself: torch would take it for a leaf if what follows writes into it too, as an in-place ReLU does.
         return y.view(-1, self.out_features).addmm_(code, up, alpha=self.scale).view(y.shape)
 

@@ -137,6 +137,11 @@ class AdapterNetwork(nn.Module):
         for injector in self.injectors:
             nn.init.zeros_(injector.gamma)
 
+    @property
+    def cancelled(self) -> tuple[str, ...]:
+        """The shift of a whole level, which the batch norm behind it takes away while it trains."""
+        return (f"extractors.{len(self.extractors) - 1}.{EXTRA}.fc2.bias",) if self.up is None else ("up.bias",)
+
     def maps(self, first: Tensor | None, c: Tensor, sizes: Sizes, vit: list[Tensor]) -> list[Tensor]:
         """The maps that are read, ``BN(c_i + resize(x_i))``: four, or the one of the ViT's stride, of the ViT's size.
 

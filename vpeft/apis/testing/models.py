@@ -152,12 +152,14 @@ def key_biases(model: nn.Module) -> set[str]:
 
     Those of keys alone, in class attention too, those of the norms behind MViT's pooled keys, the last of the network
     that makes timm's Swin V2 CR its relative positions, and that of the linear over CaiT's heads ahead of the softmax.
+    Of a method's modules, what they name in ``cancelled``, as a shift that a batch norm behind takes away.
     """
     every = get_adaptation(model).host.blocks
     linears = [b.sites["qkv"].module for b in every if b.kind.free_keys and "qkv" in b.sites]
     found = {id(linear.biases[1]) for linear in linears if isinstance(linear, StatedLinear) and len(linear.biases) == 3}
     attentions = [getattr(b.module, "attn", None) for b in every if not b.kind.full_keys]
     found |= {id(attn.norm_k.bias) for attn in attentions if getattr(attn, "norm_k", None) is not None}
+    found |= {id(m.get_parameter(key)) for m in model.modules() for key in getattr(m, "cancelled", ())}
     named = model.named_parameters()
     return {key for key, param in named if id(param) in found or _UNFELT.search(key)}
 

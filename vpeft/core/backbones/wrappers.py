@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from vpeft.errors import UserError
+
 _WRAPPERS = (nn.DataParallel, DistributedDataParallel, AveragedModel)
 #: Names under which torch.compile and the wrapper of activation checkpointing hold a module; no plain model uses them.
 _RESERVED = ("_orig_mod", "_checkpoint_wrapped_module")
@@ -57,7 +59,16 @@ def kind_of(module: nn.Module) -> type:
 
 
 def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module once, by its first name in the plain model; wrappers are left out."""
+    """Every module once, by its first name in the plain model; wrappers are left out.
+
+    Raises:
+        UserError: ``model`` is no module.
+    """
+    if not isinstance(model, nn.Module):
+        # As of mmpretrain's ConvNeXt, whose train() returns nothing.
+        none = "None: of some classes .train(), .eval() and .requires_grad_() return nothing: call them before"
+        of = none if model is None else f"of the class {type(model).__name__}: give the torch.nn.Module itself"
+        raise UserError(f"a model is expected, and this is {of}.")
     seen: set[int] = set()
     waiting = [("", model)]
     while waiting:  # no recursion: generators inside generators would cost more than what they walk through

@@ -61,11 +61,12 @@ class FromWeight(LowRank):
                 pair.up[target].copy_(up)
 
     def forward(self, x: Tensor, flow: Flow) -> Tensor:
-        x = self.dropped(x)
+        # Of a transposed view torch folds a product whose weight asks for a gradient, and none whose weight is frozen.
+        x, extents = self.dropped(x).flatten(0, -2), x.shape[:-1]
         down, up = self.factors()
         # Two products of one form: their difference is zero, bit for bit, until A and B have moved.
         change = F.linear(F.linear(x, down), up) * self.scale
-        return change - self.first(x, flow)
+        return (change - self.first(x, flow)).view(*extents, -1)
 
     def add_to(self, y: Tensor, x: Tensor, flow: Flow) -> Tensor:
         return y + self(x, flow).to(y.dtype)

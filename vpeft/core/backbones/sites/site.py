@@ -218,7 +218,9 @@ class Site:
             like, x, y = y, self.layout.open(x), self.layout.open(y)
             wide = y if dtype is None else y.to(dtype)
             out = add_to(wide, x.to(wide.dtype), flow) if add_to else wide + module(x.to(wide.dtype), flow)
-            return self.layout.close(out.to(y.dtype), like)
+            out = self.layout.close(out.to(y.dtype), like)
+            # What follows, as a norm over a map's extents, rounds by how its input lies in memory.
+            return out.contiguous() if like.is_contiguous() else out
         if dtype is None:
             return add_to(y, x, flow) if add_to else y + module(x, flow)
         x, wide = x.to(dtype), y.to(dtype)

@@ -84,7 +84,8 @@ class MMSegViT(Host):
         self.prefix = int(backbone.with_cls_token)
         self.reads_map = True
         self.outputs = sorted(i % len(backbone.layers) for i in backbone.out_indices)
-        self.special = {"cls_token": "cls_token"}
+        # Without it as an input of the blocks, it is put ahead of them, and cut off again.
+        self.special = {"cls_token": "cls_token" if self.prefix else "unused"}
         self.positions("pos_embed", self.prefix)
         self.add_sites(patch_norm=backbone.patch_embed.norm)
         if backbone.pre_norm:
