@@ -37,6 +37,7 @@ LIMIT = 40 * 10**9
 METHODS = {
     "Linear": {"type": "Linear"},
     "PartialK, k=1": {"type": "PartialK", "k": 1},
+    "PartialK, k=1, skip_unread": {"type": "PartialK", "k": 1, "skip_unread": True},
     "LST": {"type": "LST"},
     "LAST": {"type": "LAST"},
     "E3VA": {"type": "E3VA"},

@@ -347,7 +347,7 @@ class Host:
         for module in self.owners:
             module._modules.pop(PEFT_KEY, None)
         for site in self.every_site():
-            site.entries, site.widths = [], None
+            site.entries, site.widths, site.root = [], None, None
         for name, head in self.plain_heads.items():
             setattr(self.backbone, name, head.to(next(getattr(self.backbone, name).parameters())))
         self.plain_heads, self.passes.noisy, self.passes.read_later = {}, False, False

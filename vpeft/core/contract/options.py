@@ -40,6 +40,8 @@ class Options:
             ``squared``.
         save_memory: ``mlp``: the hidden layers of the MLPs are worked out again in the backward pass
             (:mod:`vpeft.core.adaptation.options.saving`). None means that they are kept.
+        skip_unread: In training, tokens that no head reads do not pass the last block's MLP
+            (:mod:`vpeft.core.adaptation.options.unread`).
     """
 
     blocks: int | str | tuple[int | str, ...] | None = None
@@ -48,6 +50,7 @@ class Options:
     bits: int | None = None
     bits_error: Literal["absolute", "squared"] = "absolute"
     save_memory: Literal["mlp"] | None = None
+    skip_unread: bool = False
 
     def options(self) -> dict[str, Any]:
         """Those that are not at their default."""

@@ -14,6 +14,7 @@ from vpeft.core.adaptation.options.extra import check_extra, is_extra
 from vpeft.core.adaptation.options.noise import Consistency, noise_settings, put_noise
 from vpeft.core.adaptation.options.packed import check_bits, pack, unpacked
 from vpeft.core.adaptation.options.saving import check_saving, put_saving
+from vpeft.core.adaptation.options.unread import check_unread, need_alone, put_unread
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import PEFT_KEY, Host
 from vpeft.core.contract.method import Method
@@ -58,6 +59,7 @@ class OnHost:
         check_extra(self.method.extra, params, self.part, name)
         check_bits(self.method.bits, self.method.bits_error, name)
         check_saving(self.method, self.host)
+        check_unread(self.method, self.host)
         self.own_trained = any(self._trains_itself(p) for p in params)
 
     def build(self) -> int | None:
@@ -74,6 +76,9 @@ class OnHost:
             put_noise(self.part, self.key, noise, name, self.own_trained)
         if self.method.save_memory is not None:
             put_saving(self.host)
+        if self.method.skip_unread:
+            put_unread(self.host)
+        need_alone(self.method, self.host, self.key)
         return width
 
     def modules(self) -> Iterator[nn.Module]:

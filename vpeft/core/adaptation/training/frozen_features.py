@@ -198,9 +198,8 @@ class FrozenFeatures:
     def _device(self) -> torch.device:
         return next(self.host.backbone.parameters()).device
 
-    @torch.no_grad()
     def _agrees(self, out: Any, seen: Mapping[str, Tensor], kept: Mapping[str, Tensor], *call: Any) -> bool:
-        """Whether a pass that is given what is kept has the bits of the plain one."""
+        """Whether a pass that is given what is kept has the bits of the plain one, with or without gradients as it."""
         if not all(torch.equal(seen[name].cpu(), x) for name, x in kept.items()):
             return False
         with self._undone():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vpeft.core.adaptation.find import find_adaptations
-from vpeft.core.backbones.host import Host
+from vpeft.core.adaptation.options.unread import reads_prefix_alone
 from vpeft.core.backbones.wrappers import named_modules
 from vpeft.errors import UserError
 
@@ -40,7 +40,7 @@ class Movement:
         self.unread = {
             id(param)
             for one in find_adaptations(model).values()
-            if _reads_prefix_alone(one.host)
+            if reads_prefix_alone(one.host)
             for param in one.host.blocks[-1].module.parameters()
         }
         params = {
@@ -133,11 +133,6 @@ class Movement:
                     "has the learning rate 0 (paramwise_cfg): freeze it (requires_grad=False) or give it a rate"
                 )
         return found
-
-
-def _reads_prefix_alone(host: Host) -> bool:
-    """Whether only tokens before the map are read: what acts on the map in the last block changes no answer."""
-    return bool(host.blocks) and host.prefix > 0 and not host.pools_map and not host.reads_map
 
 
 def _sums(params: Iterable[Tensor]) -> list[int]:

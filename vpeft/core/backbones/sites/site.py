@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from vpeft.core.backbones.saving.again import run_again
+from vpeft.core.backbones.saving.read_alone import run_read
 from vpeft.core.backbones.saving.source import made_again
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.backbones.sites.layout import MAP_FIRST, MAP_LAST, TOKENS, Layout
@@ -90,6 +91,8 @@ class Site:
         hooked: Which of :class:`BeforeHook` and :class:`AfterHook` its module has.
         widths: Of a branch that is run again in the backward pass, the numbers for each token of its input and of its
             hidden layers (:mod:`vpeft.core.backbones.saving.again`); None where it keeps what it saves.
+        root: Of a branch that runs in training for the tokens that are read alone, the backbone, whose mode counts
+            (:mod:`vpeft.core.backbones.saving.read_alone`); None where it runs for all.
         each: In a batch of several adapters the site of each, by its name (:mod:`.shares`); ``entries`` rests then.
     """
 
@@ -110,6 +113,7 @@ class Site:
     entries: list[Placed] = field(default_factory=list, repr=False)
     hooked: set[str] = field(default_factory=set, repr=False)
     widths: tuple[int, int] | None = None
+    root: nn.Module | None = field(default=None, repr=False)
     each: dict[Hashable, Site] | None = field(default=None, repr=False)
 
     def placed(self, *placements: str) -> list[Placed]:
@@ -155,6 +159,8 @@ class Site:
         """``operation`` with everything placed around it."""
         if self.widths is not None and self.passes.enabled:
             operation = partial(run_again, operation, widths=self.widths, passes=self.passes, index=self.index)
+        if self.root is not None and self.passes.enabled:
+            operation = partial(run_read, operation, passes=self.passes, index=self.index, root=self.root)
         if self.each and self.placed("around"):
             return self._shared("run", x, first=(operation,))
         x = self.before(x)

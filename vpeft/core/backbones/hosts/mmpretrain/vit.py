@@ -118,7 +118,8 @@ class MMPretrainViT(Host):
             self.modules["norm.0"] = backbone.ln1
         self.outputs = sorted(i % len(backbone.layers) for i in backbone.out_indices)
         self.reads_map = backbone.out_type == "featmap"
-        if backbone.out_type == "avg_featmap":
+        self.pools_map = backbone.out_type == "avg_featmap"
+        if self.pools_map:
             self.modules["pool_norm"] = backbone.ln2
 
     def map_size(self, inputs: Tensor, embedded: tuple[Tensor, tuple[int, int]]) -> tuple[int, int]:
