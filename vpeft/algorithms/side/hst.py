@@ -20,7 +20,6 @@ from vpeft.core.backbones.sites.passes import in_program
 from vpeft.core.backbones.sites.site import channels_first, channels_last
 from vpeft.core.backbones.sites.stated_linear import bias_size
 from vpeft.core.contract.method import Method
-from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
 WIDTHS, HEADS = (32, 48, 64, 72), (2, 4, 8, 12)
@@ -198,8 +197,7 @@ class HST(Method):
         self.need_one_width(host)
         self.need_tokens(host)
         self.need_vector(host)
-        if not isinstance(host.modules["patch_embed"], nn.modules.conv._ConvNd):
-            raise UserError(f"HST's stem sees an image or a clip, and {host.registered_name()} is given patches.")
+        self.need_image(host)
 
     def counts(self, host: Host) -> list[int]:
         """Blocks of each stage."""

@@ -155,11 +155,7 @@ class SideTuning(Method):
         name, of = self.registered_name(), host.registered_name()
         if self.width % GROUPS:
             raise UserError(f"{name}: width={self.width} must be even, as its norms have {GROUPS} groups.")
-        convs = (m for m in host.embedding.modules() if isinstance(m, nn.modules.conv._ConvNd))
-        if next(convs, None) is not host.modules["patch_embed"]:
-            raise UserError(
-                f"{name}'s side network sees the image, which is not what the patch embedding of {of} is given."
-            )
+        self.need_image(host)
         self.need_output_norm(host)
         if len(host.output_norms) < len(host.outputs):
             raise UserError(

@@ -90,6 +90,8 @@ def attach(
         raise
     _say_what_stays(hosts)
     _say_what_is_around(model, hosts)
+    for adaptation in placed:
+        _say_what_does_not_fit(model, adaptation)
     return placed
 
 
@@ -184,6 +186,26 @@ def _say_what_stays(hosts: dict[str, nn.Module]) -> None:
             logger="current",
             level=logging.WARNING,
         )
+
+
+def _say_what_does_not_fit(model: nn.Module, adaptation: Adaptation) -> None:
+    """Say where a head outside the backbone takes as many features as the host gives, and a method gives others."""
+    host, methods = adaptation.host, adaptation.methods.values()
+    widths = {m.registered_name(): width for m in methods if (width := m.out_width(host)) is not None}
+    own, inside = host.blocks[-1].dim if host.blocks else 0, {*host.backbone.modules()}
+    outside = [(name, getattr(m, "in_features", None)) for name, m in named_modules(model) if m not in inside]
+    taking = [
+        (name, size // own) for name, size in outside if own and size in (own, 2 * own)
+    ]  # a token, or its mean too
+    for name, width in widths.items() if taking else ():
+        if width != own:
+            head, times = taking[0]
+            print_log(
+                f"{name} gives {width} features in the place of {own}: {head} takes {times * own}, and must be made "
+                f"anew for {times * width}.",
+                logger="current",
+                level=logging.WARNING,
+            )
 
 
 def _say_what_is_around(model: nn.Module, hosts: dict[str, nn.Module]) -> None:

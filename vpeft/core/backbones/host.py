@@ -63,7 +63,7 @@ class Host:
         in_channels: Channels of what one patch sees: of the image, in video times the frames of a tubelet.
         frames_in: Where the frames of a clip stand, ``tokens`` of a stream or images of a ``batch``; else empty.
         pools_map, reads_map: The head reads the mean of the map's tokens, not a class token; or maps, in dense tasks.
-        fixed_width: Something of the base behind the output norm reads features of the host's own width.
+        fixed_width, pools_tokens: What of the base is behind the output norm reads the host's own width; or all tokens.
         outputs: Indices of the blocks whose outputs leave the backbone; the last one by default.
         adds_between: The backbone adds something of its own to the stream between its blocks.
         flat_stream: Outside its blocks the stream is ``(B, H*W, C)``, not ``(B, H, W, C)``.
@@ -98,7 +98,7 @@ class Host:
         self.embedding: nn.Module | None = None
         self.prefix, self.patch_size = 0, (1, 1)
         self.in_channels, self.frames_in = 3, "batch" if getattr(backbone, FOLDS_CLIPS, False) else ""
-        self.pools_map = self.reads_map = self.fixed_width = False
+        self.pools_map = self.reads_map = self.fixed_width = self.pools_tokens = False
         self.outputs: list[int] = []
         self.adds_between, self.flat_stream = False, True
         self.method_key = ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from torch import nn
+
 from vpeft.core.backbones.host import Host
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS, nearest
@@ -135,16 +137,30 @@ class Checks:
                 )
             raise UserError(f"{self.registered_name()}: this {host.registered_name()} has no output norm to read at.")
 
+    def need_image(self, host: Host) -> None:
+        """A side network that sees what the patch embedding's convolution is given needs the image, or the clip."""
+        convolutions = (m for m in host.embedding.modules() if isinstance(m, nn.modules.conv._ConvNd))
+        if next(convolutions, None) is not host.modules["patch_embed"]:
+            raise UserError(
+                f"{self.registered_name()}'s side network sees the image, which is not what the patch embedding of "
+                f"{host.registered_name()} is given."
+            )
+
     def need_vector(self, host: Host) -> None:
         """A read-out that is one vector needs a head that reads one, of whatever width."""
         name = self.registered_name()
         if "pool_norm" in host.modules:
             raise UserError(f"{name}: this {host.registered_name()} norms a mean of its own width: use a class token.")
+        if host.pools_tokens:
+            raise UserError(
+                f"{name} gives one vector, and this {host.registered_name()} pools tokens by attention: build it to "
+                "read a class token or the mean."
+            )
         width, own = self.out_width(host), host.blocks[-1].dim
         if host.fixed_width and width != own:
             raise UserError(
-                f"{name} gives {width} features, and the projection of {host.registered_name()} reads {own}: set it "
-                "to None (model.visual.proj = None)."
+                f"{name} gives {width} features, and what {host.registered_name()} has behind its output norm (a "
+                f"projection, a pooler) reads {own}: build it without (proj=None, add_pooling_layer=False)."
             )
         if host.reads_map:
             raise UserError(

@@ -14,7 +14,7 @@ from vpeft.errors import UserError
 
 def reads_prefix_alone(host: Host) -> bool:
     """Whether only tokens before the map are read: what acts on the map in the last block changes no answer."""
-    return bool(host.blocks) and host.prefix > 0 and not host.pools_map and not host.reads_map
+    return bool(host.blocks) and host.prefix > 0 and not (host.pools_map or host.pools_tokens or host.reads_map)
 
 
 def check_unread(method: Method, host: Host) -> None:

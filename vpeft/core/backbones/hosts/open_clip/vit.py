@@ -89,6 +89,6 @@ class OpenCLIPViT(Host):
         if backbone.proj is not None:
             self.special["proj"], self.fixed_width = "weight", True
         self.add_sites(pre_norm=backbone.ln_pre)
-        self.pools_map = backbone.pool_type == "avg"
+        self.pools_map, self.pools_tokens = backbone.pool_type == "avg", backbone.attn_pool is not None
         pooled = backbone.attn_pool is not None or backbone.final_ln_after_pool
         self.add_sites(**{"pool_norm" if pooled else "norm_0": backbone.ln_post})

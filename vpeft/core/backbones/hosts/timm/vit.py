@@ -156,6 +156,7 @@ class TimmViTHost(Host):
         if getattr(backbone, "pos_embed", None) is not None:
             self.positions("pos_embed", 0 if getattr(backbone, "no_embed_class", False) else self.prefix)
         self.pools_map = backbone.global_pool == "avg" and not getattr(backbone, "pool_include_prefix", False)
+        self.pools_tokens = getattr(backbone, "attn_pool", None) is not None
         self.add_sites(pre_norm=getattr(backbone, "norm_pre", None))
         self.add_sites(norm_0=backbone.norm, pool_norm=backbone.fc_norm)
         if "norm.0" not in self.modules:

@@ -35,6 +35,7 @@ class TimmNaFlexVit(Host):
         if embeds.pos_embed is not None and not embeds.pos_embed_use_grid_sample:
             self.positions("embeds.pos_embed", 0)  # resized so that what all its rows have is left as it is
         self.pools_map = backbone.global_pool == "avg" and not backbone.pool_include_prefix
+        self.pools_tokens = backbone.attn_pool is not None
         self.add_sites(norm_0=backbone.norm, pool_norm=backbone.fc_norm)
         if "norm.0" not in self.modules:
             self.identities["norm.0"] = backbone.norm

@@ -80,5 +80,6 @@ class HFAimv2(Host):
         self.add_sites(patch_norm=embeddings.rms_norm, norm_0=backbone.rms_norm)
         if hasattr(embeddings, "position_embedding"):
             self.positions("embeddings.position_embedding.weight", 0)
+        self.pools_tokens = backbone.use_head
         if backbone.use_head:
             self.special["head.cls_token"] = "cls_token"

@@ -199,6 +199,7 @@ class HFSiglip(Host):
             self.embeds(embeddings.patch_embedding)
         self.positions("embeddings.position_embedding.weight", 0)
         self.add_sites(norm_0=backbone.post_layernorm)
+        self.pools_tokens = backbone.use_head
         if backbone.use_head:
             self.special |= {"head.probe": "cls_token", "head.attention.in_proj_weight": "weight"}
             self.special["head.attention.in_proj_bias"] = "bias"

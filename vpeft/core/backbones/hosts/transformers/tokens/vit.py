@@ -225,7 +225,7 @@ class TokenHost(Host):
         positioned = [name for name in ("cls_token", "distillation_token") if own.get(name) is not None]
         before = [own[name] for name in (*positioned, "register_tokens") if own.get(name) is not None]
         self.prefix = sum(token.shape[1] for token in before)
-        self.pools_map = not self.prefix
+        self.pools_map, self.fixed_width = not self.prefix, getattr(backbone, "pooler", None) is not None
         self.special |= {f"embeddings.{name}": "cls_token" for name in own if name.endswith(("_token", "_tokens"))}
         self.special["embeddings.mask_token"] = "unused"  # but where a pass is given a mask
         if own.get("position_embeddings") is not None:
