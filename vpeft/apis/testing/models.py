@@ -21,7 +21,7 @@ from vpeft.core.backbones.sites.stated_linear import StatedLinear
 
 #: Variants that are gone through with every method besides the hosts: image backbones on the frames of clips.
 ON_CLIPS = ("timm.VisionTransformer/clips", "mmpretrain.VisionTransformer/clips")
-_UNFELT = re.compile(r"(\.meta_mlp\.fc2|\.proj_l|(cls_attn_blocks|blocks_token_only)\.\d+\.attn\.k)\.bias$")
+_UNFELT = re.compile(r"(\.meta_mlp\.fc2|\.proj_l|\.k_norm|(cls_attn_blocks|blocks_token_only)\.\d+\.attn\.k)\.bias$")
 _CALLS: dict[type, Callable[[nn.Module, Tensor], Any]] = {}
 #: ``torch.manual_seed`` of the CPU alone: that of all devices keeps its stack each time, which takes as long as a pass.
 seeded = torch.default_generator.manual_seed

@@ -1,9 +1,16 @@
 """timm's ViT, distilled and hybrid too."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from vpeft.apis.testing.hosts.tiny import tiny
 from vpeft.core.backbones.sites.passes import FOLDS_CLIPS
+
+
+def read(model: nn.Module, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    """All tokens, and what weights of their own make of them for the head."""
+    x = model.forward_features(images)
+    pools = model.attn_pool is not None or not isinstance(model.fc_norm, nn.Identity)
+    return (x, model.forward_head(x, pre_logits=True)) if pools else x
 
 
 @tiny(
@@ -42,6 +49,7 @@ from vpeft.core.backbones.sites.passes import FOLDS_CLIPS
         "clips": ({"clips": True, "img_size": 16}, (3, 8, 16, 16)),
     },
     larger=({"img_size": 48}, None),
+    call=read,
     kinds=("norm-behind", "parallel", "parallel-differential"),
 )
 def t_vit(
