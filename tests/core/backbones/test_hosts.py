@@ -270,6 +270,12 @@ def test_a_class_token_that_is_cut_off_again_is_not_trained():
         assert model.cls_token.requires_grad == own
 
 
+def test_a_tensor_without_numbers_is_not_trained():
+    model = vpeft.attach(build("transformers.DINOv3ViTModel/no-registers"), "Full")
+    assert model.embeddings.register_tokens.numel() == 0
+    assert not model.embeddings.register_tokens.requires_grad
+
+
 def test_what_is_no_module_is_named():
     model = build("mmpretrain.ConvNeXt")
     for call in (partial(vpeft.attach, cfg="LoRA"), vpeft.merge, vpeft.detach):

@@ -159,6 +159,8 @@ def key_biases(model: nn.Module) -> set[str]:
     found = {id(linear.biases[1]) for linear in linears if isinstance(linear, StatedLinear) and len(linear.biases) == 3}
     attentions = [getattr(b.module, "attn", None) for b in every if not b.kind.full_keys]
     found |= {id(attn.norm_k.bias) for attn in attentions if getattr(attn, "norm_k", None) is not None}
+    inside = [getattr(b.module, "attention", None) for b in every]  # InternVL's, whose norms may be left out
+    found |= {id(attn.k_proj.bias) for attn in inside if isinstance(getattr(attn, "k_norm", None), nn.Identity)}
     found |= {id(m.get_parameter(key)) for m in model.modules() for key in getattr(m, "cancelled", ())}
     named = model.named_parameters()
     return {key for key, param in named if id(param) in found or _UNFELT.search(key)}

@@ -97,6 +97,7 @@ def existing_parameters(host: Any, left_out: str) -> list[HostParam]:
         for name, param in module._parameters.items():
             if param is not None:
                 own = host.special.get(prefix + name) or roles.get(id(param)) or role(module, name)
+                own = own if param.numel() else "unused"  # no number in it, as where there are no registers
                 found.append(HostParam(prefix + name, param, own, block, sites.get(id(param))))
         for name, child in module._modules.items():
             if child is not None and name != left_out and (child._modules or child._parameters):
