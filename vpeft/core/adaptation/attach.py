@@ -192,20 +192,22 @@ def _say_what_does_not_fit(model: nn.Module, adaptation: Adaptation) -> None:
     """Say where a head outside the backbone takes as many features as the host gives, and a method gives others."""
     host, methods = adaptation.host, adaptation.methods.values()
     widths = {m.registered_name(): width for m in methods if (width := m.out_width(host)) is not None}
-    own, inside = host.blocks[-1].dim if host.blocks else 0, {*host.backbone.modules()}
-    outside = [(name, getattr(m, "in_features", None)) for name, m in named_modules(model) if m not in inside]
-    taking = [
-        (name, size // own) for name, size in outside if own and size in (own, 2 * own)
-    ]  # a token, or its mean too
-    for name, width in widths.items() if taking else ():
-        if width != own:
-            head, times = taking[0]
-            print_log(
-                f"{name} gives {width} features in the place of {own}: {head} takes {times * own}, and must be made "
-                f"anew for {times * width}.",
-                logger="current",
-                level=logging.WARNING,
-            )
+    own = host.blocks[-1].dim if widths else 0
+    if own in (0, *widths.values()):
+        return
+    inside = {*host.backbone.modules()}
+    takes = {name: getattr(m, "in_features", None) for name, m in named_modules(model) if m not in inside}
+    head = next(
+        (name for name, size in takes.items() if size in (own, 2 * own)), None
+    )  # a token, or the mean beside it
+    for name, width in widths.items() if head is not None else ():
+        size = takes[head]
+        print_log(
+            f"{name} gives {width} features in the place of {own}: {head} takes {size}, and must be made anew for "
+            f"{size // own * width}.",
+            logger="current",
+            level=logging.WARNING,
+        )
 
 
 def _say_what_is_around(model: nn.Module, hosts: dict[str, nn.Module]) -> None:

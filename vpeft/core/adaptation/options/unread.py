@@ -53,7 +53,8 @@ def need_alone(method: Method, host: Host, key: str) -> None:
     Raises:
         UserError: One of them skips what the other may read.
     """
+    if all(site.root is None for block in host.blocks[-1:] for site in block.sites.values()):
+        return
     placed = {entry.key for site in host.every_site() for entry in site.entries}
-    skips = any(site.root is not None for block in host.blocks[-1:] for site in block.sites.values())
-    if skips and (placed - {key} if method.skip_unread else key in placed):
+    if placed - {key} if method.skip_unread else key in placed:
         raise UserError("skip_unread is for a method that stands alone, and here are several: leave it out.")
