@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
+from collections.abc import Mapping
 
 import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
@@ -15,6 +16,9 @@ from vpeft.apis.testing.differences import difference_words, listed
 from vpeft.apis.testing.models import key_biases, loss, perturb, seeded, tokens, trained
 from vpeft.core.adaptation.find import get_adaptation
 from vpeft.core.backbones.sites.passes import handed_on
+
+#: Largest number of a step along which an output's slope grows by one: a smaller gradient drowns in rounding.
+LONGEST_STEP = 1e4
 
 
 def check_gradients_and_steps(case: Case) -> None:
@@ -180,17 +184,44 @@ def _inside_blocks(model: nn.Module) -> dict[str, tuple[str | None, str]]:
     return found
 
 
+@torch.no_grad()
+def _true_gradients(model: nn.Module, x: Tensor, own: Mapping[str, nn.Parameter]) -> set[str]:
+    """The tensors whose gradients are shown to be derivatives of the output; none where one of them is not."""
+    generator = torch.Generator().manual_seed(9)
+    steps = {}
+    for key, param in own.items():
+        if param.grad is not None and param.grad.any():
+            step = torch.randn(param.shape, generator=generator, dtype=param.dtype)
+            step /= (step * param.grad).sum()
+            if step.abs().max() < LONGEST_STEP:
+                steps[key] = step
+    if not steps:
+        return set()
+    size, kept = 1e-6 / max(float(step.abs().max()) for step in steps.values()), {k: own[k].clone() for k in steps}
+    values = []
+    for sign in (1, -1):
+        for key, step in steps.items():
+            own[key].copy_(kept[key]).add_(step, alpha=sign * size)
+        values.append(float(loss(tokens(model, x))))
+    for key, before in kept.items():
+        own[key].copy_(before)
+    slope = (values[0] - values[1]) / (2 * size)
+    return set(steps) if abs(slope - len(steps)) < 0.01 else set()
+
+
 def check_no_silent_bypass(case: Case) -> None:
     """Every trained tensor by itself changes the output; what decides in steps, by a large change at the latest.
 
-    A gradient says so of all at once. That it is the output's own, and no estimate, shows where a tensor is changed:
-    the first of each name in blocks of a class, and all that have none.
+    A gradient says so of all at once. That it is the output's own, and no estimate, shows the output's slope along a
+    direction in which every tensor has the same share. Where that is another, or a share too small, a tensor is changed
+    by itself: the first of each name in blocks of a class, and all that have none.
     """
     model = case.adapted()
     perturb(model)
     x, own, unfelt = case.images(count=1), trained(model), key_biases(model)
     if own:
         loss(tokens(model, x)).backward()
+    unfelt |= _true_gradients(model, x, own)
     with torch.no_grad():
         out = tokens(model, x)
 
