@@ -119,6 +119,32 @@ def test_a_tensor_without_gradient():
     assert "detach" in said
 
 
+@pytest.mark.parametrize("honest", [True, False])
+def test_a_gradient_of_what_changes_nothing(honest):
+    class Estimated(Scale):
+        """A second vector, which has a gradient and no effect beside the first, which has both."""
+
+        def __init__(self, dim):
+            super().__init__(dim)
+            self.idle = nn.Parameter(torch.zeros(dim))
+
+        def forward(self, y, flow):
+            return y * (self.gamma + (self.idle if honest else self.idle - self.idle.detach()))
+
+        def affine(self):
+            return self.gamma + self.idle * honest, None
+
+    def count(self, host):
+        return 2 * sum(block.dim for block in host.blocks)
+
+    cls = method(Estimated, count=count)
+    if honest:
+        check_method(cls, hosts=HOST, checks=["no_silent_bypass"])
+    else:
+        said = fault(cls, "no_silent_bypass")
+        assert re.search(r"encoder_layer_0\.peft\.strange\.mlp\.idle is trained and no change of it changes the", said)
+
+
 def test_a_merge_that_is_wrong():
     class Off(Scale):
         def affine(self):
