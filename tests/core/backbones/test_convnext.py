@@ -1,12 +1,15 @@
 """ConvNeXt: blocks without attention, on maps."""
 
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
 from support.hosts import build, inputs, loss, perturb, tokens
+from torch import nn
 
 import vpeft
+from vpeft.algorithms import Method
 from vpeft.core.backbones.find import find_host
 
 HOSTS = ["timm.ConvNeXt", "mmpretrain.ConvNeXt", "torchvision.ConvNeXt", "transformers.ConvNextModel"]
@@ -45,7 +48,33 @@ def test_linears_and_convolutions_alike_merge(variant, method):
     assert torch.allclose(tokens(model, images), before, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", ["LoRA", "PiSSA", "DoRA", "LoHa"])
+class Contiguous(nn.Module):
+    """A weight for each channel of the output, and an output with the channels last in memory."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x, flow):
+        raise AssertionError("add_to is there")
+
+    def add_to(self, y, x, flow):
+        return (y + y * self.weight).contiguous()
+
+
+@dataclass(kw_only=True)
+class Strange(Method):
+    """``Contiguous`` at fc1."""
+
+    def build(self, host):
+        for block in host.blocks:
+            block.place("fc1", "parallel", Contiguous(block.hidden), "scale")
+
+    def count(self, host):
+        return sum(block.hidden for block in host.blocks)
+
+
+@pytest.mark.parametrize("method", ["LoRA", "PiSSA", "DoRA", "LoHa", Strange()])
 def test_what_is_added_to_a_map_lies_in_memory_as_the_map_did(method):
     """A norm over the map rounds its sum in the order of its memory: with another, the start is not the host's bits."""
     plain = build("mmpretrain.ConvNeXt", linear_pw_conv=False, use_grn=True)

@@ -65,6 +65,17 @@ def test_the_gradients_are_the_same(host):
     need_close(gradients(model, answer[:, 0]), gradients(plain, expected[:, 0]))
 
 
+def test_all_tokens_ahead_of_the_map_are_run():
+    host = "timm.VisionTransformer/distilled"  # whose second head reads the second token
+    plain, model = undrawn(again(host)), undrawn(again(host))
+    vpeft.attach(plain, "PartialK")
+    vpeft.attach(model, {"type": "PartialK", **SKIP})
+    images = inputs(host, dtype=torch.float64)
+    (answer, expected) = tokens(model, images)[:, :2], tokens(plain, images)[:, :2]
+    torch.testing.assert_close(answer, expected, rtol=1e-12, atol=1e-12)
+    need_close(gradients(model, answer), gradients(plain, expected))
+
+
 @pytest.mark.parametrize(
     "method",
     [
