@@ -11,6 +11,7 @@ from torch import nn
 import vpeft
 from vpeft.algorithms import Method
 from vpeft.core.backbones.find import find_host
+from vpeft.registry import PEFT_METHODS
 
 HOSTS = ["timm.ConvNeXt", "mmpretrain.ConvNeXt", "torchvision.ConvNeXt", "transformers.ConvNextModel"]
 
@@ -75,8 +76,9 @@ class Strange(Method):
 
 
 @pytest.mark.parametrize("method", ["LoRA", "PiSSA", "DoRA", "LoHa", Strange()])
-def test_what_is_added_to_a_map_lies_in_memory_as_the_map_did(method):
+def test_what_is_added_to_a_map_lies_in_memory_as_the_map_did(method, monkeypatch):
     """A norm over the map rounds its sum in the order of its memory: with another, the start is not the host's bits."""
+    monkeypatch.setattr(PEFT_METHODS, "_module_dict", {**PEFT_METHODS.module_dict, "Strange": Strange})
     plain = build("mmpretrain.ConvNeXt", linear_pw_conv=False, use_grn=True)
     model = copy.deepcopy(plain)
     vpeft.attach(model, method)
@@ -103,3 +105,8 @@ def test_mmpretrain_checkpointing_gives_the_same_gradients():
     for (key, a), (_, b) in zip(plain.named_parameters(), other.named_parameters(), strict=True):
         assert (a.grad is None) == (b.grad is None), key
         assert a.grad is None or torch.allclose(a.grad, b.grad, rtol=1e-9, atol=1e-12), key
+
+
+def test_a_method_that_is_not_registered_is_named():
+    with pytest.raises(vpeft.UserError, match=r"^Strange is not registered: put @PEFT_METHODS.register_module\(\)"):
+        vpeft.attach(build("timm.ConvNeXt"), Strange())

@@ -174,8 +174,15 @@ class Method(Options, Checks):
 
     @classmethod
     def registered_name(cls) -> str:
-        """Its name in ``PEFT_METHODS``."""
-        return next(name for name, method in PEFT_METHODS.module_dict.items() if method is cls)
+        """Its name in ``PEFT_METHODS``.
+
+        Raises:
+            UserError: It is not registered.
+        """
+        for name, method in PEFT_METHODS.module_dict.items():
+            if method is cls:
+                return name
+        raise UserError(f"{cls.__name__} is not registered: put @PEFT_METHODS.register_module() above its class.")
 
     @classmethod
     def stated_start(cls) -> Literal["bits", "rounding", "other"]:

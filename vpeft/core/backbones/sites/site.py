@@ -224,9 +224,7 @@ class Site:
             like, x, y = y, self.layout.open(x), self.layout.open(y)
             wide = y if dtype is None else y.to(dtype)
             out = add_to(wide, x.to(wide.dtype), flow) if add_to else wide + module(x.to(wide.dtype), flow)
-            out = self.layout.close(out.to(y.dtype), like)
-            # What follows, as a norm over a map's extents, rounds by how its input lies in memory.
-            return out.contiguous() if like.is_contiguous() else out
+            return self.layout.close(out.to(y.dtype), like)
         if dtype is None:
             return add_to(y, x, flow) if add_to else y + module(x, flow)
         x, wide = x.to(dtype), y.to(dtype)
@@ -264,6 +262,11 @@ def _as_map(x: Tensor, like: Tensor) -> Tensor:
     return x.transpose(1, 2).unsqueeze(3)
 
 
+def _as_it_lay(y: Tensor, like: Tensor) -> Tensor:
+    """A map laid out in memory as another: a norm over its extents, which may follow, rounds by that."""
+    return y.contiguous() if like.is_contiguous() else y
+
+
 def _cast(x: Any, dtype: torch.dtype | None = None, like: Any = None) -> Any:
     """A tensor, or a named tuple of tensors, in another precision: ``dtype``, or that of ``like``."""
     if isinstance(x, Tensor):
@@ -295,9 +298,10 @@ class AfterHook:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         if self.site.pointwise:
-            return _as_map(self.site.after(MAP_FIRST.open(args[0]), MAP_FIRST.open(output)), like=output)
+            y = _as_map(self.site.after(MAP_FIRST.open(args[0]), MAP_FIRST.open(output)), like=output)
+            return _as_it_lay(y, output)
         if self.site.channels_first:
-            return channels_first(self.site.after(args[0], channels_last(output)))
+            return _as_it_lay(channels_first(self.site.after(args[0], channels_last(output))), output)
         if self.site.tokens_first:
             return self.site.after(args[0].transpose(0, 1), output.transpose(0, 1)).transpose(0, 1)
         return self.site.after(args[0], output)
