@@ -22,6 +22,7 @@ from vpeft.core.backbones.sites.stated_linear import StatedLinear
 #: Variants that are gone through with every method besides the hosts: image backbones on the frames of clips.
 ON_CLIPS = ("timm.VisionTransformer/clips", "mmpretrain.VisionTransformer/clips")
 _UNFELT = re.compile(r"(\.meta_mlp\.fc2|\.proj_l|\.k_norm|(cls_attn_blocks|blocks_token_only)\.\d+\.attn\.k)\.bias$")
+_SCALES = re.compile(r"\.qkv\w*\.(magnitude|scale)\.[qk]$")
 _CALLS: dict[type, Callable[[nn.Module, Tensor], Any]] = {}
 #: ``torch.manual_seed`` of the CPU alone: that of all devices keeps its stack each time, which takes as long as a pass.
 seeded = torch.default_generator.manual_seed
@@ -161,6 +162,10 @@ def key_biases(model: nn.Module) -> set[str]:
     found |= {id(attn.norm_k.bias) for attn in attentions if getattr(attn, "norm_k", None) is not None}
     inside = [getattr(b.module, "attention", None) for b in every]  # InternVL's, whose norms may be left out
     found |= {id(attn.k_proj.bias) for attn in inside if isinstance(getattr(attn, "k_norm", None), nn.Identity)}
+    for block in every:
+        if "qkv" in block.sites and block.kind.unit_keys and getattr(block.sites["qkv"].module, "bias", None) is None:
+            own = block.module.named_parameters()  # a scale of the channels of q and k
+            found |= {id(param) for key, param in own if _SCALES.search(key)}
     found |= {id(m.get_parameter(key)) for m in model.modules() for key in getattr(m, "cancelled", ())}
     named = model.named_parameters()
     return {key for key, param in named if id(param) in found or _UNFELT.search(key)}
