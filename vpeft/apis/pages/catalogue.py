@@ -51,7 +51,7 @@ def read_catalogue(path: Path = CATALOGUE) -> list[CatalogueRow]:
 
 
 def write_catalogue(found: Iterable[CatalogueRow], path: Path = CATALOGUE) -> None:
-    """Put pairs into the table; those that were there before get the new one, and shards may write at once."""
+    """Put pairs into the table; those that were there get the new result, and shards may write at once."""
     with alone(path.parent):
         rows = {(one.host, one.method): one for one in [*read_catalogue(path), *found]}
         text = io.StringIO()

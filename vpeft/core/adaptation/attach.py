@@ -197,9 +197,8 @@ def _say_what_does_not_fit(model: nn.Module, adaptation: Adaptation) -> None:
         return
     inside = {*host.backbone.modules()}
     takes = {name: getattr(m, "in_features", None) for name, m in named_modules(model) if m not in inside}
-    head = next(
-        (name for name, size in takes.items() if size in (own, 2 * own)), None
-    )  # a token, or the mean beside it
+    # Of a token, or of a token and the mean beside it.
+    head = next((name for name, size in takes.items() if size in (own, 2 * own)), None)
     for name, width in widths.items() if head is not None else ():
         size = takes[head]
         print_log(

@@ -173,3 +173,21 @@ def test_beside_another(methods):
     with pytest.raises(UserError, match=r"^skip_unread is for a method that stands alone"):
         vpeft.attach(model, methods)
     assert "peft_adaptation" not in vars(model)
+
+
+@pytest.mark.parametrize("other", ["LST", "LoRA"])
+@pytest.mark.parametrize("first", [True, False])
+def test_named_adapters_have_it_each_for_itself(other, first):
+    host = "timm.VisionTransformer"
+    images, plain, model = inputs(host, dtype=torch.float64), undrawn(again(host)), again(host)
+    named = {"skips": {"type": "LoRA", **SKIP}, "reads": {"type": other}}
+    for name in named if first else reversed(named):
+        torch.manual_seed(1)
+        vpeft.attach(model, named[name], name=name)
+    torch.manual_seed(1)
+    vpeft.attach(plain, other)
+    expected = plain.forward_features(images)
+    undrawn(model)
+    for name in ("reads", "skips", "reads"):
+        vpeft.use(model, name)
+        assert torch.equal(model.forward_features(images), expected) == (name == "reads")

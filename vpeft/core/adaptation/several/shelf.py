@@ -63,6 +63,7 @@ class Shelf:
             the order of ``adaptation.trained``, and those of the head.
         values: These values.
         entries: What it places at each site, in the order of :meth:`.Host.every_site`.
+        roots: Of each site, whether it runs for the tokens that are read alone (``skip_unread``).
         modules: Its modules at each of :attr:`.Host.owners`, None where it has none.
         heads: Heads of another width that it puts in the place of the base's own.
     """
@@ -71,6 +72,7 @@ class Shelf:
     slots: dict[str, Slot]
     values: dict[str, Tensor] = field(default_factory=dict)
     entries: list[list[Placed]] = field(default_factory=list)
+    roots: list[nn.Module | None] = field(default_factory=list)
     modules: list[nn.Module | None] = field(default_factory=list)
     heads: dict[str, nn.Module] = field(default_factory=dict)
 
@@ -91,10 +93,11 @@ class Shelf:
             setattr(backbone, name, head)
         host.plain_heads = {}
         self.modules = [owner._modules.pop(PEFT_KEY, None) for owner in host.owners]
-        self.entries = []
+        self.entries, self.roots = [], []
         for site in host.every_site():
             self.entries.append(site.entries)
-            site.entries = []
+            self.roots.append(site.root)
+            site.entries, site.root = [], None
         for key, slot in self.slots.items():
             own[key] = own[key].to(slot.get())  # the model may have been moved since
             slot.set(own[key])
@@ -103,8 +106,8 @@ class Shelf:
     def put_on(self) -> None:
         """Answer from now on."""
         host, backbone = self.host, self.host.backbone
-        for site, entries in zip(host.every_site(), self.entries, strict=True):
-            site.entries = entries
+        for site, entries, root in zip(host.every_site(), self.entries, self.roots, strict=True):
+            site.entries, site.root = entries, root
         for owner, modules in zip(host.owners, self.modules, strict=True):
             if modules is not None:
                 owner._modules[PEFT_KEY] = modules
