@@ -24,8 +24,7 @@ ARCH = {"embed_dims": 64, "num_layers": 3, "num_heads": 4, "feedforward_channels
         "several-outputs": {"out_indices": [0, 1, 2], "out_type": "featmap"},
         "gated": {"layer_cfgs": {"ffn_type": "swiglu_fused"}, "layer_scale_init_value": 0.1},
         "distilled": {"distilled": True},
-        # Of its own size: mmpretrain resizes the position table in float32, and shifts are folded into it.
-        "clips": ({"clips": True, "pre_norm": True, "img_size": (16, 24)}, (3, 8, 16, 24)),
+        "clips": ({"clips": True, "pre_norm": True}, (3, 8, 16, 24)),
     },
     larger=({"img_size": 48}, (3, 48, 48)),
 )
