@@ -25,25 +25,32 @@ def test_every_method_has_as_many_rates_in_factors_below_two():
     assert (LOW_LR.high, COMMON["lr"].high) == (1e-2, 1e-1)
 
 
-def test_rates_come_first_and_sizes_around_the_best():
+def test_rates_come_first_then_those_beside_the_best_and_sizes_there():
     lora = space("lora")
     assert (lora.size, lora.own, lora.others) == ("rank", 8, [4, 16, 2])
-    assert [point["lr"] for point in lora.first()] == COMMON["lr"].steps()
+    assert [point["lr"] for point in lora.first()] == COMMON["lr"].steps()[::2] == lora.rates
+    assert len(lora.rates) == 7
     assert {point["rank"] for point in lora.first()} == {8}
-    second = lora.second(3.16e-3, 6)
-    assert [(p["lr"], p["rank"]) for p in second] == [
-        (lr, rank) for rank in (4, 16) for lr in (3.16e-3, 1.78e-3, 5.62e-3)
-    ]
-    assert lora.second(3.16e-3, 8)[6:] == [{"lr": lr, "rank": 8} for lr in (2.37e-3, 4.21e-3)]
+    assert lora.second(3.16e-3, 4) == [{"lr": lr, "rank": 8} for lr in (1.78e-3, 5.62e-3)]
+    assert lora.second(1e-1, 4) == [{"lr": lr, "rank": 8} for lr in (4.64e-2, 6.81e-2)]  # at an end
+    assert lora.second(3.16e-3, 1) == [{"lr": 1.78e-3, "rank": 8}]
+    assert lora.second(3.16e-3, 0) == []
+    tried = [*lora.rates, 1.78e-3, 5.62e-3]
+    order = [(5.62e-3, 4), (5.62e-3, 16), (3.16e-3, 4), (3.16e-3, 16), (1e-2, 4), (1e-2, 16)]
+    for left in (2, 6):
+        assert [(p["lr"], p["rank"]) for p in lora.third(tried, 5.62e-3, left)] == order[:left]
+    assert lora.third(tried, 5.62e-3, 8)[6:] == [{"lr": lr, "rank": 8} for lr in (4.21e-3, 7.5e-3)]
 
 
 def test_a_method_without_a_size_has_rates_between():
     bitfit = space("bitfit")
     assert bitfit.size is None
-    rates = [point["lr"] for point in bitfit.second(1e-2, 6)]
-    assert len(set(rates)) == 6
+    tried = [*bitfit.rates, *(point["lr"] for point in bitfit.second(1e-2, 2))]
+    assert tried[7:] == [5.62e-3, 1.78e-2]
+    rates = [point["lr"] for point in bitfit.third(tried, 1e-2, 2)]
+    assert len({*rates, *tried}) == 11
     assert 5.62e-3 < min(rates) < 1e-2 < max(rates) < 1.78e-2
-    assert len(bitfit.second(1e-1, 6)) == 6  # at an end
+    assert len(bitfit.third(bitfit.rates, 1e-1, 6)) == 6  # at an end
 
 
 def test_a_size_of_a_plan_is_not_searched_and_what_a_host_refuses_neither():
@@ -51,7 +58,7 @@ def test_a_size_of_a_plan_is_not_searched_and_what_a_host_refuses_neither():
     swin = space("adaptformer", "nano_swin")
     assert [swin.takes(64), swin.takes(16)] == [False, True]  # its narrowest width is 24
     swin.others = [64, 16, 32, 4]
-    assert {point["bottleneck"] for point in swin.second(1e-2, 6)} == {16, 4}
+    assert {point["bottleneck"] for point in swin.third(swin.rates, 1e-2, 6)} == {16, 4}
 
 
 def test_sizes_are_numbers_and_no_rates_of_dropping():

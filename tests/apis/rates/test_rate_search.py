@@ -16,7 +16,7 @@ from vpeft.apis.jobs.engines.engine import Engine
 from vpeft.apis.jobs.job import Outcome
 from vpeft.apis.rates import write
 from vpeft.apis.rates.evidence import RATE, read_evidence
-from vpeft.apis.rates.search import read_trials
+from vpeft.apis.rates.search import ROOMS, read_trials
 from vpeft.apis.tune import trial
 from vpeft.apis.tune.study import Study
 from vpeft.apis.tune.trial import open_trial, trial_config
@@ -34,7 +34,7 @@ def _root(monkeypatch):
 
 
 class ByRule(Engine):
-    """Ends trials with a value that a rate of 1e-2 makes best, of rank 4 one of 1e-3."""
+    """Ends trials with a value that a rate of 1e-2 and rank 4 make best."""
 
     jobs, stop = [], None
 
@@ -50,30 +50,31 @@ class ByRule(Engine):
         job = self.waiting.pop()
         self.jobs.append(job)
         rank = job.options.get(RANK)
-        value = 0.8 - abs(math.log10(job.options[RATE]) + (3 if rank == 4 else 2)) / 10 - ((rank or 4) - 4) / 100
+        value = 0.8 - abs(math.log10(job.options[RATE]) + 2) / 10 - ((rank or 4) - 4) / 100
         open_trial(job.storage, job.identifier).report(value, 1)
         job._end({"state": "complete", "value": value})
         return [(job, Outcome())]
 
 
-def plan(trials=6, **fields):
+def plan(trials=8, **fields):
     search = {"trials": trials, "rates": [1e-4, 1e-3, 1e-2, 1e-1]}
     return Plan(**{"methods": ["lora", "bitfit"], "tasks": ["digits"], "search": search, **fields})
 
 
 def test_every_method_has_as_many_trials_and_the_best_is_found(tmp_path, capsys):
     assert benchmark(plan(), str(tmp_path), "by_rule") == []
-    assert "2 pairs of config and task, 6 trials each" in capsys.readouterr().err
+    assert "2 pairs of config and task, 8 trials each" in capsys.readouterr().err
     trials = read_trials(tmp_path).trials
     counts = {(t.method, t.task): t.trials for t in trials}
-    assert counts == {("lora", "digits"): 6, ("bitfit", "digits"): 6}
+    assert counts == {("lora", "digits"): 8, ("bitfit", "digits"): 8}
     tried = {(t.rate, t.size) for t in trials if t.method == "lora"}
-    assert tried == {(r, "rank=8") for r in (1e-4, 1e-3, 1e-2, 1e-1)} | {(r, "rank=4") for r in (1e-2, 1e-3)}
+    ours = {(r, "rank=8") for r in (1e-4, 1e-3, 3.16e-3, 1e-2, 3.16e-2, 1e-1)}
+    assert tried == ours | {(1e-2, "rank=4"), (1e-2, "rank=16")}
     assert {t.commit for t in trials} == {"0123456789+"}
     assert {job.looks for job in ByRule.jobs} == {1}
     before = len(ByRule.jobs)
     benchmark(plan(), str(tmp_path), "by_rule")
-    assert len(ByRule.jobs) == before == 12  # nothing is run twice
+    assert len(ByRule.jobs) == before == 16  # nothing is run twice
 
     (ours := tmp_path / "configs/mini/_base_").mkdir(parents=True)
     for file in (ROOT / "configs/mini/_base_").glob("*.py"):
@@ -82,21 +83,23 @@ def test_every_method_has_as_many_trials_and_the_best_is_found(tmp_path, capsys)
         patch.setattr(write, "configs_folder", lambda: tmp_path / "configs")
         assert rates.main([str(tmp_path), "--page", str(tmp_path / "rates.md")]) == 0
         said = capsys.readouterr().out
-        assert "lora on nano_vit: rate 0.001  rank=4  80.00 % on 1 tasks, 6 trials each  partial" in said
-        assert len(read_evidence(tmp_path / "configs/mini/rates.csv")) == 12
-        assert "| lora | 0.001 | rank=4 | 80.0 | **80.0** | 6 |" in (tmp_path / "rates.md").read_text()
+        assert "lora on nano_vit: rate 0.01  rank=4  80.00 % on 1 tasks, 8 trials each  partial" in said
+        assert len(read_evidence(tmp_path / "configs/mini/rates.csv")) == 16
+        assert "| lora | 0.01 | rank=4 | 80.0 | **80.0** | 8 |" in (tmp_path / "rates.md").read_text()
 
 
-def test_a_search_that_was_cut_off_goes_on(tmp_path):
-    ByRule.stop = 2
+@pytest.mark.parametrize("stop", [2, 5, 7])  # among the rates, those beside the best, the sizes
+def test_a_search_that_was_cut_off_goes_on(tmp_path, stop):
+    ByRule.stop, room = stop, ROOMS[(stop > 4) + (stop > 6)]
     with pytest.raises(KeyboardInterrupt):
-        benchmark(plan(4, methods=["bitfit"]), str(tmp_path), "by_rule")
-    assert read_trials(tmp_path).unfinished == [str(tmp_path / "rates/bitfit_nano_vit/digits")]
+        benchmark(plan(methods=["lora"]), str(tmp_path), "by_rule")
+    assert read_trials(tmp_path).unfinished == [str(tmp_path / room / "lora_nano_vit/digits")]
     ByRule.stop = None
-    benchmark(plan(4, methods=["bitfit"]), str(tmp_path), "by_rule")
+    benchmark(plan(methods=["lora"]), str(tmp_path), "by_rule")
     found = read_trials(tmp_path)
-    assert ([t.rate for t in found.trials], found.unfinished) == ([1e-4, 1e-3, 1e-2, 1e-1], [])
-    assert len(ByRule.jobs) == 4
+    rates = [1e-4, 1e-3, 1e-2, 1e-1, 3.16e-3, 3.16e-2, 1e-2, 1e-2]
+    assert ([t.rate for t in found.trials], found.unfinished) == (rates, [])
+    assert len(ByRule.jobs) == 8
 
 
 def test_a_task_of_no_suite_is_searched_on_its_own_validation_images(tmp_path):
@@ -112,7 +115,7 @@ def test_a_task_of_no_suite_is_searched_on_its_own_validation_images(tmp_path):
 
 def test_the_plan_of_the_repository_gives_all_the_same_number():
     whole = load_plan("configs/plans/rates.yaml")
-    assert whole.search["trials"] > 13
+    assert whole.search["trials"] == 7 + 2 + 2
     assert (whole.methods, whole.tasks) == (["all"], ["all"])
     assert sorted(whole.backbones) == sorted(recipes("configs/mini"))
 

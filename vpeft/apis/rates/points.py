@@ -1,4 +1,4 @@
-"""Which settings of a method are tried: rates from end to end of its range, then sizes around the best of them."""
+"""Which settings of a method are tried: rates from end to end of its range, rates beside the best, then sizes there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from vpeft.errors import UserError
 from vpeft.files import unreadable
 from vpeft.registry import nearest
 
-#: Sizes besides the method's own that are tried, each at so many rates.
+#: Of a declared range's rates, in factors of 1.78, every second is tried first; then so many beside the best.
+FIRST, BESIDE = 2, 2
+#: Sizes besides the method's own that are tried, at the best rate and at the nearest, so many in all.
 SIZES, RATES = 2, 3
 
 
@@ -34,7 +36,7 @@ class RateBudget:
         rates: Learning rates in the place of those that the methods declare.
     """
 
-    trials: int = 19
+    trials: int = 11
     seed: int = 0
     rates: list[float] | None = None
 
@@ -58,7 +60,7 @@ class RateSpace:
     """What is searched of a config.
 
     Attributes:
-        rates: Learning rates, rising.
+        rates: Learning rates that are tried first, rising.
         size: Name of the size or scale, None where the method has none.
         own: The table's size.
         others: The method's other sizes, the nearest first.
@@ -87,7 +89,7 @@ class RateSpace:
         methods = build_methods(backbone["method"])
         space = methods[0].search_space() if len(methods) == 1 else dict(COMMON)
         declared = space["lr"]
-        found = sorted(set(rates or (declared.steps() if isinstance(declared, Range) else declared)))
+        found = sorted(set(rates or (declared.steps()[::FIRST] if isinstance(declared, Range) else declared)))
         if len(found) < 2 or found[0] <= 0:
             raise UserError(f"{config}: rates {found}: a search needs two or more, all above 0.")
         size = size_of_space(space)
@@ -99,23 +101,39 @@ class RateSpace:
         return cls(found, size, own, ordered, lambda value: _takes(config, options, dotted(size, place), value))
 
     def first(self) -> list[dict[str, Any]]:
-        """All rates at the table's own size."""
-        return [{"lr": rate, **({self.size: self.own} if self.size else {})} for rate in self.rates]
+        """The rates from end to end, at the table's own size."""
+        return [self._at(rate) for rate in self.rates]
 
-    def second(self, best: float, count: int) -> list[dict[str, Any]]:
-        """So many settings around the best rate: other sizes there and at the rates beside it, then rates between.
+    def second(self, best: float, left: int) -> list[dict[str, Any]]:
+        """Rates on both sides of the best one, in the middle between it and the next.
 
         Args:
-            best: The best of the rates.
-            count: How many there are to be.
+            best: The best of :attr:`rates`.
+            left: Trials that are left.
         """
-        at = self.rates.index(best)
-        near = self.rates[max(at - 1, 0) : at + 2]
-        order = sorted(near, key=lambda rate: (abs(self.rates.index(rate) - at), rate))[:RATES]
-        sizes = itertools.islice(filter(self.takes, self.others), SIZES)
-        points = [{"lr": rate, self.size: size} for size in sizes for rate in order][:count]
-        own = {self.size: self.own} if self.size else {}
-        return points + [{"lr": rate, **own} for rate in between(near, best, count - len(points))]
+        return [self._at(rate) for rate in between(_near(self.rates, best), best, min(left, BESIDE))]
+
+    def third(self, tried: Sequence[float], best: float, left: int) -> list[dict[str, Any]]:
+        """Other sizes at the best rate, then at those beside it, then further rates between.
+
+        Args:
+            tried: All rates that were tried at the method's own size.
+            best: The best of them.
+            left: Trials that are left.
+        """
+        near = _near(sorted(tried), best)
+        order = sorted(near, key=lambda rate: (abs(_log_ratio(rate, best)), rate))[:RATES]
+        sizes = list(itertools.islice(filter(self.takes, self.others), SIZES))
+        points = [{"lr": rate, self.size: size} for rate in order for size in sizes][:left]
+        return points + [self._at(rate) for rate in between(near, best, left - len(points))]
+
+    def _at(self, rate: float) -> dict[str, Any]:
+        return {"lr": rate, **({self.size: self.own} if self.size else {})}
+
+
+def _near(rates: Sequence[float], best: float) -> Sequence[float]:
+    at = rates.index(best)
+    return rates[max(at - 1, 0) : at + 2]
 
 
 def between(rates: Sequence[float], best: float, count: int) -> list[float]:

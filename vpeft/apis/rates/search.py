@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from vpeft.apis.tune.study import STUDY, TUNING, Study, tune
 from vpeft.errors import UserError
 from vpeft.files import read_json
 
-#: Folders of the studies of all rates, and of those around the best one.
-ROOMS = ("rates", "around")
+#: Folders of the studies of rates from end to end, of those beside the best one, and of sizes there.
+ROOMS = ("rates", "beside", "sizes")
 #: Digits of a commit that are kept.
 DIGITS = 10
 
@@ -29,8 +29,8 @@ DIGITS = 10
 def search_rates(plan: Plan, root: str, engine: str, options: Mapping[str, Any], store: str) -> list[RateTrial]:
     """Work the search of a plan off; started again after it was stopped it goes on where it was.
 
-    First all rates at each method's own size; then, with the trials that are left, other sizes at the best rate and its
-    neighbours, or rates between these.
+    First rates from end to end of each method's range, at its own size; then rates beside the best one; then, with the
+    trials that are left, other sizes at the best rate, or rates between.
 
     Args:
         plan: A plan with ``search``.
@@ -64,14 +64,14 @@ def search_rates(plan: Plan, root: str, engine: str, options: Mapping[str, Any],
                 tune(studies, where, plan.retries)
 
     work(ROOMS[0], {path: space.first() for path, space in spaces.items()})
-    # Of these alone, so that the middle is the same when the search is started again.
-    tried = _by_config(read_trials(root, ROOMS[:1]).trials)
-    around = {}
-    for path, space in spaces.items():
-        best = choose([trial for trial in tried.get(Path(path).stem, ()) if trial.rate in space.rates])
-        if best is not None and (left := budget.trials - len(space.rates)):
-            around[path] = space.second(best.rate, left)
-    work(ROOMS[1], around)
+    # Each stage follows from those before it alone, so that it is the same when the search is started again.
+    beside, sizes = {}, {}
+    for path, best, _ in _best_of(root, ROOMS[:1], spaces):
+        beside[path] = spaces[path].second(best, budget.trials - len(spaces[path].rates))
+    work(ROOMS[1], beside)
+    for path, best, tried in _best_of(root, ROOMS[:2], spaces, beside):
+        sizes[path] = spaces[path].third(tried, best, budget.trials - len(tried))
+    work(ROOMS[2], sizes)
     return read_trials(root).trials
 
 
@@ -105,11 +105,19 @@ def rate_spaces(cells: list[PlannedCell], budget: RateBudget) -> dict[str, RateS
     return found
 
 
-def _by_config(trials: list[RateTrial]) -> dict[str, list[RateTrial]]:
-    groups: dict[str, list[RateTrial]] = {}
-    for trial in trials:
-        groups.setdefault(f"{trial.method}_{trial.host}", []).append(trial)
-    return groups
+def _best_of(
+    root: str,
+    rooms: Sequence[str],
+    spaces: Mapping[str, RateSpace],
+    beside: Mapping[str, list[dict[str, Any]]] | None = None,
+) -> Iterator[tuple[str, float, list[float]]]:
+    """Config, best rate and all rates that are of its search; nothing of a config whose every rate failed."""
+    trials = read_trials(root, rooms).trials
+    for path, space in spaces.items():
+        rates = [*space.rates, *(point["lr"] for point in (beside or {}).get(path, ()))]
+        own = [t for t in trials if f"{t.method}_{t.host}" == Path(path).stem and t.rate in rates]
+        if (best := choose(own)) is not None:
+            yield path, best.rate, rates
 
 
 @dataclass
