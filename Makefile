@@ -16,8 +16,6 @@ QUICK_DIR := work_dirs/quickstart
 REAL_CONFIG := configs/small/lora_dinov2_small.py
 REAL_TASK := photos
 REAL_DIR := work_dirs/real
-# Half of the config's epochs: it is to end in minutes.
-REAL_OPTIONS := train_cfg.max_epochs=10 param_scheduler.1.end=10
 # Where Debian's packages of data lie; a task whose files are not there is said in a line.
 REAL_DATA ?= /usr/share/datasets
 
@@ -54,7 +52,7 @@ quickstart: $(VENV)/.runtime
 real: $(REAL_DIR)/equal
 	$(BIN)/python tools/data.py get-base dinov2_small
 	$(BIN)/python tools/data.py check $(REAL_DATA) --suite real
-	$(BIN)/python tools/train.py $(REAL_CONFIG) --task $(REAL_TASK) --work-dir $(REAL_DIR)/lora --resume --cfg-options $(REAL_OPTIONS)
+	$(BIN)/python tools/train.py $(REAL_CONFIG) --task $(REAL_TASK) --work-dir $(REAL_DIR)/lora --resume
 	$(BIN)/python tools/merge.py $(REAL_CONFIG) $(REAL_DIR)/lora/adapter.safetensors $(REAL_DIR)/merged.safetensors --task $(REAL_TASK)
 	$(BIN)/python tools/test.py $(REAL_CONFIG) $(REAL_DIR)/lora/adapter.safetensors --task $(REAL_TASK) --work-dir $(REAL_DIR)/test
 

@@ -83,26 +83,25 @@ methods = dict(
     pace=dict(type="LoRAmul", rank=10, consistency=dict(sigma=1.2, weight=1.0)),
 )
 _lr, _wd = "optim_wrapper.optimizer.lr", "optim_wrapper.optimizer.weight_decay"
-_batch = "train_dataloader.batch_size"
 options = dict(
     full={_lr: 0.0001},
     attentiontune={_lr: 0.0001},
     mlptune={_lr: 0.0001},
     bitfit={_lr: 0.01},
     lntune={_lr: 0.003, _wd: 0.01},
-    gps={_lr: 0.002, _wd: 0.0, "optim_wrapper.optimizer.type": "Adam", _batch: 32},
-    arc={_lr: 0.01, _wd: 0.0, _batch: 32},
+    gps={_lr: 0.002, _wd: 0.0, "optim_wrapper.optimizer.type": "Adam"},
+    arc={_lr: 0.01, _wd: 0.0},
     vptshallow={_lr: 0.01, _wd: 0.001},
     vptdeep={_lr: 0.01, _wd: 0.001},
     vfpt={_lr: 0.01, _wd: 0.001},
     e2vpt={_lr: 0.01, _wd: 0.001},
     lst={_lr: 0.003},
-    dtl={_wd: 0.05, _batch: 32},
-    dtlplus={_wd: 0.05, _batch: 32},
+    dtl={_wd: 0.05},
+    dtlplus={_wd: 0.05},
     hst={_lr: 0.005, _wd: 0.0005},
     vqt={_lr: 0.01},
     ssf={_lr: 0.005, _wd: 5e-05},
     loraplus={_lr: 0.0001},
-    rlrr={_lr: 0.003, _wd: 5e-05, _batch: 32},
+    rlrr={_lr: 0.003, _wd: 5e-05},
     vit_split={"model.backbone.out_type": "featmap", "model.neck": dict(_delete_=True, type="GlobalAveragePooling")},
 )

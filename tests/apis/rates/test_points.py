@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def space(method, host="nano_vit", **options):
-    return RateSpace.of(str(ROOT / f"configs/mini/{method}_{host}.py"), options)
+    return RateSpace.of(str(ROOT / f"configs/mini/{method}_{host}.py"), options, RateBudget())
 
 
 def test_every_method_has_as_many_rates_in_factors_below_two():
@@ -40,6 +40,15 @@ def test_rates_come_first_then_those_beside_the_best_and_sizes_there():
     for left in (2, 6):
         assert [(p["lr"], p["rank"]) for p in lora.third(tried, 5.62e-3, left)] == order[:left]
     assert lora.third(tried, 5.62e-3, 8)[6:] == [{"lr": lr, "rank": 8} for lr in (4.21e-3, 7.5e-3)]
+
+
+@pytest.mark.parametrize(("trials", "every"), [(5, 6), (6, 4), (7, 3), (8, 3), (9, 2), (11, 2), (15, 1), (19, 1)])
+def test_first_rates_are_as_fine_as_the_trials_allow(trials, every):
+    for method, declared in (("bitfit", COMMON["lr"]), ("full", LOW_LR)):
+        config = str(ROOT / f"configs/mini/{method}_nano_vit.py")
+        assert RateSpace.of(config, {}, RateBudget(trials)).rates == declared.steps()[::every]
+    with pytest.raises(UserError, match="trials=2 is less than the 3 rates"):
+        RateSpace.of(config, {}, RateBudget(2))
 
 
 def test_a_method_without_a_size_has_rates_between():
@@ -94,4 +103,4 @@ def test_wrong_budgets_say_so():
     with pytest.raises(UserError, match="plan: search: trials=1 must be"):
         RateBudget.of({"trials": 1})
     with pytest.raises(UserError, match="two or more"):
-        RateSpace.of(str(ROOT / "configs/mini/lora_nano_vit.py"), {}, [0.1])
+        RateSpace.of(str(ROOT / "configs/mini/lora_nano_vit.py"), {}, RateBudget(rates=[0.1]))

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from torch.utils.data import ConcatDataset as TorchConcat
 from torch.utils.data import Subset
 
 from vpeft import UserError
@@ -67,6 +68,18 @@ def test_a_subset_reads_its_own_images_alone(files):
         "1 of 2 images"
         in overlap_faults({"training": Paths(files, indices=[0, 2]), "test": Subset(Paths(files), [2, 3])})[0]
     )
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        lambda data: Subset(Subset(data, [4, 2, 7, 9]), [1, 3]),
+        lambda data: Subset(TorchConcat([Subset(data, [2]), Subset(data, [5, 9])]), [0, 2]),
+    ],
+)
+def test_a_subset_of_a_subset_reads_what_it_gives(files, within):
+    found = images_of(within(Paths(files)))
+    assert sorted(found.keys.values()) == [str(files[2]), str(files[9])]
 
 
 def test_copies_under_another_name(files, tmp_path):

@@ -20,8 +20,10 @@ from vpeft.errors import UserError
 from vpeft.files import unreadable
 from vpeft.registry import nearest
 
-#: Of a declared range's rates, in factors of 1.78, every second is tried first; then so many beside the best.
-FIRST, BESIDE = 2, 2
+#: Rates beside the best of those that are tried first.
+BESIDE = 2
+#: Of the thirteen rates of a declared range every so many-th is tried first, the finest that the trials allow.
+EVERY = (1, 2, 3, 4, 6)
 #: Sizes besides the method's own that are tried, at the best rate and at the nearest, so many in all.
 SIZES, RATES = 2, 3
 
@@ -74,24 +76,28 @@ class RateSpace:
     takes: Callable[[Any], bool] = lambda size: True
 
     @classmethod
-    def of(cls, config: str, options: Mapping[str, Any], rates: Sequence[float] | None = None) -> RateSpace:
+    def of(cls, config: str, options: Mapping[str, Any], budget: RateBudget) -> RateSpace:
         """The space of a config's method.
 
         Args:
             config: The config.
             options: Settings by dotted key that all trials have.
-            rates: Learning rates in the place of those of the method's declared range.
+            budget: How many trials there are, and the rates in the place of those of the method's declared range.
 
         Raises:
-            UserError: The config has no method, or fewer than two rates are to be tried.
+            UserError: The config has no method, or fewer than two rates are to be tried, or more than there are trials.
         """
         place, backbone = adapted_place(load_config(config, options=options))
         methods = build_methods(backbone["method"])
         space = methods[0].search_space() if len(methods) == 1 else dict(COMMON)
-        declared = space["lr"]
-        found = sorted(set(rates or (declared.steps()[::FIRST] if isinstance(declared, Range) else declared)))
+        found = sorted(set(budget.rates or _first(space["lr"], budget.trials - BESIDE)))
         if len(found) < 2 or found[0] <= 0:
             raise UserError(f"{config}: rates {found}: a search needs two or more, all above 0.")
+        if budget.trials < len(found):
+            raise UserError(
+                f"plan: search.trials={budget.trials} is less than the {len(found)} rates of {config}: every "
+                "method has the same number of trials, so give as many as the most rates that a method has."
+            )
         size = size_of_space(space)
         own = None if size is None else _own_size(config, dotted(size, place), size)
         if not is_number(own) or dotted(size, place) in options:
@@ -129,6 +135,14 @@ class RateSpace:
 
     def _at(self, rate: float) -> dict[str, Any]:
         return {"lr": rate, **({self.size: self.own} if self.size else {})}
+
+
+def _first(declared: Range | Sequence[float], most: int) -> Sequence[float]:
+    """The rates that are tried first: of a range both ends and what lies between, at most so many where that can be."""
+    if not isinstance(declared, Range):
+        return declared
+    steps = declared.steps()
+    return next((steps[::every] for every in EVERY if len(steps[::every]) <= most), steps[:: EVERY[-1]])
 
 
 def _near(rates: Sequence[float], best: float) -> Sequence[float]:

@@ -17,7 +17,6 @@ from vpeft.apis.rates.evidence import RateTrial, choose
 from vpeft.apis.rates.points import RateBudget, RateSpace
 from vpeft.apis.tune.space import OPTIMISER
 from vpeft.apis.tune.study import STUDY, TUNING, Study, tune
-from vpeft.errors import UserError
 from vpeft.files import read_json
 
 #: Folders of the studies of rates from end to end, of those beside the best one, and of sizes there.
@@ -95,14 +94,7 @@ def rate_spaces(cells: list[PlannedCell], budget: RateBudget) -> dict[str, RateS
         UserError: The budget is less than the rates of one.
     """
     spaces = {cell.entry.path: cell.variant for cell in cells}
-    found = {path: RateSpace.of(path, variant, budget.rates) for path, variant in spaces.items()}
-    for path, space in found.items():
-        if budget.trials < len(space.rates):
-            raise UserError(
-                f"plan: search.trials={budget.trials} is less than the {len(space.rates)} rates of {path}: every "
-                "method has the same number of trials, so give as many as the most rates that a method has."
-            )
-    return found
+    return {path: RateSpace.of(path, variant, budget) for path, variant in spaces.items()}
 
 
 def _best_of(

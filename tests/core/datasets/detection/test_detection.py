@@ -265,6 +265,28 @@ def test_voc_trains_on_both_years_three_times(voc, warnings_seen):
         assert boxes.max() <= 1000
 
 
+@pytest.mark.parametrize(
+    ("corners", "kept"),  # counted from 1, as the files do; the image is 100 wide and 60 high
+    [
+        ((31, 11, 31, 30), False),
+        ((31, 11, 50, 11), False),
+        ((-20, 11, 1, 30), False),
+        ((31, -20, 50, 1), False),
+        ((101, 11, 120, 30), False),
+        ((31, 61, 50, 80), False),
+        ((31, 11, 32, 12), True),
+        ((100, 60, 120, 80), True),
+        ((-20, -20, 2, 2), True),
+    ],
+)
+def test_boxes_without_an_area_in_the_image_are_not_trained_on(voc, corners, kept):
+    for year in ("VOC2007", "VOC2012"):
+        dog, other = ("dog", 0, 2, 2, 50, 50), ("cat", 0, *corners)
+        (voc.root / year / "Annotations" / "000001.xml").write_text(voc_xml("000001", [dog, other]))
+    boxes = [one["bbox"] for one in voc().get_data_info(0)["instances"]]
+    assert boxes == [[1, 1, 49, 49], [number - 1 for number in corners]][: 1 + kept]
+
+
 def evaluate(data, predictions):
     """The recipe's metric on what is predicted: per image (label, score, box)."""
     metric = METRICS.build(load_config(VOC).test_evaluator)

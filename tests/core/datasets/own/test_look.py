@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image, ImageEnhance
 from support import own
 
 from vpeft.core.datasets.own.duplicates import groups_of
+from vpeft.core.datasets.own.found import OwnData, OwnSample
 from vpeft.core.datasets.own.inspect import look_at_data
 from vpeft.core.datasets.own.lists import write_lists
 from vpeft.core.datasets.own.recognise import recognise_data
@@ -111,6 +113,16 @@ def test_shares_are_kept_class_by_class(tmp_path, val, test):
         assert by_part["val"] == pytest.approx(20 * val, abs=1)
         assert by_part["test"] == pytest.approx(20 * test, abs=1)
         assert sum(by_part.values()) == 20
+
+
+def test_an_image_of_several_classes_counts_as_its_rarest():
+    """Dealt by the rarest class each part has its share of it; by the commonest all samples would be alike."""
+    samples = [OwnSample(Path(f"{n}.png"), (0, 1) if n % 10 == 0 else (0,)) for n in range(100)]
+    data = OwnData("a list", "classification", Path(), ("common", "rare"), tuple(samples), multi_label=True)
+    for seed in range(5):
+        parts = split_parts(data, range(100), 0.2, 0.0, seed)
+        rare = [sum(1 in sample.labels for sample in parts.part(part)) for part in ("train", "val")]
+        assert rare == [8, 2], seed
 
 
 def test_the_seed_decides(tmp_path):
