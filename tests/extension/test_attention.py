@@ -263,6 +263,15 @@ def test_rollout_leaves_prefixes_out():
     assert attention.of_class_token()[0, 0].tolist() == [[0.25, 0.0]]
 
 
+def test_what_a_token_gives_and_receives_by_hand():
+    # Keys: a prefix, the class token, two tokens of the map; queries: the class token and the two.
+    attention = hand(0, [[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], [0.7, 0.05, 0.15, 0.1]])
+    assert attention.among_tokens()[0, 0].tolist() == [[0.2, 0.1], [0.15, 0.1]]
+    assert attention.received()[0, 0].tolist() == [[0.35, 0.2]]
+    assert attention.of_token((0, 0))[0, 0].tolist() == [[0.2, 0.1]]
+    assert attention.of_token((0, 1))[0, 0].tolist() == [[0.15, 0.1]]
+
+
 class Fused(TorchFunctionMode):
     """Counts calls of the fused attention."""
 

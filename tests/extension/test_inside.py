@@ -8,7 +8,7 @@ from support.hosts import build, perturb, tokens
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.extension.changes.cka import CKA, block_outputs, linear_cka, unbiased_hsic
+from vpeft.extension.changes.cka import CKA, block_outputs, frozen_against_tuned, linear_cka, unbiased_hsic
 from vpeft.extension.changes.report import matrix
 from vpeft.extension.changes.selected import selections
 from vpeft.extension.changes.updates import Size, contribution_sizes, ratio, weight_sizes
@@ -96,6 +96,31 @@ def test_block_outputs_have_the_frozen_shapes(method):
 
 
 # Sizes --------------------------------------------------------------------------------------------------------------
+
+
+class Stepped(torch.nn.Module):
+    """As mmengine's models are called in testing."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def test_step(self, batch):
+        return self.backbone(batch)
+
+
+def test_the_frozen_host_is_held_against_the_tuned_one():
+    backbone, batch = attached({"type": "LoRA", "rank": 2}).eval(), images(6)
+    with torch.no_grad(), block_outputs(backbone) as seen:
+        backbone(batch)
+        tuned = list(seen)
+        with backbone.peft_adaptation.disabled():
+            backbone(batch)
+        frozen = list(seen)
+    found = frozen_against_tuned(Stepped(backbone), [batch])
+    wanted = [[linear_cka(one, other) for other in tuned] for one in frozen]
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=found.dtype))
+    assert found.diagonal().max() < 0.999  # of a model with itself it is 1
 
 
 def test_size_of_a_contribution_by_hand():
