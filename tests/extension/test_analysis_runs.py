@@ -76,6 +76,8 @@ def test_curves_over_alpha(runs, tmp_path):
     assert report["metric"] == "accuracy/top1"
     expected = [(a + b) / 2 for a, b in zip(report["curves"]["noise-2"], report["curves"]["blur-1"], strict=True)]
     assert report["shifted_mean"] == expected
+    both = dict(zip((0.0, 0.5, 1.0), (a + b for a, b in zip(own, expected, strict=True)), strict=True))
+    assert min(both.values()) < both[report["best"]] == max(both.values())
     assert set(report["how"]) == {"weights", "head"}
     assert len(lines) == 3
     write_curves([report], tmp_path)

@@ -17,7 +17,7 @@ from vpeft.apis.testing.hosts.open_clip.vit import clip_vit
 from vpeft.apis.testing.hosts.timm.vit import t_vit
 from vpeft.apis.testing.hosts.torchvision.vit import tv_vit
 from vpeft.core.backbones.find import find_host
-from vpeft.core.backbones.roles import keepers
+from vpeft.core.backbones.roles import keepers, role
 from vpeft.registry import BLOCKS, HOSTS
 
 DENSE_AND_VIDEO = ["mmseg.VisionTransformer", "mmaction.VisionTransformer", "mmaction.SwinTransformer3D"]
@@ -180,6 +180,22 @@ def test_map_size_prefix_and_block_order(host):
     model(inputs(host, 1))
     flow = model.peft_adaptation.host.flow
     assert (flow.grid, flow.prefix) == (TINY[host].grid, TINY[host].prefix)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.LayerNorm(4),
+        nn.GroupNorm(2, 4),
+        nn.RMSNorm(4),  # its epsilon is None, that of its dtype
+        nn.RMSNorm(4, eps=1e-6),
+        nn.BatchNorm1d(4),
+        nn.SyncBatchNorm(4),
+    ],
+)
+def test_a_norm_has_the_role_of_a_norm(norm):
+    for name, _ in norm.named_parameters():
+        assert role(norm, name) == f"norm_{name}"
 
 
 def test_every_parameter_has_a_role():

@@ -107,6 +107,15 @@ def test_wrapped_data_are_seen_once_without_augmentation(wrap, expected):
         one[0]
 
 
+def test_the_order_is_random_and_the_same_each_time():
+    cfg = Config({"train_dataloader": {"batch_size": 2}, "val_dataloader": {"dataset": {"pipeline": [packed]}}})
+    orders = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        orders.append([int(x) for xs, _ in selection_batches(cfg, Model(), numbers(*[0] * 20)) for x in xs])
+    assert orders[0] == orders[1] == orders[2] != sorted(orders[0])
+
+
 @pytest.mark.parametrize("label", [[0, 2], []])
 def test_several_labels_are_refused(label):
     with pytest.raises(UserError, match=r"selects by class, and the training samples .*\(1\.png\) have no class label"):

@@ -107,6 +107,13 @@ def test_resized_table_keeps_centre_symmetry_and_constants():
     assert largest_difference(resized, resized.flip(0)) < 1e-5
 
 
+@pytest.mark.parametrize("window", [(7, 5), (5, 7), (4, 4), (3, 8)])
+def test_resized_table_of_an_oblong_window_is_timms(window):
+    table, size = torch.randn(49, 2), (2 * window[0] - 1, 2 * window[1] - 1)
+    wanted = resize_rel_pos_bias_table_simple(table, window, (size[0] * size[1], 2))
+    torch.testing.assert_close(resize_table(table, window), wanted, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("prefix", ["", "backbone."])
 def test_openmmlab_checkpoint(tmp_path, prefix):
     source = randomise(mm_swin())
