@@ -1,6 +1,8 @@
 """Weight-space interpolation: both ends bit-equal for every method, and what lies between worked by hand."""
 
 import copy
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
+from vpeft.extension.interpolation import curve
 from vpeft.extension.interpolation.wise import Interpolation, head_of
 
 HOSTS = ("mmpretrain.VisionTransformer", "mmpretrain.SwinTransformer")
@@ -255,3 +258,20 @@ def test_wrong_use():
         Interpolation(model, lambda: None)
     with pytest.raises(vpeft.UserError, match="attach"):
         Interpolation(build(HOSTS[0]), lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("own", "best"), [([80.0, 80.0, 80.0], 0.5), ([90.0, 80.0, 90.0], 1.0), ([99.0, 70.0, 70.0], 0.0)]
+)
+def test_the_best_alpha_is_that_of_the_largest_mean_of_both(monkeypatch, own, best):
+    shifted = {"noise-1": [40.0, 60.0, 60.0], "blur-1": [40.0, 60.0, 50.0]}  # their means are 40, 60 and 55
+    values = iter([value for row in zip(own, *shifted.values(), strict=True) for value in row])
+    loaders = {key: [{}] for key in ["in distribution", *shifted]}
+    path = SimpleNamespace(at=lambda alpha: nullcontext(), how=dict)
+    monkeypatch.setattr(curve, "data_sets", lambda run, shifts: loaders)
+    monkeypatch.setattr(curve, "Interpolation", lambda model, forward, head: path)
+    monkeypatch.setattr(curve, "evaluate", lambda model, run, loader: {"accuracy": next(values)})
+    run = SimpleNamespace(label="a run", task="digits", cfg={}, model=lambda: None)
+    report = curve.wise_curve(run, list(shifted), (0.0, 0.5, 1.0))
+    assert report["curves"] == {"in distribution": own, **shifted}
+    assert (report["shifted_mean"], report["best"]) == ([40.0, 60.0, 55.0], best)
