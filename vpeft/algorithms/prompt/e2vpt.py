@@ -16,6 +16,7 @@ from vpeft.core.backbones.block_forward import QKV
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
+from vpeft.core.contract.search_space import HIGH_LR
 from vpeft.core.contract.training import TrainingData
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
@@ -134,7 +135,7 @@ class E2VPT(VPTDeep):
     zero_pieces: tuple[int, ...] | None = None
 
     paper = "E2VPT: An Effective and Efficient Approach for Visual Prompt Tuning, ICCV 2023, section unverified"
-    space = {"prompt_length": [1, 5, 10, 50], "prefix_length": [1, 5, 10, 50], "drop": [0.0, 0.1]}
+    space = {"lr": HIGH_LR, "prompt_length": [1, 5, 10, 50], "prefix_length": [1, 5, 10, 50], "drop": [0.0, 0.1]}
     limits = {"prune_tokens": (0, 1), "prune_pieces": (0, 1), "zero_tokens": (0, 2**16), "zero_pieces": (0, 2**24)}
 
     def check(self, host: Host) -> None:

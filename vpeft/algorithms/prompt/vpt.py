@@ -14,6 +14,7 @@ from vpeft.core.backbones.block import Block
 from vpeft.core.backbones.host import Host
 from vpeft.core.backbones.sites.flow import Flow
 from vpeft.core.contract.method import Method
+from vpeft.core.contract.search_space import HIGH_LR
 from vpeft.errors import UserError
 from vpeft.registry import PEFT_METHODS
 
@@ -135,7 +136,7 @@ class VPT(Method):
     pool_prompts: bool = True
 
     category = "prompt"
-    space = {"prompt_length": [1, 5, 10, 50, 100], "drop": [0.0, 0.1]}
+    space = {"lr": HIGH_LR, "prompt_length": [1, 5, 10, 50, 100], "drop": [0.0, 0.1]}
     identity_at_start = False
     base_eval = True
 

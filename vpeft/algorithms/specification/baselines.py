@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vpeft.core.backbones.block import HostParam
 from vpeft.core.backbones.host import Host
 from vpeft.core.contract.method import Method
-from vpeft.core.contract.search_space import LOW_LR
+from vpeft.core.contract.search_space import HIGH_LR, LOW_LR
 from vpeft.registry import PEFT_METHODS
 
 
@@ -37,6 +37,7 @@ class Linear(Method):
 
     category = "baseline"
     paper = "Baseline"
+    space = {"lr": HIGH_LR}
     memory = "M0"
     needs_all_blocks = "it trains the head alone"
     mergeable = True
