@@ -53,7 +53,7 @@ def test_outside_of_the_repository_names_are_those_of_the_package(tmp_path, monk
     [
         ("vpeft::detection/lora_swin-b_coco.py", "model.backbone.method.type", "LoRA"),
         ("vpeft::vtab/lora_vit.py", "model.backbone.method.rank", 8),
-        (str(LORA), "optim_wrapper.optimizer.lr", 0.005),
+        (str(LORA), "train_cfg.max_epochs", 20),
     ],
 )
 def test_they_are_bases_of_others(base, key, value, tmp_path):

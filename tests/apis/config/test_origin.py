@@ -144,15 +144,18 @@ def test_why_of_a_composed_config():
 
 
 def test_the_record_goes_along_with_copies_and_into_json():
+    own = load_config(NANO, "digits").optim_wrapper.optimizer.lr
     cfg = load_config(NANO, "digits", {"optim_wrapper.optimizer.lr": 0.5})
     stored = json.loads(json.dumps(origin_of(copy.deepcopy(QuickConfig.of(cfg))).as_json("x.py")))
     assert stored["options"] == {"optim_wrapper.optimizer.lr": 0.5}
-    assert [step["step"] for step in stored["steps"]][:3] == [
+    assert [step["step"] for step in stored["steps"]][:4] == [
         f"the recipe {ROOT / 'configs/mini/_base_/nano_vit.py'}",
         "the row 'lora' of the table 'mini'",
+        f"the search for rates in {ROOT / 'configs/mini/rates.csv'}",
         "--cfg-options",
     ]
-    assert stored["steps"][2]["set"] == {"optim_wrapper.optimizer.lr": [0.005, 0.5]}
+    assert stored["steps"][2]["set"]["optim_wrapper.optimizer.lr"][1] == own
+    assert stored["steps"][3]["set"] == {"optim_wrapper.optimizer.lr": [own, 0.5]}
     assert "origin" not in cfg.pretty_text
 
 

@@ -33,6 +33,7 @@ FAST = {
     "train_split": "train800",
     "log_level": "WARNING",
 }
+RATE = load_config(ROOT / "configs/mini/lora_nano_vit.py").optim_wrapper.optimizer.lr
 
 
 def config(work_dir, resume=False, name="lora_nano_vit", task="digits", seed=0, **options):
@@ -99,7 +100,7 @@ def test_nothing_to_resume_is_said(tmp_path, lines):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"optim_wrapper.optimizer.lr": 0.5}, "optim_wrapper.optimizer.lr=0.5 is not followed: .* its own 0.005"),
+        ({"optim_wrapper.optimizer.lr": 0.5}, f"optim_wrapper.optimizer.lr=0.5 is not followed: .* its own {RATE}"),
         ({"seed": 3}, "randomness.seed=3 is not followed: the run goes on with its own 0"),
         ({"train_cfg.max_epochs": 4}, "train_cfg.max_epochs=4 is followed from here on: before it was 2"),
         ({"param_scheduler.1.end": 40}, "param_scheduler.1.end=40 is not followed: the run goes on with its own 20"),
@@ -118,12 +119,12 @@ def test_the_config_says_what_is_so(whole, tmp_path, lines):
     shutil.copytree(whole, tmp_path / "run")
     options = {"optim_wrapper.optimizer.lr": 0.5, "param_scheduler.1.end": 40, "train_cfg.max_epochs": 3}
     cfg = config(tmp_path / "run", resume=True, seed=4, **options)
-    assert (cfg.optim_wrapper.optimizer.lr, cfg.param_scheduler[1].end, cfg.randomness.seed) == (0.005, 20, 0)
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.param_scheduler[1].end, cfg.randomness.seed) == (RATE, 20, 0)
     runner = train(cfg)
     assert runner.seed == 0
     record = json.loads((tmp_path / "run" / "config_origin.json").read_text())
     assert record["changed"] == ["train_cfg.max_epochs"]
-    assert load_config(tmp_path / "run" / "lora_nano_vit.py").optim_wrapper.optimizer.lr == 0.005
+    assert load_config(tmp_path / "run" / "lora_nano_vit.py").optim_wrapper.optimizer.lr == RATE
 
 
 @pytest.mark.parametrize(
