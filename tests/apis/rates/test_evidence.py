@@ -162,7 +162,7 @@ def test_the_page_says_what_is_partial():
     assert whole.endswith("| abc | yes |")
     assert "- mona on nano_vit: the highest of the rates that were tried, 0.00562, is the best" in page
     assert "Trials that failed: 8 of mona." in page
-    assert "| lora | rank=8 | 50.0 | **60.0** | 50.0 | 40.0 |" in page
+    assert "| lora | rank=8 | 0.001: 50.0, **0.00178: 60.0**, 0.00316: 50.0, 0.00562: 40.0 |" in page
 
 
 def test_the_pages_of_the_repository_follow_from_their_evidence():

@@ -97,22 +97,17 @@ def _host(host: str, settings: Sequence[FixedSetting], trials: Sequence[RateTria
 
 def _curves(settings: Sequence[FixedSetting], trials: Sequence[RateTrial]) -> list[str]:
     """Means by rate at the size that was tried at most of them."""
-    curves = {s.method: _curve([t for t in trials if t.method == s.method], len(s.values)) for s in settings}
-    tried = Counter(rate for _, rate in {(t.method, t.rate) for t in trials})
-    shared = sorted(rate for rate, methods in tried.items() if methods > 1 or len(settings) == 1)
     lines = ["By rate, the mean over the same tasks, at the size that most rates were tried with:", ""]
-    lines += [markdown_row("method", "size", *(f"{rate:g}" for rate in shared))]
-    lines += [f"|---|---|{'---:|' * len(shared)}"]
+    lines += [markdown_row("method", "size", "rate: mean"), "|---|---|---|"]
     for s in settings:
-        size, curve = curves[s.method]
+        size, curve = _curve([t for t in trials if t.method == s.method], len(s.values))
         best = max(curve.values(), default=0)
-        cells = ["" if rate not in curve else _bold(curve[rate], curve[rate] == best) for rate in shared]
-        lines.append(markdown_row(s.method, size, *cells))
+        cells = [_bold(f"{rate:g}: {100 * mean:.1f}", mean == best) for rate, mean in sorted(curve.items())]
+        lines.append(markdown_row(s.method, size, ", ".join(cells)))
     return lines
 
 
-def _bold(value: float, best: bool) -> str:
-    text = f"{100 * value:.1f}"
+def _bold(text: str, best: bool) -> str:
     return f"**{text}**" if best else text
 
 
