@@ -78,3 +78,12 @@ def test_dense_recipes(recipe, shapes, head):
         assert sum(p.numel() for p in model.decode_head.parameters()) == head
     with pytest.raises(UserError, match="its picture is of 56 pixels"):
         load_config(SMALL / f"vp_dinov2_small_{recipe}.py")
+
+
+@pytest.mark.parametrize("host", ["dinov2_small", "dinov2_small_boxes", "dinov2_small_maps"])
+def test_all_methods_have_the_same_batch(host):
+    sizes = {
+        name: load_config(SMALL / f"{name}_{host}.py").train_dataloader.batch_size
+        for name in ("arc", "dtl", "lora", "rlrr")
+    }
+    assert len(set(sizes.values())) == 1, sizes

@@ -64,12 +64,14 @@ def search_rates(plan: Plan, root: str, engine: str, options: Mapping[str, Any],
 
     work(ROOMS[0], {path: space.first() for path, space in spaces.items()})
     # Each stage follows from those before it alone, so that it is the same when the search is started again.
-    beside, sizes = {}, {}
-    for path, best, _ in _best_of(root, ROOMS[:1], spaces):
-        beside[path] = spaces[path].second(best, budget.trials - len(spaces[path].rates))
+    rates, beside, sizes = {path: list(space.rates) for path, space in spaces.items()}, {}, {}
+    for path, best in _best_of(root, ROOMS[:1], rates):
+        beside[path] = spaces[path].second(best, budget.trials - len(rates[path]))
     work(ROOMS[1], beside)
-    for path, best, tried in _best_of(root, ROOMS[:2], spaces, beside):
-        sizes[path] = spaces[path].third(tried, best, budget.trials - len(tried))
+    for path, points in beside.items():
+        rates[path] += [point["lr"] for point in points]
+    for path, best in _best_of(root, ROOMS[:2], rates):
+        sizes[path] = spaces[path].third(rates[path], best, budget.trials - len(rates[path]))
     work(ROOMS[2], sizes)
     return read_trials(root).trials
 
@@ -97,19 +99,15 @@ def rate_spaces(cells: list[PlannedCell], budget: RateBudget) -> dict[str, RateS
     return {path: RateSpace.of(path, variant, budget) for path, variant in spaces.items()}
 
 
-def _best_of(
-    root: str,
-    rooms: Sequence[str],
-    spaces: Mapping[str, RateSpace],
-    beside: Mapping[str, list[dict[str, Any]]] | None = None,
-) -> Iterator[tuple[str, float, list[float]]]:
-    """Config, best rate and all rates that are of its search; nothing of a config whose every rate failed."""
-    trials = read_trials(root, rooms).trials
-    for path, space in spaces.items():
-        rates = [*space.rates, *(point["lr"] for point in (beside or {}).get(path, ()))]
-        own = [t for t in trials if f"{t.method}_{t.host}" == Path(path).stem and t.rate in rates]
-        if (best := choose(own)) is not None:
-            yield path, best.rate, rates
+def _best_of(root: str, rooms: Sequence[str], rates: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, float]]:
+    """The best of the rates of each config; nothing of a config whose every rate failed."""
+    tried: dict[str, list[RateTrial]] = {}
+    for trial in read_trials(root, rooms).trials:
+        tried.setdefault(f"{trial.method}_{trial.host}", []).append(trial)
+    for path, own in rates.items():
+        best = choose([trial for trial in tried.get(Path(path).stem, ()) if trial.rate in own])
+        if best is not None:
+            yield path, best.rate
 
 
 @dataclass
