@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -50,6 +51,8 @@ default_hooks = dict(checkpoint=dict(interval=1))
 LORA = "configs/mini/lora_nano_vit.py"
 NOAH = ["noah.epochs=2", "noah.population=4", "noah.mutations=1", "noah.crossovers=1", "noah.parents=2"]
 FORKED = ["--workers", "2", "--engine-options", "start=fork", "devices=[]"]
+#: A start of seconds that takes as long hangs, in seconds.
+HUNG = 300.0
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,8 @@ def _trained(folder: Path) -> Any:
     out = folder / "tested"
     command = ["tools/test.py", LORA, str(folder / "adapter.safetensors"), "--task", "digits", "--work-dir", str(out)]
     process = start([*command, "--cfg-options", *SMALL, *TEST], folder.with_suffix(".test.log"))
-    process.join()
-    assert process.exitcode == 0, folder.with_suffix(".test.log").read_text()[-2000:]
+    process.join(HUNG)
+    assert process.exitcode == 0, _stack(process, folder.with_suffix(".test.log"))[-2000:]
     return adapters(folder), _weights(folder / "epoch_4.pth"), _json(out / "result.json", "metrics", "parameters")
 
 
@@ -181,6 +184,7 @@ def _main(command: list[str], log: str) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file
+        faulthandler.register(signal.SIGUSR1, file)
         sys.argv = command
         os.chdir(ROOT)
         runpy.run_path(command[0], run_name="__main__")
@@ -212,10 +216,10 @@ def torment(name: str, kills: int, terms: int, seed: int, folder: Path) -> Repor
     whole = folder / f"{subject.name}-whole"
     begin = time.monotonic()
     process = start(subject.command(whole), log := whole.with_suffix(".log"))
-    process.join()
+    process.join(HUNG)
     report.seconds = time.monotonic() - begin
     if process.exitcode != 0:
-        raise RuntimeError(f"{subject.name} did not come to its end: {log.read_text()[-3000:]}")
+        raise RuntimeError(f"{subject.name} did not come to its end: {_stack(process, log)[-3000:]}")
     expected = subject.shown(whole)
     todo = rng.sample([signal.SIGKILL] * kills + [signal.SIGTERM] * terms, kills + terms)
     number = 0
@@ -239,7 +243,7 @@ def _round(subject: Subject, work: Path, log: Path, todo: list, rng: Any, report
     """One start, and one signal at most; whether the tool came to its end."""
     process, moment = start(subject.command(work), log), rng.uniform(0.0, report.seconds)
     if not todo:
-        moment = 600.0
+        moment = HUNG
     begin = time.monotonic()
     process.join(moment)
     if process.exitcode is None and todo:
@@ -251,16 +255,29 @@ def _round(subject: Subject, work: Path, log: Path, todo: list, rng: Any, report
         with contextlib.suppress(ProcessLookupError):  # a worker may be done meanwhile
             os.kill(victim, sign)
         (report.killed if sign == signal.SIGKILL else report.ended).append(at)
-        process.join(600)
+        process.join(HUNG)
         if sign == signal.SIGTERM:
             _check_ending(subject, process.exitcode, log, report)
     if process.exitcode is None:
-        process.kill()
-        report.faults.append(f"{subject.name} hung: {log.read_text()[-1500:]}")
-        process.join()
+        report.faults.append(f"{subject.name} hung: {_stack(process, log)[-6000:]}")
     if process.exitcode not in (0, -signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM):
         report.faults.append(f"{subject.name} ended with {process.exitcode}: {log.read_text()[-1500:]}")
     return process.exitcode == 0
+
+
+def _stack(process: multiprocessing.Process, log: Path) -> str:
+    """What a process has said; where it hangs, with its stack and those of its workers. It is ended."""
+    if process.exitcode is None:
+        family = [process.pid, *_children(process.pid)]
+        for one in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGUSR1)
+        process.join(1.0)
+        for one in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        process.join()
+    return log.read_text()
 
 
 def _check_ending(subject: Subject, status: int | None, log: Path, report: Report) -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from robustness.files import ROOT
-from robustness.kills import torment
+from robustness.kills import SUBJECTS, torment
 from robustness.own_process import in_own_process
 
 
@@ -21,7 +21,9 @@ def test_a_run_that_is_killed_and_stopped_ends_as_if_it_was_not(tmp_path):
 
 
 @pytest.mark.slow
-def test_fifty_kills_and_ten_terminations_change_nothing(tmp_path):
-    status, lines = in_own_process("kills.py", "--kills", "50", "--terms", "10", folder=tmp_path)
+@pytest.mark.parametrize("tool", SUBJECTS)
+def test_thirteen_kills_and_three_terminations_change_nothing(tool, tmp_path):
+    words = ("--tools", tool, "--kills", "13", "--terms", "3")
+    status, lines = in_own_process("kills.py", *words, folder=tmp_path)
     assert status == 0, "\n".join(lines)
-    assert re.fullmatch(r"50 SIGKILLs and 10 SIGTERMs in \d+ s: 0 faults", lines[-1])
+    assert re.fullmatch(r"13 SIGKILLs and 3 SIGTERMs in \d+ s: 0 faults", lines[-1])
