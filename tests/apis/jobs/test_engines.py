@@ -43,6 +43,8 @@ class Work:
                 raise RuntimeError("it broke")
             if self.how == "user":
                 raise UserError("wrong use")
+            if self.how == "long":
+                raise RuntimeError("a key that does not fit, " * 40_000)
             if self.how == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             return
@@ -73,6 +75,12 @@ def test_failures_are_tried_again_recorded_and_stop_nothing(tmp_path, engine, ca
     assert "exit code -9: about to fail" in (tmp_path / "dead.failed").read_text()
     assert "left no result" in (tmp_path / "silent.failed").read_text()
     assert "lost: attempt 1 failed, another follows" in capsys.readouterr().err
+
+
+def test_an_error_of_any_length_ends_a_job(tmp_path, engine):
+    """More than a pipe holds, as torch's list of all keys of a file that do not fit."""
+    assert run_jobs([job := Work(str(tmp_path), "a", 9, "long")], engine, retries=0, quiet=True) == [job]
+    assert (tmp_path / "a.failed").read_text().count("a key that does not fit, ") >= 40_000
 
 
 def test_what_is_done_is_not_run(tmp_path, engine):

@@ -1,5 +1,6 @@
 """Which code a result says it is of."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -36,6 +37,19 @@ def test_a_checkout_says_its_commit_and_whether_files_were_changed(package):
     assert code.git_hash() == first
     (package / "vpeft" / "__init__.py").write_text("a = 2\n")
     assert code.git_hash() == f"{first}+"
+
+
+def test_asking_leaves_the_checkout_as_it_is(package):
+    """The index is not refreshed: a run that is killed meanwhile would leave its lock, and the next commit fails."""
+    git(package, "init")
+    git(package, "add", "vpeft")
+    git(package, "commit", "-m", "first")
+    os.utime(package / "vpeft" / "__init__.py", (1, 1))
+    index = (package / ".git" / "index").read_bytes()
+    assert len(code.git_hash()) == 40
+    assert (package / ".git" / "index").read_bytes() == index
+    git(package, "status")
+    assert (package / ".git" / "index").read_bytes() != index, "refreshed by git's own status"
 
 
 def test_the_commit_of_another_project_is_not_ours(package):

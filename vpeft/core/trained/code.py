@@ -20,7 +20,7 @@ def git_hash() -> str | None:
     if top is None or Path(top).resolve() != HERE.parent.resolve() or not _git("ls-files", "vpeft/__init__.py"):
         return None
     commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", "vpeft", "configs", "tools")
-    return None if not commit else commit + "+" * bool(changed)
+    return None if not commit or changed is None else commit + "+" * bool(changed)
 
 
 @cache
@@ -33,8 +33,10 @@ def code_hash() -> str:
 
 
 def _git(*words: str) -> str | None:
+    # Without the lock that "status" takes to refresh the index: a run that is killed meanwhile would leave it behind.
+    command = ["git", "--no-optional-locks", *words]
     try:
-        out = subprocess.run(["git", *words], cwd=HERE.parent, capture_output=True, text=True, check=True)
+        out = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return out.stdout.strip()

@@ -73,15 +73,18 @@ class LocalEngine(Engine):
             self.running[process.sentinel] = (job, process, ours, device)
 
     def finished(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        ended = multiprocessing.connection.wait(list(self.running), timeout) if self.running else []
+        # Its words as well as its end: a worker with more to say than a pipe holds ends when it was heard. Its end as
+        # well as its words: its own children may hold the pipe open when it was killed.
+        told = {ours: sentinel for sentinel, (_, _, ours, _) in self.running.items()}
+        ready = multiprocessing.connection.wait([*self.running, *told], timeout) if self.running else []
         found = []
-        for sentinel in ended:
+        for sentinel in dict.fromkeys(told.get(one, one) for one in ready):
             job, process, ours, device = self.running.pop(sentinel)
-            process.join()
             try:
                 outcome = ours.recv() if ours.poll() else None
-            except EOFError:
+            except (EOFError, OSError):
                 outcome = None
+            process.join()
             ours.close()
             self.free.append(device)
             found.append((job, outcome or Outcome(f"the worker ended with exit code {process.exitcode}{_tail(job)}")))
