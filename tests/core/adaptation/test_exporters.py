@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.design import ON_IMAGES
 from support.hosts import build, perturb
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import vpeft
 
@@ -65,3 +66,20 @@ def test_an_exported_program_computes_the_adapted_model(host, method, exporter, 
     assert (plain - want).abs().max() > 1e-3  # so that a program of the base alone would be seen
     with torch.no_grad():
         assert torch.equal(model(x), want)
+
+
+@pytest.mark.parametrize("host", [VIT, SWIN])
+def test_torch_fx_goes_through_what_was_folded_in_and_taken_off(host):
+    model = perturb(vpeft.attach(build(host, torch.float32), "LoRA")).eval()
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    with pytest.raises(vpeft.UserError, match=r"vpeft\.merge\(model\), then vpeft\.detach"):
+        create_feature_extractor(model, ["norm"])
+    model.eval()
+    found = []
+    handle = model.norm.register_forward_hook(lambda module, inputs, output: found.append(output))
+    with torch.no_grad():
+        model(x)
+        handle.remove()
+        vpeft.merge(model)
+        vpeft.detach(model, restore=False)
+        assert torch.allclose(create_feature_extractor(model, ["norm"])(x)["norm"], found[0], atol=1e-5)

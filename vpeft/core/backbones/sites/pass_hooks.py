@@ -55,6 +55,11 @@ class Begin:
                 "nn.DataParallel copies the model to several devices, which an adapted one does not follow: use "
                 "DistributedDataParallel (tools/dist_train.sh), or one device."
             )
+        if args and isinstance(args[0], torch.fx.Proxy):  # as torchvision's create_feature_extractor passes along
+            raise UserError(
+                "torch.fx follows a program without values, and what is attached acts on values: fold it in and take it "
+                "off before (vpeft.merge(model), then vpeft.detach(model, restore=False)), or use torch.export."
+            )
         self.host.backbone.peft_adaptation.before_pass()
         passes = self.host.passes
         folded = passes.folded if self.host.frames_in == "batch" else 1
