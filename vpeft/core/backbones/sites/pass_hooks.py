@@ -57,8 +57,8 @@ class Begin:
             )
         if args and isinstance(args[0], torch.fx.Proxy):  # as torchvision's create_feature_extractor passes along
             raise UserError(
-                "torch.fx follows a program without values, and what is attached acts on values: fold it in and take it "
-                "off before (vpeft.merge(model), then vpeft.detach(model, restore=False)), or use torch.export."
+                "torch.fx follows a program without values, and what is attached acts on values: fold it in and take "
+                "it off before (vpeft.merge(model), then vpeft.detach(model, restore=False)), or use torch.export."
             )
         self.host.backbone.peft_adaptation.before_pass()
         passes = self.host.passes
