@@ -27,6 +27,7 @@ from vpeft.apis.benchmark.plan import load_plan
 from vpeft.apis.config.load import load_config
 from vpeft.apis.leaderboard.write import write_leaderboard
 from vpeft.apis.results.files import read_result, read_results
+from vpeft.apis.results.packed import write_packed
 from vpeft.apis.run.prepare import prepare
 from vpeft.apis.run.test import test
 from vpeft.apis.run.train import train
@@ -554,6 +555,18 @@ def write_results(folder: Path) -> Path:
 @reader("result", "json", write_results, seals=SEALED)
 def _(path):
     return read_result(path)
+
+
+def write_packed_results(folder: Path) -> Path:
+    write_results(folder)
+    return write_packed(
+        folder / "runs.jsonl.xz", {path.relative_to(folder): r for path, r in read_results(folder).runs.items()}
+    )
+
+
+@reader("packed results", "binary", write_packed_results, seals=SEALED)
+def _(path):
+    return list(read_results(path).runs.values())
 
 
 @reader("leaderboard", "json", write_results, seals=SEALED, share=0.5, optional=True)

@@ -37,7 +37,8 @@ def write_leaderboard(
         published: Names of published tables to compare with; all unless given.
         everything: Put runs off the protocol on the boards too.
         title: Heading.
-        alone: The page goes without the result files: it names them and does not link to them.
+        alone: The page goes without the result files: it names them and does not link to them; so does one of packed
+            results.
         tell: Called with every sentence on the order of our methods against the published ones.
 
     Returns:
@@ -61,6 +62,7 @@ def write_leaderboard(
     for line in (line for a in compared for order in a.orders for line in order.sentences()):
         if tell is not None:
             tell(line)
+    alone = alone or not any(path.is_file() for path in results.runs)
     to_root = None if alone else Path(os.path.relpath(results.root, folder)).as_posix()
     data = page_data(results, found, compared, everything, to_root)
     texts = {

@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from vpeft.apis.results.index import Index, file_state
+from vpeft.apis.results.packed import folder_of, is_packed, unpacked
 from vpeft.errors import UserError
 from vpeft.files import schema_fault, write_json
 from vpeft.registry import nearest
@@ -51,6 +52,8 @@ INDEX = ".results.sqlite"
 READING = 1
 #: The largest file that is read, and the longest name: more is no result of a run.
 MOST_BYTES, LONGEST_NAME = 64 * 2**20, 300
+
+_REPAIR = "delete it and run the benchmark again"
 
 _TEXT, _NUMBER, _COUNT = {"type": "string"}, {"type": "number"}, {"type": "integer", "minimum": 0}
 _NAME = {"type": "string", "maxLength": LONGEST_NAME}
@@ -176,19 +179,26 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         if (size := Path(path).stat().st_size) > MOST_BYTES:
             raise UserError(f"{path} is too large for a result ({size:,} bytes).")
         text = Path(path).read_bytes().decode()
-        result = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
-        json.dumps(result, ensure_ascii=False).encode()  # halves of signs are no text
-        fault, sealed = _fault(result), isinstance(result, dict) and checksum(result)
     except UserError:
         raise
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is truncated or no JSON ({error}): {_REPAIR}.") from error
+    return _result_of(text, str(path))
+
+
+def _result_of(text: str, where: str) -> dict[str, Any]:
+    try:
+        result = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+        json.dumps(result, ensure_ascii=False).encode()  # halves of signs are no text
+        fault, sealed = _fault(result), isinstance(result, dict) and checksum(result)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is truncated or no JSON ({error}): delete it and run the benchmark again.") from error
+        raise UserError(f"{where} is truncated or no JSON ({error}): {_REPAIR}.") from error
     if fault:
-        raise UserError(f"{path} is no result of the benchmark ({fault}).")
+        raise UserError(f"{where} is no result of the benchmark ({fault}).")
     if result["checksum"] != sealed:
-        raise UserError(f"{path} was changed after it was written (its checksum differs): delete it and run it again.")
+        raise UserError(f"{where} was changed after it was written (its checksum differs): delete it and run it again.")
     return result
 
 
@@ -254,13 +264,17 @@ class Results:
 
 
 def read_results(root: str | os.PathLike[str]) -> Results:
-    """Every result below ``<root>/runs``; broken files are named in ``broken``.
+    """Every result below ``<root>/runs``, or of a file of packed ones (:mod:`.packed`); broken files are named in
+    ``broken``.
 
     Those that have not changed since they were read are not opened again: :data:`INDEX` has them.
 
     Raises:
-        UserError: The folder does not exist.
+        UserError: The folder does not exist, or the file is not whole.
     """
+    if is_packed(root):
+        named = {name: _result_of(text, f"{root}: {name}") for name, text in unpacked(root)}
+        return Results(folder_of(root), {folder_of(root) / name: result for name, result in named.items()})
     folder = Path(root) / RUNS
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: give the folder that tools/benchmark.py wrote its results to.")

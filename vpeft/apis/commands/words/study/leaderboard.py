@@ -11,8 +11,10 @@ from vpeft.apis.results.published.tables import table_files
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__)
-    parser.add_argument("results", help="folder that tools/benchmark.py wrote to")
-    parser.add_argument("--out", help="folder that is written to (RESULTS/leaderboard)")
+    parser.add_argument(
+        "results", help="folder that tools/benchmark.py wrote to, or packed results (vpeft results --pack)"
+    )
+    parser.add_argument("--out", help="folder that is written to (leaderboard/ in RESULTS, or beside the file)")
     known = ", ".join(table_files())
     parser.add_argument(
         "--against", nargs="*", metavar="TABLE", help=f"published tables to compare with: {known} (all)"

@@ -1,6 +1,7 @@
 """Show the results of a benchmark.
 
-What a cell is made of: ``--cell LoRA digits``.
+What a cell is made of: ``--cell LoRA digits``. One small file of them all, which this word and ``leaderboard`` read as
+they read a folder: ``--pack runs.jsonl.xz``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from vpeft.apis.results.tables import SHAPES, cell_runs
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__)
-    parser.add_argument("results", help="folder that tools/benchmark.py wrote to")
+    parser.add_argument("results", help="folder that tools/benchmark.py wrote to, or packed results")
     parser.add_argument(
         "--as", dest="shape", choices=list(SHAPES), default="markdown", help="what is printed (markdown)"
     )
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cell", nargs=2, metavar=("METHOD", "TASK"), help="the runs that a cell is made of")
     parser.add_argument("--compare", nargs=2, metavar=("METHOD", "METHOD"), help="the first against the second, paired")
     parser.add_argument("--plots", metavar="FOLDER", help="draw Pareto fronts and accuracy over size there")
+    parser.add_argument("--pack", metavar="FILE", help="write the runs into one file, NAME.jsonl.xz")
     args = parser.parse_args(argv)
     from vpeft.apis.results.files import read_results
 
@@ -40,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         for path in draw_all(results if args.all else results.honest(), args.plots):
             say(path)
+    elif args.pack:
+        from vpeft.apis.results.packed import write_packed
+
+        say(write_packed(args.pack, {path.relative_to(results.root): run for path, run in results.runs.items()}))
     elif args.cell:
         say(cell_runs(results, *args.cell))
     else:
