@@ -11,7 +11,7 @@ from support import own
 
 from vpeft.core.datasets.own.duplicates import groups_of
 from vpeft.core.datasets.own.found import OwnData, OwnSample
-from vpeft.core.datasets.own.inspect import look_at_data
+from vpeft.core.datasets.own.inspect import look_at_data, names_alike
 from vpeft.core.datasets.own.lists import write_lists
 from vpeft.core.datasets.own.recognise import recognise_data
 from vpeft.core.datasets.own.split import split_parts
@@ -180,3 +180,30 @@ def test_coco_lists_are_coco(tmp_path):
     assert len(content["images"]) + len(json.loads(lists["val"].read_text())["images"]) == 12
     assert all((data.root / image["file_name"]).is_file() for image in content["images"])
     assert content["categories"] == [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}]
+
+
+def test_several_pictures_in_a_file_are_said(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            photo(number + 10 * (name == "dog")).save(tmp_path / name / f"{number}.png")
+    first, *others = (photo(seed) for seed in range(50, 53))
+    first.save(tmp_path / "cat" / "pages.tiff", save_all=True, append_images=others)
+    first.save(tmp_path / "dog" / "phone.jpg", format="MPO", save_all=True, append_images=others[:1])
+    said = seen_of(tmp_path).warnings()
+    assert "1 images hold several pictures, of which the first is read: pages.tiff (3)" in said
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["Cat", "cat", "dog"], ["Cat = cat"]),
+        (["7", "007", "70"], ["7 = 007"]),
+        (["class 1", "class_01", "class-1", "class 10"], ["class 1 = class_01 = class-1"]),
+        (["caf\u00e9", "cafe\u0301", "tea"], ["'caf\\xe9' = 'cafe\\u0301'"]),
+        (["-1", "1", "0", "c", "c++", "c#", "1.5", "15", "img10", "img1"], []),
+        (["9" * 5000, "8" * 5000], []),
+    ],
+)
+def test_names_that_say_the_same(names, said):
+    assert names_alike(names) == said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +48,7 @@ class FileFacts:
         bits: 64 bits of its perceptual hash, packed; empty of a clip.
         small: Its pixels at 16 x 16.
         frames: How many a clip has, as its container says.
+        pages: How many pictures an image file holds, of which the first is read.
     """
 
     fault: str | None
@@ -56,6 +59,7 @@ class FileFacts:
     bits: bytes = b""
     small: bytes = b""
     frames: int = 1
+    pages: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,12 @@ class OwnLook:
             s.path.name for s, f in zip(self.data.samples, self.facts, strict=True) if f.size and min(f.size) < TINY
         ]:
             lines.append(f"{len(tiny)} images are smaller than {TINY} pixels: {some(tiny)}")
+        if several := [
+            f"{s.path.name} ({f.pages})" for s, f in zip(self.data.samples, self.facts, strict=True) if f.pages > 1
+        ]:
+            lines.append(f"{len(several)} images hold several pictures, of which the first is read: {some(several)}")
+        if alike := names_alike(self.data.classes):
+            lines.append(f"classes whose names say the same are classes of their own: {some(alike)}")
         counts = {name: sum(by_part.values()) for name, by_part in self.counts().items()}
         if rare := [f"{name} ({count})" for name, count in counts.items() if count < RARE]:
             who = "1 class has" if len(rare) == 1 else f"{len(rare)} classes have"
@@ -131,6 +141,20 @@ class OwnLook:
             ]
             lines.append(f"{len(other)} files stand in several classes: {some(named)}")
         return lines
+
+
+def names_alike(names: Iterable[str]) -> list[str]:
+    """Names that differ in capitals, spaces, leading zeros or the spelling of a sign alone, as ``Cat = cat``."""
+    found = defaultdict(list)
+    for name in names:
+        words = re.findall(r"(?<!\w)-\d+|\d+|[^\W\d_]+|[^\w\s-]", unicodedata.normalize("NFKC", name).casefold())
+        found[tuple(word.lstrip("0") if word.isdecimal() else word for word in words)].append(name)
+    groups = [group for group in found.values() if len(group) > 1]
+    # What looks the same on a screen is shown by its code points.
+    return [
+        " = ".join(map(ascii if len({unicodedata.normalize("NFKC", name) for name in group}) == 1 else str, group))
+        for group in groups
+    ]
 
 
 def look_at_data(data: OwnData, quiet: bool = True, groups: bool = True) -> OwnLook:
@@ -212,10 +236,11 @@ def _of_image(path: Path, digest: str) -> FileFacts:
         return FileFacts(_reason(error), digest)
     with Image.open(path, formats=FORMATS) as image:
         mode, turned = image.mode, image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+        pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and its previews
     picture = Image.fromarray(pixels[..., ::-1])
     bits = np.packbits(imagehash.phash(picture).hash.ravel()).tobytes()
     small = picture.resize((_SMALL, _SMALL), Image.Resampling.BOX).tobytes()
-    return FileFacts(None, digest, picture.size, mode, turned, bits, small)
+    return FileFacts(None, digest, picture.size, mode, turned, bits, small, pages=pages)
 
 
 def _of_frames(sample: OwnSample) -> FileFacts:
