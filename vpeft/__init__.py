@@ -19,8 +19,6 @@ if TYPE_CHECKING:
         detach,
         disabled,
         drop_adapter,
-        follow_steps,
-        learn,
         load_adapter,
         merge,
         plain_state_dict,
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
         unmerge,
         use,
     )
+    from vpeft.apis.own_loop import follow_steps, learn, training_loss
     from vpeft.apis.predict.load import load
     from vpeft.apis.zoo.zoo import from_zoo
     from vpeft.core.backbones.load import load_backbone
@@ -52,16 +51,20 @@ __all__ = [
     "merge",
     "plain_state_dict",
     "save_adapter",
+    "training_loss",
     "unmerge",
     "use",
 ]
 
 #: Where the names are that are not those of an adapter's life.
 _ELSEWHERE = {
+    "follow_steps": "vpeft.apis.own_loop",
     "from_zoo": "vpeft.apis.zoo.zoo",
+    "learn": "vpeft.apis.own_loop",
     "load": "vpeft.apis.predict.load",
     "load_backbone": "vpeft.core.backbones.load",
     "load_pretrained": "vpeft.core.backbones.weights",
+    "training_loss": "vpeft.apis.own_loop",
 }
 _ROOMS = ("algorithms", "apis", "core", "extension", "files", "registry")
 

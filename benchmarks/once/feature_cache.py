@@ -29,7 +29,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.adaptation.training.frozen_features import FrozenFeatures
+from vpeft.core.adaptation.training.frozen.frozen_features import FrozenFeatures
 from vpeft.core.store import Store
 
 #: Bytes of the store.

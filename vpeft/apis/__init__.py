@@ -15,12 +15,16 @@ __all__ = [
     "merge",
     "plain_state_dict",
     "save_adapter",
+    "training_loss",
     "unmerge",
     "use",
 ]
 
 
+_OWN_LOOP = ("follow_steps", "learn", "training_loss")
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module("vpeft.apis.adapters"), name)
+        return getattr(import_module(f"vpeft.apis.{'own_loop' if name in _OWN_LOOP else 'adapters'}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from vpeft.apis.hf_peft import load_peft
 from vpeft.core.adaptation.adaptation import Adaptation
@@ -22,8 +19,7 @@ from vpeft.core.adaptation.find import adaptations, find_adaptations
 from vpeft.core.adaptation.several.adapters import Adapters, adapters_of
 from vpeft.core.adaptation.storing.adapter_file import backbones, pairs, put_adapter, read_adapter, save_adapter
 from vpeft.core.adaptation.storing.fit import check_methods
-from vpeft.core.adaptation.training.selection_data import training_data
-from vpeft.core.adaptation.training.steps import after_steps
+from vpeft.core.adaptation.training.unheard import listen
 from vpeft.core.adaptation.undo import undone_on_error
 from vpeft.core.adaptation.values.precision import named_dtype
 from vpeft.core.adaptation.wrappers import plain_keys, unwrap
@@ -32,7 +28,6 @@ from vpeft.core.backbones.host import is_peft_key
 from vpeft.core.backbones.kept.few_bits import dense
 from vpeft.core.contract.build import build_methods
 from vpeft.core.contract.method import Method
-from vpeft.core.contract.training import TrainingStep
 from vpeft.errors import UserError
 
 __all__ = [
@@ -41,8 +36,6 @@ __all__ = [
     "detach",
     "disabled",
     "drop_adapter",
-    "follow_steps",
-    "learn",
     "load_adapter",
     "merge",
     "plain_state_dict",
@@ -99,10 +92,12 @@ def attach(
                 f"base_dtype={base_dtype!r}: the base has an adapter already, and stays as it is: leave it out."
             )
         adapters_of(model).add(model, name, methods, named_dtype(dtype))
+        listen(model)
         return model
     attach_methods(model, methods, backbone, dtype, sample, base_dtype)
     if name is not None:
         Adapters(model, name)
+    listen(model)
     return model
 
 
@@ -119,68 +114,6 @@ def detach(model: nn.Module, restore: bool = True) -> nn.Module:
         adaptation.check_restorable()  # all or none
     for adaptation in found:
         adaptation.detach(restore)
-    return model
-
-
-def follow_steps(
-    model: nn.Module, optimizer: Optimizer | Sequence[Optimizer], total: int, done: int = 0
-) -> Callable[[], None]:
-    """Let methods that go by the steps of training (AdaLoRA) act after each, in a loop of one's own.
-
-    To be called once, behind :func:`attach` and before the first step; a run of mmengine's Runner does so by itself.
-    Methods read the gradients of the step: they are set to zero before ``backward``, and not inside ``step``. Without
-    such a method nothing is changed.
-
-    Args:
-        model: A model with a method attached.
-        optimizer: The optimizer of the loop, or several; that which holds a method's tensors makes its steps.
-        total: Steps that the whole training makes: steps of an optimizer, of which there may be fewer than batches.
-        done: Steps that were made before, where a training goes on. What AdaLoRA has averaged over them is no part of
-            ``model.state_dict()`` and begins anew.
-
-    Returns:
-        A function that ends it.
-
-    Raises:
-        UserError: No optimizer holds such a method's tensors, or one is none of torch's, or the numbers cannot be.
-    """
-    optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-    if wrong := [type(one).__name__ for one in optimizers if not isinstance(one, Optimizer)]:
-        raise UserError(f"follow_steps: {wrong[0]} is no torch.optim.Optimizer: give the one that makes the steps.")
-    if not 0 <= done < total:
-        raise UserError(f"follow_steps: total={total} and done={done}: steps of the whole training, and those before.")
-    made: Counter[Optimizer] = Counter(dict.fromkeys(optimizers, done))
-
-    def now(one: Optimizer) -> TrainingStep:
-        return TrainingStep(min(made[one], total), total)
-
-    counting = [one.register_step_post_hook(lambda one, *_: made.update([one])).remove for one in optimizers]
-    try:
-        ends = [*counting, *after_steps(model, optimizers, now)]  # counted first
-    except UserError:
-        _call_all(counting)
-        raise
-    return partial(_call_all, ends)
-
-
-def _call_all(functions: Iterable[Callable[[], None]]) -> None:
-    for one in functions:
-        one()
-
-
-def learn(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> nn.Module:
-    """Let the methods select from training data what they have to before training (SCT, GPS), in place.
-
-    ``tools/train.py`` does it by itself. Without it such a method trains the first channels or entries.
-
-    Args:
-        model: A model with a method attached.
-        batches: Pairs of images ``(B, 3, H, W)``, preprocessed, without augmentation, and labels ``(B,)``.
-    """
-    found = find_adaptations(model)
-    batches = list(batches) if len(found) > 1 else batches  # each passes through them
-    for adaptation in found.values():
-        adaptation.learn(training_data(model, batches))
     return model
 
 
@@ -286,6 +219,7 @@ def load_adapter(
         put_adapter(model, tensors, metadata, str(path))
         if name is not None:
             Adapters(model, name)
+    listen(model)
     return model
 
 

@@ -350,7 +350,7 @@ class Host:
             site.entries, site.widths, site.root = [], None, None
         for name, head in self.plain_heads.items():
             setattr(self.backbone, name, head.to(next(getattr(self.backbone, name).parameters())))
-        self.plain_heads, self.passes.noisy, self.passes.read_later = {}, False, False
+        self.plain_heads, self.passes.noisy, self.passes.read_later, self.passes.unheard = {}, False, False, None
 
     def release(self) -> None:
         """Give the backbone back as it was: classes, hooks, and no PEFT module."""

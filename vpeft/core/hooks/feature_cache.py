@@ -14,8 +14,8 @@ from torch.utils import _pytree
 from torch.utils.data import Dataset
 
 from vpeft.core.adaptation.find import find_adaptations
-from vpeft.core.adaptation.training.frozen_features import FrozenFeatures
-from vpeft.core.adaptation.training.spared_images import SparedImages, reads_without_chance
+from vpeft.core.adaptation.training.frozen.frozen_features import FrozenFeatures
+from vpeft.core.adaptation.training.frozen.spared_images import SparedImages, reads_without_chance
 from vpeft.core.adaptation.training.views import Views
 from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.backbones.probing.at_rest import random_numbers_as_before

@@ -76,6 +76,7 @@ class PEFTHook(Hook):
         model = unwrap(runner.model)
         found = find_adaptations(model).values()
         for adaptation in found:
+            adaptation.host.passes.unheard = None  # all that a method asks of a loop is done here
             adaptation.check()
             adaptation.base.need("training")
             adaptation.check_trained()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,14 +42,61 @@ class MethodLosses:
             losses, scores = self.once(*args, **kwargs)
         else:
             losses, scores = self._consistent(*args, **kwargs)
-        for adaptation in find_adaptations(self.model).values():
-            for one in adaptation.on_host.values():
-                if one.method.adds_losses:
-                    losses.update(one.losses(TrainingPass(scores, lambda: self.once(*args, **kwargs))))
-        return losses
+        return {**losses, **_added(self.model, TrainingPass(scores, lambda: self.once(*args, **kwargs)))}
 
     def _consistent(self, inputs: Any, data_samples: Any = None, **kwargs) -> tuple[dict[str, Tensor], Tensor]:
         return self.consistency(lambda x, y: self.once(x, y, **kwargs), inputs, data_samples)
+
+
+class OwnLoss:
+    """The loss of a loop of one's own, with the losses of the model's methods (:func:`vpeft.training_loss`).
+
+    Attributes:
+        parts: Its terms of the last call, by name.
+    """
+
+    def __init__(self, model: nn.Module, criterion: Callable[[Tensor, Any], Tensor]) -> None:
+        self.model, self.criterion, self.consistency = model, criterion, consistency_loss(model)
+        self.parts: dict[str, Tensor] = {}
+        if self.consistency is not None and self.consistency.made.kind == "fast":
+            raise UserError(
+                "consistency kind='fast' keeps the scores of every image by its name, which only the data of runs say: "
+                "take kind='full' or 'lazy', or a run."
+            )
+
+    def once(self, inputs: Any, targets: Any) -> tuple[dict[str, Tensor], Tensor]:
+        """The criterion's loss, and the scores."""
+        scores = self._scores(self.model(inputs))
+        scores = scores if self.consistency is None else self.consistency.head(scores)
+        return {"loss": self.criterion(scores, targets)}, scores
+
+    def __call__(self, inputs: Any, targets: Any) -> Tensor:
+        if not self.model.training:
+            self.parts = self.once(inputs, targets)[0]
+        else:
+            once = self.once if self.consistency is None else partial(self.consistency, self.once)
+            losses, scores = once(inputs, targets)
+            self.parts = {**losses, **_added(self.model, TrainingPass(scores, lambda: self.once(inputs, targets)))}
+        return sum(self.parts.values())
+
+    def _scores(self, output: Any) -> Tensor:
+        scores = getattr(output, "logits", output)
+        if not isinstance(scores, Tensor):
+            raise UserError(
+                f"{type(self.model).__name__} gives {type(output).__name__} for images: wrap it, so that it gives the "
+                "scores (B, C) alone."
+            )
+        return scores
+
+
+def _added(model: nn.Module, training: TrainingPass) -> dict[str, Tensor]:
+    """The losses that the methods of a model add for the pass that has just run."""
+    found = (one for adaptation in find_adaptations(model).values() for one in adaptation.on_host.values())
+    added: dict[str, Tensor] = {}
+    for one in found:
+        if one.method.adds_losses:
+            added.update(one.losses(training))
+    return added
 
 
 def adding(model: nn.Module) -> list[Method]:

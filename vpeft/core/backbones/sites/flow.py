@@ -194,8 +194,8 @@ class Flow:
 def _say_alone() -> None:
     """Say, once, that nothing compares two passes."""
     print_log(
-        "consistency: this loop has its noise alone, without the loss that compares two passes, which a run adds "
-        "(vpeft train, or mmengine's Runner with PEFTHook: docs/options.md).",
+        "consistency: this loop has its noise alone, without the loss that compares two passes: take it from "
+        "vpeft.training_loss(model, criterion), or let a run add it (docs/options.md).",
         logger="current",
         level=logging.WARNING,
     )

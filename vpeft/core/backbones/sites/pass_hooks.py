@@ -62,11 +62,14 @@ class Begin:
             )
         self.host.backbone.peft_adaptation.before_pass()
         passes = self.host.passes
+        training = self.host.backbone.training and not torch.compiler.is_compiling()
+        if passes.unheard is not None and training and torch.is_grad_enabled():
+            passes.unheard(self.host.backbone.peft_adaptation)
         folded = passes.folded if self.host.frames_in == "batch" else 1
         if (shares := passes.shares) is not None:
             shares.check(len(args[0]) // max(1, folded))
         passes.begin(self.host.prefix, folded)
-        if passes.noisy and self.host.backbone.training and not torch.compiler.is_compiling():
+        if passes.noisy and training:
             passes.current.draw(passes.seed, len(args[0]) // max(1, folded), again=recomputing())
 
 

@@ -112,6 +112,8 @@ class Passes:
         noisy: Something placed is noisy in training.
         read_later: What methods hand on is read behind the pass, by their losses.
         seed: Of the noise of the passes that begin from now on; None draws one for each.
+        unheard: Told of each pass of training, where a method asks something of the loop
+            (:mod:`vpeft.core.adaptation.training.unheard`).
         features: Gives what frozen blocks have made of an image before (:mod:`vpeft.core.adaptation.training`).
     """
 
@@ -125,6 +127,7 @@ class Passes:
         self.shares: Shares | None = None
         self.noisy = self.read_later = False
         self.seed: int | None = None
+        self.unheard: Any = None
         self.forget()
 
     def forget(self) -> None:

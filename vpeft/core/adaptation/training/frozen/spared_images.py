@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, default_collate
 
-from vpeft.core.adaptation.training.feature_records import Unread
-from vpeft.core.adaptation.training.frozen_features import FrozenFeatures
+from vpeft.core.adaptation.training.frozen.feature_records import Unread
+from vpeft.core.adaptation.training.frozen.frozen_features import FrozenFeatures
 from vpeft.core.backbones.probing.at_rest import random_numbers_as_before
 
 #: Bytes of what samples hold beside their images that may be kept in memory.

@@ -8,11 +8,11 @@ import torch
 import vpeft
 from vpeft import UserError
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.adaptation.training.frozen_features import ENTERS, FrozenFeatures
+from vpeft.core.adaptation.training.frozen.frozen_features import ENTERS, FrozenFeatures
 from vpeft.core.store import Store
 from vpeft.registry import PEFT_METHODS
 
-PAGE = Path(__file__).parents[4] / "docs/running.md"
+PAGE = Path(__file__).parents[5] / "docs/running.md"
 HEAD = "| method | blocks not run | kept of an image |"
 
 

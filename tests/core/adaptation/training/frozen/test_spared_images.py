@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader, Dataset
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.adaptation.training.feature_records import Unread
-from vpeft.core.adaptation.training.frozen_features import FrozenFeatures
-from vpeft.core.adaptation.training.spared_images import SparedImages, reads_without_chance
+from vpeft.core.adaptation.training.frozen.feature_records import Unread
+from vpeft.core.adaptation.training.frozen.frozen_features import FrozenFeatures
+from vpeft.core.adaptation.training.frozen.spared_images import SparedImages, reads_without_chance
 from vpeft.core.store import Store
 
 VIT = "mmpretrain.VisionTransformer"

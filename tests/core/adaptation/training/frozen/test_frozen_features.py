@@ -10,8 +10,8 @@ from support.hosts import build, seeded, tiny_of
 
 import vpeft
 from vpeft.core.adaptation.find import get_adaptation
-from vpeft.core.adaptation.training.feature_records import SUM, mixed_batch, packed
-from vpeft.core.adaptation.training.frozen_features import FrozenFeatures, _laid, _order
+from vpeft.core.adaptation.training.frozen.feature_records import SUM, mixed_batch, packed
+from vpeft.core.adaptation.training.frozen.frozen_features import FrozenFeatures, _laid, _order
 from vpeft.core.store import Store
 
 VIT, SWIN = "mmpretrain.VisionTransformer", "mmpretrain.SwinTransformer"

@@ -18,8 +18,8 @@ from torch.utils import _pytree
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.options.part import home
-from vpeft.core.adaptation.training.feature_records import Records, bits, digests, mixed_batch
-from vpeft.core.adaptation.training.skipped_embedding import SkippedEmbedding
+from vpeft.core.adaptation.training.frozen.feature_records import Records, bits, digests, mixed_batch
+from vpeft.core.adaptation.training.frozen.skipped_embedding import SkippedEmbedding
 from vpeft.core.backbones.host import is_peft_key
 from vpeft.core.backbones.sites.passes import recomputing
 from vpeft.core.backbones.sites.site import PLACEMENTS, Placed, Site
