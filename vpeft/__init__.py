@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         unmerge,
         use,
     )
-    from vpeft.apis.own_loop import follow_steps, learn, training_loss
+    from vpeft.apis.own_loop import follow_steps, learn, parameter_groups, training_loss
     from vpeft.apis.predict.load import load
     from vpeft.apis.zoo.zoo import from_zoo
     from vpeft.core.backbones.load import load_backbone
@@ -49,6 +49,7 @@ __all__ = [
     "load_backbone",
     "load_pretrained",
     "merge",
+    "parameter_groups",
     "plain_state_dict",
     "save_adapter",
     "training_loss",
@@ -64,6 +65,7 @@ _ELSEWHERE = {
     "load": "vpeft.apis.predict.load",
     "load_backbone": "vpeft.core.backbones.load",
     "load_pretrained": "vpeft.core.backbones.weights",
+    "parameter_groups": "vpeft.apis.own_loop",
     "training_loss": "vpeft.apis.own_loop",
 }
 _ROOMS = ("algorithms", "apis", "core", "extension", "files", "registry")

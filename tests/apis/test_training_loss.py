@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 import vpeft
 from vpeft import UserError
 from vpeft.core.adaptation.training.losses import add_losses
+from vpeft.core.adaptation.training.parameter_groups import PEFTOptimWrapperConstructor
 from vpeft.core.adaptation.training.unheard import PATIENCE
 
 VIT = "timm.VisionTransformer"
@@ -122,7 +123,13 @@ def test_a_loop_without_them_is_told_once(method, batch, said):
 
 
 @pytest.mark.parametrize(
-    ("method", "advice"), [("AdaLoRA", "vpeft.follow_steps"), ("SCT", "vpeft.learn"), ("GPS", "vpeft.learn")]
+    ("method", "advice"),
+    [
+        ("AdaLoRA", "vpeft.follow_steps"),
+        ("SCT", "vpeft.learn"),
+        ("GPS", "vpeft.learn"),
+        ("LoRA+", "vpeft.parameter_groups"),
+    ],
 )
 def test_steps_and_selection_are_asked_for_as_well(method, advice, batch, said):
     model = Classifier(method).train()
@@ -132,16 +139,12 @@ def test_steps_and_selection_are_asked_for_as_well(method, advice, batch, said):
 
 
 def test_who_does_what_is_asked_hears_nothing(batch, said):
-    for method in ("LoRA", "CoLin", "AdaLoRA", "SCT"):
+    for method in ("LoRA", "LoRA+", "CoLin", "AdaLoRA", "SCT"):
         model = Classifier(method).train()
-        trained = [p for p in model.parameters() if p.requires_grad]
-        vpeft.follow_steps(model, torch.optim.SGD(trained, 0.0), total=9)
-        if method == "SCT":
-            model.backbone.num_classes = 0
-            next(iter(vars(model.backbone)["peft_adaptation"].peft_modules()))
-            for module in model.modules():
-                if hasattr(module, "learned"):
-                    module.learned.fill_(True)
+        vpeft.follow_steps(model, torch.optim.SGD(vpeft.parameter_groups(model, lr=0.0)), total=9)
+        for module in model.modules():
+            if hasattr(module, "learned"):
+                module.learned.fill_(True)
         steps(model, vpeft.training_loss(model, cross_entropy), batch)
     assert said == []
 
@@ -165,3 +168,24 @@ def test_neither_eval_nor_a_detached_model_is_training(batch, said):
     model.requires_grad_(True)
     steps(model, lambda images, targets: cross_entropy(model(images), targets), batch)
     assert said == []
+
+
+@pytest.mark.parametrize("method", ["LoRA", "LoRA+", "VPTDeep", "PrefixTuning", "LNTune"])
+def test_groups_are_those_of_a_run(method):
+    model = Classifier(method)
+    cfg = {"type": "OptimWrapper", "optimizer": {"type": "AdamW", "lr": 1e-3, "weight_decay": 0.05}}
+    theirs = PEFTOptimWrapperConstructor(cfg)(model).optimizer.param_groups
+    mine = torch.optim.AdamW(vpeft.parameter_groups(model, lr=1e-3, weight_decay=0.05)).param_groups
+    want, found = ({p: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]} for groups in (theirs, mine))
+    assert want == found
+    assert found.keys() == {p for p in model.parameters() if p.requires_grad}
+    assert found[model.classifier.bias] == (1e-3, 0.0)
+    assert found[model.classifier.weight] == (1e-3, 0.05)
+    ups = {found[p][0] for name, p in model.named_parameters() if ".up." in name}
+    assert ups == {"LoRA+": {16e-3}, "LoRA": {1e-3}}.get(method, set())
+
+
+def test_groups_of_nothing_are_refused():
+    model = Classifier("LoRA").requires_grad_(False)
+    with pytest.raises(UserError, match="nothing of this model asks for a gradient"):
+        vpeft.parameter_groups(model, lr=1e-3)

@@ -13,6 +13,7 @@ __all__ = [
     "learn",
     "load_adapter",
     "merge",
+    "parameter_groups",
     "plain_state_dict",
     "save_adapter",
     "training_loss",
@@ -21,7 +22,7 @@ __all__ = [
 ]
 
 
-_OWN_LOOP = ("follow_steps", "learn", "training_loss")
+_OWN_LOOP = ("follow_steps", "learn", "parameter_groups", "training_loss")
 
 
 def __getattr__(name: str) -> Any:

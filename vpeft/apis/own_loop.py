@@ -5,17 +5,43 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vpeft.core.adaptation.find import find_adaptations
 from vpeft.core.adaptation.training.losses import OwnLoss
+from vpeft.core.adaptation.training.parameter_groups import grouped
 from vpeft.core.adaptation.training.selection_data import training_data
 from vpeft.core.adaptation.training.steps import after_steps
 from vpeft.core.adaptation.training.unheard import heard
+from vpeft.core.adaptation.wrappers import unwrap
 from vpeft.core.contract.training import TrainingStep
 from vpeft.errors import UserError
+
+
+def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+    """What is trained, in groups for an optimizer of torch, as a run groups it.
+
+    Without weight decay where decay has no meaning (vectors, norms, prompts of methods that say so), and at the
+    learning rates that methods ask for (LoRA+, ViT-Split):
+    ``AdamW(vpeft.parameter_groups(model, lr=1e-3, weight_decay=0.05))``.
+
+    Args:
+        model: A model with a method attached.
+        lr: The learning rate.
+        weight_decay: Of what decays.
+
+    Raises:
+        UserError: Nothing asks for a gradient.
+    """
+    plain = unwrap(model)
+    alone = [{"params": [parameter]} for parameter in plain.parameters() if parameter.requires_grad]
+    if not alone:
+        raise UserError("parameter_groups: nothing of this model asks for a gradient.")
+    heard(model, "rates")
+    return [{"lr": lr, "weight_decay": weight_decay, **group} for group in grouped(plain, alone, lr)]
 
 
 def training_loss(model: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor]) -> OwnLoss:

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from vpeft.apis.results.index import Index, file_state
-from vpeft.apis.results.packed import folder_of, is_packed, unpacked
+from vpeft.apis.results.packed import each_packed, folder_of, is_packed
 from vpeft.errors import UserError
 from vpeft.files import schema_fault, write_json
 from vpeft.registry import nearest
@@ -273,7 +273,7 @@ def read_results(root: str | os.PathLike[str]) -> Results:
         UserError: The folder does not exist, or the file is not whole.
     """
     if is_packed(root):
-        named = {name: _result_of(text, f"{root}: {name}") for name, text in unpacked(root)}
+        named = {name: _result_of(text, f"{root}: {name}") for name, text in each_packed(root)}
         return Results(folder_of(root), {folder_of(root) / name: result for name, result in named.items()})
     folder = Path(root) / RUNS
     if not folder.is_dir():

@@ -46,7 +46,7 @@ def write_packed(path: str | os.PathLike[str], results: Mapping[PurePath, Mappin
     return write_atomically(path, lzma.compress("".join(lines).encode(), check=lzma.CHECK_SHA256, preset=9))
 
 
-def unpacked(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
+def each_packed(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """The name and the text of every result of a file.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
@@ -52,38 +53,17 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         rule = self.paramwise_cfg.get("undecayed", RULES[0])
         if rule not in RULES:
             raise UserError(f"paramwise_cfg: undecayed={rule!r} must be one of {', '.join(map(repr, RULES))}.")
-        undecayed = self.undecayed(model, rule)
         factor = self.paramwise_cfg.get("backbone_lr_mult", 1.0)
-        inside = self.inside(model) if factor != 1.0 else set()
-        factors = self.lr_factors(model)
+        factors = dict.fromkeys(self.inside(model), factor) if factor != 1.0 else {}
         groups: list[dict[str, Any]] = []
         if set(self.paramwise_cfg) - OWN_KEYS:
             self.add_params(groups, model)
         else:
             groups = [{"params": [p]} for p in model.parameters() if p.requires_grad]
-        merged: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for group in groups:
-            (param,) = group.pop("params")
-            if id(param) in undecayed:
-                group.setdefault("weight_decay", 0.0)
-            own = factors.get(id(param), 1.0) * (factor if id(param) in inside else 1.0)
-            if own != 1.0:
-                group["lr"] = group.get("lr", self.optimizer_cfg["lr"]) * own
-            same = merged.setdefault(tuple(sorted(group.items())), {**group, "params": []})
-            same["params"].append(param)
-        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": list(merged.values())})
+        merged = grouped(model, groups, self.optimizer_cfg["lr"], rule, factors)
+        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, "params": merged})
         cfg = {"type": "OptimWrapper", **self.optim_wrapper_cfg}
         return OPTIM_WRAPPERS.build(cfg, default_args={"optimizer": optimizer})
-
-    @staticmethod
-    def lr_factors(model: nn.Module) -> dict[int, float]:
-        """Factors of the learning rate that modules ask for, by the parameters' identities."""
-        found: dict[int, float] = {}
-        for module in model.modules():
-            factors = getattr(module, "lr_factors", {})
-            for name, param in module.named_parameters() if factors else ():
-                found[id(param)] = factors.get(name.partition(".")[0], 1.0)
-        return found
 
     @staticmethod
     def inside(model: nn.Module) -> set[int]:
@@ -95,14 +75,54 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             found |= {id(p) for p in host.backbone.parameters()} - head
         return found
 
-    @staticmethod
-    def undecayed(model: nn.Module, rule: str) -> set[int]:
-        """Identities of the parameters without weight decay."""
-        found = {id(p) for p in model.parameters() if p.dim() <= 1 and rule == "vectors"}
-        for module in model.modules():
-            if isinstance(module, NORMS) or not getattr(module, "weight_decay", True):
-                found |= {id(p) for p in module.parameters()}
-        for adaptation in adaptations(model).values():
-            roles = (*UNDECAYED_ROLES, "norm_weight", "norm_bias")
-            found |= {id(p.param) for p in adaptation.host.parameters() if p.role in roles}
-        return found
+
+def grouped(
+    model: nn.Module,
+    groups: Iterable[dict[str, Any]],
+    lr: float,
+    rule: str = RULES[0],
+    factors: Mapping[int, float] = {},
+) -> list[dict[str, Any]]:
+    """Groups of one parameter each, with what modules ask for; those that are alike in one.
+
+    Args:
+        model: Whose they are.
+        groups: Of an optimiser; what they state of the decay stays.
+        lr: Of those that state none.
+        rule: Of :data:`RULES`.
+        factors: Further factors of the learning rate, by the parameters' identities.
+    """
+    asked, still, factors = lr_factors(model), undecayed(model, rule), factors or {}
+    merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for group in groups:
+        (param,) = group.pop("params")
+        if id(param) in still:
+            group.setdefault("weight_decay", 0.0)
+        own = asked.get(id(param), 1.0) * factors.get(id(param), 1.0)
+        if own != 1.0:
+            group["lr"] = group.get("lr", lr) * own
+        same = merged.setdefault(tuple(sorted(group.items())), {**group, "params": []})
+        same["params"].append(param)
+    return list(merged.values())
+
+
+def lr_factors(model: nn.Module) -> dict[int, float]:
+    """Factors of the learning rate that modules ask for, by the parameters' identities."""
+    found: dict[int, float] = {}
+    for module in model.modules():
+        factors = getattr(module, "lr_factors", {})
+        for name, param in module.named_parameters() if factors else ():
+            found[id(param)] = factors.get(name.partition(".")[0], 1.0)
+    return found
+
+
+def undecayed(model: nn.Module, rule: str) -> set[int]:
+    """Identities of the parameters without weight decay."""
+    found = {id(p) for p in model.parameters() if p.dim() <= 1 and rule == "vectors"}
+    for module in model.modules():
+        if isinstance(module, NORMS) or not getattr(module, "weight_decay", True):
+            found |= {id(p) for p in module.parameters()}
+    for adaptation in adaptations(model).values():
+        roles = (*UNDECAYED_ROLES, "norm_weight", "norm_bias")
+        found |= {id(p.param) for p in adaptation.host.parameters() if p.role in roles}
+    return found

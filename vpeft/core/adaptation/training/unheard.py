@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mmengine.logging import print_log
 from torch import nn
 
 from vpeft.core.adaptation.adaptation import Adaptation
 from vpeft.core.adaptation.find import find_adaptations
-from vpeft.core.contract.method import Method
+
+
+def _modules(adaptation: Adaptation, key: str) -> Iterator[nn.Module]:
+    """Everything that a method has placed."""
+    return (part for name, module in adaptation.peft_items() if name == key for part in module.modules())
+
 
 #: Passes of training that a loop may make before: checks and first looks.
 PATIENCE = 3
 #: What is asked for: which methods do, and what to do about it.
-ASKED: dict[str, tuple[Callable[[Method], bool], str]] = {
+ASKED: dict[str, tuple[Callable[[Adaptation, str], bool], str]] = {
     "losses": (
-        lambda method: method.adds_losses,
+        lambda adaptation, key: adaptation.methods[key].adds_losses,
         "adds losses to the task's: loss = vpeft.training_loss(model, criterion), then loss(images, targets)",
     ),
     "steps": (
-        lambda method: method.follows_steps,
+        lambda adaptation, key: adaptation.methods[key].follows_steps,
         "goes by the steps of training: vpeft.follow_steps(model, optimizer, total) before the first",
     ),
+    "rates": (
+        lambda adaptation, key: any(getattr(m, "lr_factors", {}) for m in _modules(adaptation, key)),
+        "learns at several rates: give the optimizer vpeft.parameter_groups(model, lr)",
+    ),
     "selection": (
-        lambda method: type(method).learn is not Method.learn,
+        lambda adaptation, key: any(not getattr(m, "learned", True) for m in _modules(adaptation, key)),
         "selects from the training data first: vpeft.learn(model, batches) before training",
     ),
 }
@@ -43,17 +52,16 @@ class Unheard:
         if self.passes != PATIENCE + 1:
             return
         for what, (asks, advice) in ASKED.items():
-            names = [method.registered_name() for method in adaptation.methods.values() if asks(method)]
-            missing = what not in self.heard and (what != "selection" or adaptation.waits_for_selection)
-            if names and missing:
-                text = f"{', '.join(names)} {advice} (docs/start/own_loop.md). This loop trains without."
+            asking = [m.registered_name() for key, m in adaptation.methods.items() if asks(adaptation, key)]
+            if asking and what not in self.heard:
+                text = f"{', '.join(asking)} {advice} (docs/start/own_loop.md). This loop trains without."
                 print_log(text, logger="current", level=logging.WARNING)
 
 
 def listen(model: nn.Module) -> None:
     """Look from now on whether the loop that trains a model does what its methods ask for."""
     for adaptation in find_adaptations(model).values():
-        if any(asks(method) for asks, _ in ASKED.values() for method in adaptation.methods.values()):
+        if any(asks(adaptation, key) for asks, _ in ASKED.values() for key in adaptation.methods):
             passes = adaptation.host.passes
             passes.unheard = passes.unheard or Unheard()
 
