@@ -85,6 +85,22 @@ def test_it_is_the_loss_of_a_run(method, added, batch):
     assert all(torch.allclose(mine, theirs, atol=1e-6) for mine, theirs in pairs)
 
 
+def test_losses_of_one_name_are_all_added(batch):
+    """Of two methods; two backbones with one method are the same."""
+    alone = []
+    for method in ("AdaLoRA", "CoLin"):
+        loss = vpeft.training_loss(Classifier(method).train(), cross_entropy)
+        loss(*batch)
+        alone.append(loss.parts["loss_orthogonality"].item())
+    both = vpeft.training_loss(Classifier(["AdaLoRA", "CoLin"]).train(), cross_entropy)
+    total = both(*batch)
+    assert both.parts.keys() == {"loss", "loss_orthogonality", "loss_orthogonality_2"}
+    found = [both.parts["loss_orthogonality"].item(), both.parts["loss_orthogonality_2"].item()]
+    assert found[1] == pytest.approx(alone[1], rel=0.2)
+    assert found[0] == pytest.approx(alone[0], rel=0.2)
+    assert total.item() == pytest.approx(both.parts["loss"].item() + sum(found))
+
+
 @pytest.mark.parametrize("method", ["LoRA", "DyT", NOISY], ids=["LoRA", "DyT", "consistency"])
 def test_in_eval_mode_it_is_the_criterion(method, batch):
     model = Classifier(method)

@@ -94,8 +94,9 @@ def _added(model: nn.Module, training: TrainingPass) -> dict[str, Tensor]:
     found = (one for adaptation in find_adaptations(model).values() for one in adaptation.on_host.values())
     added: dict[str, Tensor] = {}
     for one in found:
-        if one.method.adds_losses:
-            added.update(one.losses(training))
+        for name, value in (one.losses(training) if one.method.adds_losses else {}).items():
+            same = sum(known == name or known.rpartition("_")[0] == name for known in added)
+            added[f"{name}_{same + 1}" if same else name] = value  # of several methods or backbones none is lost
     return added
 
 
