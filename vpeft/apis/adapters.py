@@ -201,6 +201,7 @@ def load_adapter(
     if name is not None and adaptations(model):
         _same_backbone(model, backbone)
         _load_further(model, tensors, metadata, str(path), name)
+        listen(model)
         return model
     with undone_on_error(model):
         if not adaptations(model):
