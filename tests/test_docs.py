@@ -138,7 +138,7 @@ def runnable() -> dict[str, list[Block]]:
 
 @pytest.fixture
 def like_the_repository(tmp_path, monkeypatch):
-    for name in ("configs", "tools", "requirements"):
+    for name in ("configs", "docs", "tools", "requirements"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
 
