@@ -24,7 +24,7 @@ from vpeft.errors import UserError
 def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
     """What is trained, in groups for an optimizer of torch, as a run groups it.
 
-    Without weight decay where decay has no meaning (vectors, norms, prompts of methods that say so), and at the
+    Without weight decay where decay has no meaning (vectors, norms, what methods exempt), and at the
     learning rates that methods ask for (LoRA+, ViT-Split):
     ``AdamW(vpeft.parameter_groups(model, lr=1e-3, weight_decay=0.05))``.
 
