@@ -46,7 +46,7 @@ def batch():
 
 
 @pytest.fixture
-def said(monkeypatch):
+def said():
     lines = []
     logger = MMLogger.get_current_instance()
     handler = logging.Handler(logging.WARNING)

@@ -22,10 +22,7 @@ __all__ = [
 ]
 
 
-_OWN_LOOP = ("follow_steps", "learn", "parameter_groups", "training_loss")
-
-
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module(f"vpeft.apis.{'own_loop' if name in _OWN_LOOP else 'adapters'}"), name)
+        return getattr(import_module("vpeft"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

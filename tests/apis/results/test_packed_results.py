@@ -116,3 +116,8 @@ def test_another_name_is_refused(folder, tmp_path):
         packed.write_packed(tmp_path / "runs.json", {})
     with pytest.raises(UserError, match="does not exist"):
         read_results(tmp_path / "nothing.jsonl.xz")
+
+
+def test_one_thing_is_asked_for_at_a_time(folder, tmp_path):
+    with pytest.raises(UserError, match="not allowed with"):
+        results.main([str(folder), "--pack", str(tmp_path / "a.jsonl.xz"), "--plots", str(tmp_path)])

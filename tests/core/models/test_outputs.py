@@ -104,3 +104,11 @@ def test_what_is_no_output_of_a_classifier_is_said(images):
 
     with pytest.raises(UserError, match="Odd gives dict"):
         pooled_features(Odd(), images)
+
+
+@pytest.mark.parametrize("behind", [nn.Softmax(1), nn.LogSoftmax(1), nn.Dropout(0.1)])
+def test_what_stands_behind_the_head_is_not_taken_for_features(behind, images):
+    own = Own().eval()
+    whole = nn.Sequential(own, behind).eval()
+    assert torch.equal(pooled_features(whole, images), own.backbone(images))
+    assert torch.equal(class_scores(whole, images), whole(images))

@@ -68,7 +68,10 @@ def _with_head(model: nn.Module, images: Tensor) -> tuple[Any, Tensor | None, Te
             hook.remove()
     scores = getattr(given, "logits", given)
     scores = scores if isinstance(scores, Tensor) else None
-    return given, scores, next((entered for entered, out in seen if out is scores), None)
+    found = [entered for entered, out in seen if out is scores]
+    if not found and scores is not None and scores.dim() == 2:  # a softmax or a cast behind the head keeps its shape
+        found = [entered for entered, out in seen if out.shape == scores.shape][-1:]
+    return given, scores, found[0] if found else None
 
 
 def _features_of(model: nn.Module, given: Any) -> Any:

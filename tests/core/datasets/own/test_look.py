@@ -207,3 +207,19 @@ def test_several_pictures_in_a_file_are_said(tmp_path):
 )
 def test_names_that_say_the_same(names, said):
     assert names_alike(names) == said
+
+
+@pytest.mark.parametrize("kind", ["gif", "tiff", "webp"])
+def test_a_file_whose_later_pictures_are_broken_is_looked_at(tmp_path, kind):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            photo(number + 10 * (name == "dog")).save(tmp_path / name / f"{number}.png")
+    first, *others = (photo(seed) for seed in range(50, 53))
+    file = tmp_path / "cat" / f"pages.{kind}"
+    first.save(file, save_all=True, append_images=others)
+    whole = file.read_bytes()
+    for share in (0.4, 0.6, 0.8, 0.95):
+        file.write_bytes(whole[: int(len(whole) * share)] + bytes(64))
+        seen = seen_of(tmp_path)
+        assert len(seen.data.samples) + len(seen.broken) == 11

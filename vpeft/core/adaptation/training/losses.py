@@ -42,7 +42,7 @@ class MethodLosses:
             losses, scores = self.once(*args, **kwargs)
         else:
             losses, scores = self._consistent(*args, **kwargs)
-        return {**losses, **_added(self.model, TrainingPass(scores, lambda: self.once(*args, **kwargs)))}
+        return _with_own(losses, self.model, TrainingPass(scores, lambda: self.once(*args, **kwargs)))
 
     def _consistent(self, inputs: Any, data_samples: Any = None, **kwargs) -> tuple[dict[str, Tensor], Tensor]:
         return self.consistency(lambda x, y: self.once(x, y, **kwargs), inputs, data_samples)
@@ -76,7 +76,7 @@ class OwnLoss:
         else:
             once = self.once if self.consistency is None else partial(self.consistency, self.once)
             losses, scores = once(inputs, targets)
-            self.parts = {**losses, **_added(self.model, TrainingPass(scores, lambda: self.once(inputs, targets)))}
+            self.parts = _with_own(losses, self.model, TrainingPass(scores, lambda: self.once(inputs, targets)))
         return sum(self.parts.values())
 
     def _scores(self, output: Any) -> Tensor:
@@ -89,15 +89,16 @@ class OwnLoss:
         return scores
 
 
-def _added(model: nn.Module, training: TrainingPass) -> dict[str, Tensor]:
-    """The losses that the methods of a model add for the pass that has just run."""
-    found = (one for adaptation in find_adaptations(model).values() for one in adaptation.on_host.values())
-    added: dict[str, Tensor] = {}
-    for one in found:
+def _with_own(losses: dict[str, Tensor], model: nn.Module, training: TrainingPass) -> dict[str, Tensor]:
+    """The task's losses and those that the methods of a model add for the pass that has just run; none takes another's
+    name, of several methods or backbones neither.
+    """
+    total = dict(losses)
+    for one in (one for adaptation in find_adaptations(model).values() for one in adaptation.on_host.values()):
         for name, value in (one.losses(training) if one.method.adds_losses else {}).items():
-            same = sum(known == name or known.rpartition("_")[0] == name for known in added)
-            added[f"{name}_{same + 1}" if same else name] = value  # of several methods or backbones none is lost
-    return added
+            names = (name, *(f"{name}_{number}" for number in range(2, len(total) + 3)))
+            total[next(free for free in names if free not in total)] = value
+    return total
 
 
 def adding(model: nn.Module) -> list[Method]:

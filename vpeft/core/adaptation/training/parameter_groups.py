@@ -54,7 +54,7 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if rule not in RULES:
             raise UserError(f"paramwise_cfg: undecayed={rule!r} must be one of {', '.join(map(repr, RULES))}.")
         factor = self.paramwise_cfg.get("backbone_lr_mult", 1.0)
-        factors = dict.fromkeys(self.inside(model), factor) if factor != 1.0 else {}
+        factors = dict.fromkeys(self.inside(model), factor) if factor != 1.0 else None
         groups: list[dict[str, Any]] = []
         if set(self.paramwise_cfg) - OWN_KEYS:
             self.add_params(groups, model)
@@ -81,7 +81,7 @@ def grouped(
     groups: Iterable[dict[str, Any]],
     lr: float,
     rule: str = RULES[0],
-    factors: Mapping[int, float] = {},
+    factors: Mapping[int, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Groups of one parameter each, with what modules ask for; those that are alike in one.
 

@@ -118,6 +118,7 @@ class Passes:
     """
 
     features: Any = None
+    unheard: Any = None
 
     def __init__(self, last: int = 0) -> None:
         self.enabled = True
@@ -127,7 +128,6 @@ class Passes:
         self.shares: Shares | None = None
         self.noisy = self.read_later = False
         self.seed: int | None = None
-        self.unheard: Any = None
         self.forget()
 
     def forget(self) -> None:

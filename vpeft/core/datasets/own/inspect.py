@@ -236,11 +236,19 @@ def _of_image(path: Path, digest: str) -> FileFacts:
         return FileFacts(_reason(error), digest)
     with Image.open(path, formats=FORMATS) as image:
         mode, turned = image.mode, image.getexif().get(_ORIENTATION, 1) not in (0, 1)
-        pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and its previews
+        pages = _pages(image)
     picture = Image.fromarray(pixels[..., ::-1])
     bits = np.packbits(imagehash.phash(picture).hash.ravel()).tobytes()
     small = picture.resize((_SMALL, _SMALL), Image.Resampling.BOX).tobytes()
     return FileFacts(None, digest, picture.size, mode, turned, bits, small, pages=pages)
+
+
+def _pages(image: Image.Image) -> int:
+    """Pictures in a file, as far as they can be counted."""
+    try:
+        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and its previews
+    except Exception:  # the first is whole; PIL's decoders raise whatever broken others make them stumble over
+        return 1
 
 
 def _of_frames(sample: OwnSample) -> FileFacts:

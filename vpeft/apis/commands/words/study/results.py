@@ -25,10 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", nargs="+", help="only these seeds")
     parser.add_argument("--status", nargs="+", help="only these: ok, failed")
     parser.add_argument("--all", action="store_true", help="runs off the protocol too")
-    parser.add_argument("--cell", nargs=2, metavar=("METHOD", "TASK"), help="the runs that a cell is made of")
-    parser.add_argument("--compare", nargs=2, metavar=("METHOD", "METHOD"), help="the first against the second, paired")
-    parser.add_argument("--plots", metavar="FOLDER", help="draw Pareto fronts and accuracy over size there")
-    parser.add_argument("--pack", metavar="FILE", help="write the runs into one file, NAME.jsonl.xz")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--cell", nargs=2, metavar=("METHOD", "TASK"), help="the runs that a cell is made of")
+    instead.add_argument(
+        "--compare", nargs=2, metavar=("METHOD", "METHOD"), help="the first against the second, paired"
+    )
+    instead.add_argument("--plots", metavar="FOLDER", help="draw Pareto fronts and accuracy over size there")
+    instead.add_argument("--pack", metavar="FILE", help="write the runs into one file, NAME.jsonl.xz")
     args = parser.parse_args(argv)
     from vpeft.apis.results.files import read_results
 
