@@ -7,6 +7,7 @@ import torch
 
 from vpeft.apis.config.listing import config_names
 from vpeft.apis.config.load import build_model, load_config
+from vpeft.apis.rates.evidence import EVIDENCE, RATE, searched_options
 from vpeft.core.models.build import meta_build
 from vpeft.errors import UserError
 
@@ -31,11 +32,18 @@ def test_sizes_are_those_of_vtab(name):
     if name in PICTURES:
         wanted |= {"pad": 4, "image_size": [56, 56]}
     assert small.model.backbone.method.to_dict() == wanted
-    for field in ("lr", "weight_decay", "type"):
+    for field in ("weight_decay", "type"):
         assert small.optim_wrapper.optimizer[field] == vtab.optim_wrapper.optimizer[field], field
+    searched = searched_options(SMALL / EVIDENCE, name, "dinov2_small", ["real_photos", "real_turns"])
+    assert small.optim_wrapper.optimizer.lr == searched.get(RATE, vtab.optim_wrapper.optimizer.lr)
     assert small.train_dataloader.batch_size == 32  # the same for all, half of the convention's
     assert (small.suite, small.model.head.num_classes, small.image_size) == ("real", 4, 56)
     assert small.model.backbone.init_cfg.checkpoint == "vpeft://dinov2_small"
+
+
+@pytest.mark.parametrize(("name", "rate"), [("full", 2.15e-5), ("lora", 1e-3), ("linear", 3.16e-3)])
+def test_rates_that_a_search_found(name, rate):
+    assert load_config(SMALL / f"{name}_dinov2_small.py", "real_fashion").optim_wrapper.optimizer.lr == rate
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from vpeft.apis.results.shown import spread_text
+
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "start/which_method.md").read_text()
 #: The page's columns that are a board's mean, by the board's file.
@@ -43,7 +45,7 @@ def test_accuracies(column):
     rows = board(BOARDS[column])
     for method, shown in FIGURES.items():
         mean, std = (float(rows[method][key] or "nan") for key in ("mean_of_tasks", "mean_of_tasks_std"))
-        want = f"{100 * mean:.1f} ± {100 * std:.1f}" if column == "image tasks" else f"{100 * mean:.1f}"
+        want = f"{100 * mean:.1f}" + (spread_text(std) if column == "image tasks" else "")
         assert shown[column] == want, method
         one_seed = method in ("Convpass", "DTL+", "HoulsbyAdapter", "VPTDeep") and column != "image tasks"
         assert rows[method]["seeds"] == ("1" if one_seed else "3"), method

@@ -275,7 +275,13 @@ def load_plan(path: str | None = None, **flags) -> Plan:
     for name in ("tune", "search"):
         if isinstance(given.get(name), Mapping) and isinstance(values.get(name) or {}, Mapping):
             given[name] = {**(values.get(name) or {}), **given[name]}
-    return Plan(**{**values, **given})
+    try:
+        return Plan(**{**values, **given})
+    except UserError as error:
+        if path is None:
+            raise
+        where = f"{path}, with what the command sets" if given else path
+        raise UserError(f"plan {where}: {str(error).removeprefix('plan: ')}") from None
 
 
 class _Once(yaml.SafeLoader):
