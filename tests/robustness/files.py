@@ -541,10 +541,10 @@ def write_plan(folder: Path) -> Path:
 def _(path):
     plan = load_plan(str(path))
     try:
-        jobs = plan.jobs(str(path.parent))
+        jobs = [Path(job.name).parts[:2] for job in plan.jobs(str(path.parent))]
     except UserError as error:  # what a plan asks for is read, and names the field instead of the file
         raise UserError(f"{path}: {error}") from error
-    return asdict(plan), [Path(job.name).parts[:2] for job in jobs]
+    return asdict(plan), jobs
 
 
 def write_results(folder: Path) -> Path:

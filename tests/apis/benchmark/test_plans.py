@@ -1,5 +1,6 @@
 """Plans, and how runs are known again."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,39 @@ def test_the_effective_config_has_one_look_at_the_test_images():
 def test_values_of_a_plan(field, value):
     with pytest.raises(UserError, match=rf"^plan: {'sweep' if field == 'sweep' else field}"):
         load_plan(None, **{"methods": ["lora"], field: [None] if value is None else value})
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("backbones: [1.5]", "{file}: backbones=[1.5] must be a list, each of it a text."),
+        ("seeds: [-1]", "{file}: seeds=[-1] must be a list, each of it a whole number from 0 to 4.29497e+09."),
+        ("sweep: {rank: 8}", "{file}: sweep={'rank': 8} must be"),
+        ("search: {trials: 0}", "{file}: "),
+    ],
+)
+def test_a_fault_names_the_file(tmp_path, line, words):
+    file = tmp_path / "a.yaml"
+    file.write_text(f"methods: [lora]\n{line}\n")
+    with pytest.raises(UserError) as error:
+        load_plan(str(file))
+    assert str(error.value).startswith(f"plan {words.replace('{file}', str(file))}")
+    with pytest.raises(UserError, match=f"^plan {re.escape(str(file))}, with what the command sets: "):
+        load_plan(str(file), retries=2)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("train_cfg.mex_epochs", 2, "train_cfg has no 'mex_epochs': did you mean 'max_epochs'?"),
+        ("train_cfg.max_epochs", "", "train_cfg.max_epochs must be a whole number of at least 1, not ''"),
+    ],
+)
+def test_an_option_that_a_config_refuses(tmp_path, key, value, words):
+    plan = load_plan(None, methods=["lora"], tasks=["digits"], options={key: value})
+    with pytest.raises(UserError) as error:
+        plan.jobs(str(tmp_path))
+    assert str(error.value).startswith(f"plan: options: {key}={value!r}: {words}")
 
 
 @pytest.mark.parametrize("name", ["a.yaml", "a.py"])

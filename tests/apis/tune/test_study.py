@@ -94,6 +94,18 @@ def test_a_search_that_was_cut_off_ends_with_the_same_trials(tmp_path, batch):
         assert {state for *_, state in trials_of(whole)} == {"COMPLETE", "PRUNED"}
 
 
+@pytest.mark.parametrize("says", ["does not exist", "is empty"])
+def test_a_study_that_is_lost_does_not_begin_anew_in_silence(tmp_path, says):
+    tune([study(tmp_path)], Formula(), quiet=True)
+    file = study(tmp_path).folder / "study.db"
+    file.unlink()
+    if says == "is empty":
+        file.touch()
+    with pytest.raises(UserError, match=rf"study\.db {says}: where it is damaged or lost, delete the folder"):
+        study(tmp_path).open()
+    study(tmp_path / "new").open()
+
+
 def test_the_best_setting_is_a_config_that_trains_alone(tmp_path):
     one = study(tmp_path, trials=12)
     (best,) = tune([one], Formula(), quiet=True)

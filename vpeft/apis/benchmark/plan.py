@@ -16,6 +16,7 @@ import yaml
 from mmengine import Config
 
 from vpeft.apis.benchmark.run_job import RunJob
+from vpeft.apis.config.keys.options import OPTIONS
 from vpeft.apis.config.listing import config_names
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.names import configs_folder, located
@@ -142,6 +143,9 @@ class Plan:
             root: Folder of the results.
             settings: What tuning has found, by config and task: ``options`` by dotted key, and ``tuning``.
             store: Bytes of decoded images that the runs share, or ``off``.
+
+        Raises:
+            UserError: An option or a value of the sweep that a config refuses.
         """
         jobs = []
         for cell in self.cells():
@@ -166,6 +170,11 @@ class Plan:
                     )
                 )
         unique = {(j.config, j.task, j.seed, json.dumps(j.variant, sort_keys=True)): j for j in jobs}
+        for job in unique.values():
+            try:
+                _ = job.name  # of the effective config, which refuses options
+            except UserError as error:
+                raise UserError(f"plan: {str(error).replace(f'{OPTIONS} ', 'options: ', 1)}") from error
         # Seed by seed, so that a benchmark that is cut off has whole tables of fewer seeds.
         return sorted(unique.values(), key=lambda job: self.seeds.index(job.seed))
 

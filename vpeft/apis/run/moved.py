@@ -20,9 +20,9 @@ class MovedRunHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Bring the paths home."""
-        noted = checkpoint.get("message_hub", {}).get("runtime_info", {})
         if not runner._resume or any(hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook)):
             return
+        noted = checkpoint.get("message_hub", {}).get("runtime_info", {})
         for key, path in list(noted.items()):
             if key.startswith("best_ckpt") and isinstance(path, str):
                 here = Path(runner.work_dir) / Path(path).name

@@ -110,7 +110,7 @@ def schedule_elsewhere(cfg: Config) -> str | None:
     unit, last = ("epoch", loop.get("max_epochs")) if by_epoch else ("step", loop.get("max_iters"))
     steps = [schedule] if isinstance(schedule, dict) else list(schedule)
     ends = {i: one["end"] for i, one in enumerate(steps) if one.get("by_epoch", True) == by_epoch and "end" in one}
-    place = max(ends, key=ends.get, default=None)
+    place = max(ends, key=lambda one: (ends[one], one), default=None)  # of equal ends the last one is the main part's
     if place is None or last is None or ends[place] == last:
         return None
     return (

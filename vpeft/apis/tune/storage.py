@@ -14,15 +14,20 @@ from vpeft.files import unreadable
 
 
 @contextmanager
-def readable(file: Path) -> Iterator[None]:
+def readable(file: Path, begun: bool = False) -> Iterator[None]:
     """Within the context a study's file is read and written.
+
+    Args:
+        file: The file.
+        begun: Whether there has been one: then it must not be gone or empty, since all trials would be lost in silence.
 
     Raises:
         UserError: It is damaged, or cannot be read or written.
     """
-    hint = "where it is damaged, delete the folder, and the search begins anew"
+    hint = "where it is damaged or lost, delete the folder, and the search begins anew"
     reason = unreadable(file)
-    if reason and (reason not in ("does not exist", "is empty") or (file.is_symlink() and not file.exists())):
+    new = reason in ("does not exist", "is empty") and not begun
+    if reason and (not new or (file.is_symlink() and not file.exists())):
         raise UserError(f"study {file} {reason}: {hint}.")
     try:
         if reason is None:

@@ -214,7 +214,7 @@ class Study:
             UserError: The folder holds another search, or its file is damaged.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with readable(self.folder / "study.db"):
+        with readable(self.folder / "study.db", begun=(self.folder / STUDY).is_file()):
             return self._open()
 
     def _open(self) -> optuna.Study:

@@ -282,6 +282,13 @@ def test_position_tables_that_are_not_square(tmp_path):
     assert "(35, 1), and 35 is not the square of an odd number" in message
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (17, DIM), (1, 17, DIM, 1)])
+def test_a_position_table_of_other_dimensions(tmp_path, shape):
+    state = {**timm_vit().state_dict(), "pos_embed": torch.zeros(shape)}
+    message = refused(mm_vit(), save_torch(state, tmp_path / "vit.pth"))
+    assert f"first pos_embed: the file's gives {shape}, the backbone's" in message
+
+
 def test_prefix_without_keys(tmp_path):
     path = save_torch(timm_vit().state_dict(), tmp_path / "vit.pth")
     message = refused(mm_vit(), path, prefix="encoder")

@@ -1,5 +1,6 @@
 """Files of the libraries, written with random weights: loaded as the library itself loads them."""
 
+import logging
 import re
 
 import open_clip
@@ -331,6 +332,22 @@ def test_another_grid_is_resized_by_timm(tmp_path):
     report = load_pretrained(model, path)
     assert report.format == "timm's own converter reads it"
     assert equal(model, from_timm(model)(clip_visual(source)))
+    assert report.resized == {"pos_embed": ((1, 16, 64), (1, 4, 64))}  # below visual.trunk. in the file
+    assert "1 position tables resized (pos_embed (1, 16, 64) to (1, 4, 64), ...)" in str(report)
+
+
+@pytest.mark.parametrize("written_as", [timm.models.VisionTransformer.state_dict, clip_visual])
+def test_another_patch_size_is_a_warning(tmp_path, caplog, written_as):
+    """timm resamples the kernel by itself and says so to nobody who asked for the weights."""
+    source = randomise(timm_model("vit_base_patch16_siglip_224", **{**SMALL, "img_size": 32, "patch_size": 8}))
+    model = timm_model("vit_base_patch16_siglip_224", **{**SMALL, "img_size": 64, "patch_size": 16})
+    logger = logging.getLogger("weights")
+    path = save_torch(written_as(source), tmp_path / "vit.pth")
+    report = load_pretrained(model, path, logger=logger)
+    assert report.resized == {"patch_embed.proj.weight": ((64, 3, 8, 8), (64, 3, 16, 16))}
+    (record,) = [one for one in caplog.records if one.name == "weights"]
+    assert record.levelname == "WARNING"
+    assert "1 KERNELS RESAMPLED TO ANOTHER PATCH SIZE (patch_embed.proj.weight (64, 3, 8, 8) to" in record.message
 
 
 def test_sam_2_below_a_prefix(tmp_path):
@@ -442,8 +459,9 @@ def test_another_grid_is_resized_by_torchvision(tmp_path):
     model = TORCHVISION["vit"](image_size=64)
     reference = TORCHVISION["vit"](image_size=64)
     reference.load_state_dict(interpolate_embeddings(64, 8, source.state_dict()))
-    load_pretrained(model, save_torch(source.state_dict(), tmp_path / "vit.pth"))
+    report = load_pretrained(model, save_torch(source.state_dict(), tmp_path / "vit.pth"))
     assert equal(model, reference)
+    assert list(report.resized) == ["encoder.pos_embedding"]
 
 
 def test_a_backbone_of_openmmlab_by_its_own_names(tmp_path):

@@ -133,12 +133,25 @@ def test_testing_counts_every_image(coco):
         (lambda c: c["images"].clear() or c["annotations"].clear(), "train2017.json lists no images"),
         (lambda c: c["annotations"].clear(), "leaves none of its 5 images: 5 hold no box of the classes"),
         (lambda c: c.pop("categories"), "lacks categories"),
+        (
+            lambda c: [c["annotations"][n].pop("segmentation") for n in (1, 3)],
+            r"2 of the boxes have no segmentation, first one on .*000000000002\.jpg, and the pipeline loads masks",
+        ),
+        (lambda c: c["annotations"][0].update(segmentation=[]), "1 of the boxes have no segmentation"),
         (lambda c: c["images"][0].update(file_name="gone.jpg"), "1 of 5 images of .* are missing, first .*gone.jpg"),
     ],
 )
 def test_a_coco_file_that_contradicts_itself_is_refused(coco, change, message):
     with pytest.raises(UserError, match=message):
         coco(change)
+
+
+def test_boxes_alone_need_no_segmentation(coco):
+    steps = [
+        {**step, **({"with_mask": False} if step["type"] == "LoadAnnotations" else {})}
+        for step in coco.cfg.train_dataloader.dataset.pipeline
+    ]
+    assert len(coco(lambda c: c["annotations"][1].pop("segmentation"), pipeline=steps)) == 4
 
 
 def test_a_filter_that_leaves_nothing_is_refused(coco):

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine import Config
 
+from vpeft.apis.config.keys.numbers import number_faults
 from vpeft.apis.config.keys.sections import section_faults
 from vpeft.apis.config.keys.top_level import places_beside, settings_read, slips, variables_of
 from vpeft.apis.config.origin import is_inside
@@ -48,7 +49,8 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def check_keys(cfg: Config, options: Mapping[str, Any], name: str) -> None:
-    """Refuse what a config sets and nobody reads: unknown keys of sections that no class takes, slips of settings.
+    """Refuse what a config sets and nobody reads: unknown keys of sections that no class takes, slips of settings,
+    and values that are none of their key.
 
     Args:
         cfg: The config, with the options.
@@ -56,9 +58,9 @@ def check_keys(cfg: Config, options: Mapping[str, Any], name: str) -> None:
         name: The config's, for messages.
 
     Raises:
-        UserError: Where the key was set, and the nearest that is read.
+        UserError: Where the key was set, and the nearest that is read, or what its value must be.
     """
-    for key, said in (*section_faults(cfg), *slips(cfg, options)):
+    for key, said in (*section_faults(cfg), *slips(cfg, options), *number_faults(cfg)):
         given = next((one for one in options if is_inside(key, one) or is_inside(one, key)), None)
         raise UserError(f"{f'config {name}' if given is None else f'{OPTIONS} {given}={options[given]!r}'}: {said}")
 

@@ -39,7 +39,8 @@ class LoadReport:
         loaded: Keys of the backbone that were loaded.
         missing: Keys of the backbone that the file should hold and does not.
         unexpected: Keys of the file for which the backbone has no place.
-        resized: Position tables by the backbone's keys, with the shapes before and after.
+        resized: Position tables by the backbone's keys, with the shapes before and after; and the kernels of a patch
+            embedding, which timm's converter resamples to another patch size.
         inflated: Kernels of images that were given frames, likewise.
         left_out: Keys of the file that are not loaded on purpose, each with the reason.
         kept: Keys of heads and output norms that the file does not hold; they keep their start.
@@ -56,10 +57,21 @@ class LoadReport:
     kept: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
 
+    @property
+    def kernels(self) -> list[str]:
+        """Those of :attr:`resized` that are no position tables: kernels of a patch embedding of another size."""
+        return [key for key, (_, now) in self.resized.items() if key.endswith(".weight") and len(now) > 3]
+
     def __str__(self) -> str:
         """One line: format, counts, what was inflated, resized, left out and kept."""
         parts = [f"{self.format}: {len(self.loaded)} tensors loaded"]
-        for changed, what in ((self.inflated, "inflated to frames"), (self.resized, "position tables resized")):
+        kernels = {key: shapes for key, shapes in self.resized.items() if key in self.kernels}
+        tables = {key: shapes for key, shapes in self.resized.items() if key not in kernels}
+        for changed, what in (
+            (self.inflated, "inflated to frames"),
+            (tables, "position tables resized"),
+            (kernels, "KERNELS RESAMPLED TO ANOTHER PATCH SIZE"),
+        ):
             if changed:
                 first, (before, after) = next(iter(changed.items()))
                 parts.append(f"{len(changed)} {what} ({first} {before} to {after}, ...)")
@@ -139,7 +151,8 @@ def load_weights(
         raise UserError(f"{checkpoint}: {error}") from error
     remember_weights(backbone, str(checkpoint), prefix)
     logger = logger or MMLogger.get_current_instance()
-    level = logging.WARNING if report.missing or report.unexpected or report.differing else logging.INFO
+    doubtful = report.missing or report.unexpected or report.differing or report.kernels
+    level = logging.WARNING if doubtful else logging.INFO
     logger.log(level, f"Loaded {checkpoint} as {report}.")
     return report
 
@@ -200,6 +213,7 @@ def _fit(report: LoadReport, found: Found, backbone: nn.Module, own: dict[str, T
     if found.of_clips is not None:
         report.inflated = inflate_kernels(weights, backbone)
         report.resized = fit_positions(weights, backbone, of_clips=found.of_clips)
+    report.resized |= {key: shapes for key, shapes in found.resized.items() if key in own}
     report.left_out |= weights.left_out
     _check_shapes(weights, own)
     _check_values(weights, own)

@@ -55,7 +55,7 @@ def fit_positions(weights: Converted, backbone: nn.Module, of_clips: bool = Fals
     """
     own, resized = backbone.state_dict(), {}
     for name, tensor in list(weights.state.items()):
-        if name not in own or tensor.shape[-1] != own[name].shape[-1] or tensor.dim() != own[name].dim():
+        if name not in own or tensor.dim() != own[name].dim() or tensor.shape[-1:] != own[name].shape[-1:]:
             continue
         try:
             if name in EMBEDDINGS and tensor.dim() == 3:

@@ -24,6 +24,7 @@ from vpeft.core.backbones.weights.recognise import (
     reason_outside,
     recognise,
 )
+from vpeft.core.backbones.weights.resize import Resized
 from vpeft.errors import UserError
 
 _NOT_HERE = "part that the model lacks"
@@ -39,6 +40,8 @@ class Found:
         kept: Pattern of the model's keys that files may lack.
         heads: Names of the model's modules that are trained anew for a task.
         of_clips: Whether the weights are a video backbone's; None where position tables are not to be resized.
+        left_out: Keys of the file that are not loaded on purpose, each with the reason.
+        resized: What a library's converter has resized, with the shapes before and after.
     """
 
     format: str
@@ -47,6 +50,7 @@ class Found:
     heads: tuple[str, ...] = ()
     of_clips: bool | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+    resized: Resized = field(default_factory=dict)
 
 
 def ways(state: Mapping[str, Tensor], backbone: nn.Module) -> Iterator[Found | UserError]:
@@ -99,7 +103,9 @@ def _by_library(state: Mapping[str, Tensor], backbone: nn.Module, of: Library, p
     if not converted:
         return NoWay(f"{of.prefix} has no converter for it.")
     weights = Converted(converted, {key: prefix + key for key in converted})
-    return _found(f"{of.prefix}'s {of.converter} reads it", weights, backbone.state_dict(), backbone, of, {})
+    found = _found(f"{of.prefix}'s {of.converter} reads it", weights, backbone.state_dict(), backbone, of, {})
+    found.resized = _resized(state, converted)
+    return found
 
 
 def _found(
@@ -123,6 +129,25 @@ def _found(
             if not tensor.is_floating_point():
                 reasons[re.escape(key)] = BUFFER
     return Found(name, weights.without(reasons), of.kept, heads, None, outside)
+
+
+def _resized(state: Mapping[str, Tensor], converted: Mapping[str, Tensor]) -> Resized:
+    """What has other sizes than in the file, where it stands by the same name or below something; of a kernel or table
+    by another name, the one of as many dimensions that alone has its width.
+    """
+    found = {}
+    for key, tensor in converted.items():
+        like = [state[key]] if key in state else [one for name, one in state.items() if name.endswith(f".{key}")]
+        if not like and tensor.dim() > 2 and all(tensor.numel() != one.numel() for one in state.values()):
+            like = [one for one in state.values() if _widths(one) == _widths(tensor)]
+        if len(like) == 1 and like[0].numel() != tensor.numel() and like[0].dim() == tensor.dim():
+            found[key] = (tuple(like[0].shape), tuple(tensor.shape))
+    return found
+
+
+def _widths(tensor: Tensor) -> tuple[int, ...]:
+    """Number of dimensions, and the sizes that no resizing changes: of a kernel its first two, of a table its last."""
+    return (tensor.dim(), *(tensor.shape[:2] if tensor.dim() > 3 else tensor.shape[-1:]))
 
 
 def in_modules(key: str, modules: tuple[str, ...]) -> bool:

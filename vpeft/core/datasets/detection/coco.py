@@ -32,7 +32,8 @@ class CheckedCoco(CocoDataset):
 
     Raises:
         UserError: The annotation file is missing, broken or contradicts itself; it lacks a class of the config or
-            lists the classes in another order, which mmdet would give wrong labels; images are missing.
+            lists the classes in another order, which mmdet would give wrong labels; images are missing; the pipeline
+            loads masks, and a box has none.
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -47,6 +48,8 @@ class CheckedCoco(CocoDataset):
             ) from error
         if self.backend_args is None:
             check_images([sample["img_path"] for sample in samples], self.ann_file)
+        if any(getattr(step, "with_mask", False) for step in self.pipeline.transforms):
+            check_masks(samples, self.ann_file)
         return samples
 
     def filter_data(self) -> list[dict[str, Any]]:
@@ -174,6 +177,20 @@ def check_images(paths: list[str], where: str) -> None:
         raise UserError(
             f"{len(missing)} of {len(paths)} images of {where} are missing, first {missing[0]}: unpack the archive "
             f"again or set data_prefix; {LAYOUT}."
+        )
+
+
+def check_masks(samples: list[dict[str, Any]], where: str) -> None:
+    """Check that every box has its outline.
+
+    Raises:
+        UserError: Some have none.
+    """
+    bare = [sample["img_path"] for sample in samples for one in sample["instances"] if "mask" not in one]
+    if bare:
+        raise UserError(
+            f"{where}: {len(bare)} of the boxes have no segmentation, first one on {bare[0]}, and the pipeline loads "
+            "masks: mend the file, or take a recipe of boxes (with_mask=False)."
         )
 
 
