@@ -56,7 +56,7 @@ def test_every_number(section, name):
         ("train_cfg.val_interval", 0, "a whole number of at least 1, not 0"),
         ("optim_wrapper.clip_grad.max_norm", -1, "a number above 0, not -1"),
         ("optim_wrapper.optimizer.lr", True, "a number of at least 0, not True"),
-        ("param_scheduler.0.end", "x", "a whole number of at least 1, not 'x'"),
+        ("param_scheduler.0.end", "x", "a number above 0, not 'x'"),
         ("default_hooks.checkpoint.max_keep_ckpts", 0, "a whole number of at least 1, or -1 for none, not 0"),
         ("train_dataloader.batch_size", "two", "a whole number of at least 1, not 'two'"),
         ("model.head.loss.loss_weight", "x", "a number, not 'x'"),

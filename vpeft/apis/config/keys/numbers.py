@@ -42,7 +42,8 @@ _LOADER = {"batch_size": COUNT, "num_workers": Number(True, 0)}
 #: By section of a config, at any depth of it, the last part of the key.
 NUMBERS: dict[str, dict[str, Number]] = {
     "train_cfg": {"max_epochs": COUNT, "max_iters": COUNT, "val_interval": COUNT, "val_begin": Number(True, 0)},
-    "param_scheduler": {**_SCHEDULE, "begin": Number(True, 0), "end": COUNT, "T_max": COUNT, "step_size": COUNT},
+    # parts of an epoch are fine where convert_to_iter_based turns them into steps
+    "param_scheduler": {**_SCHEDULE, "begin": NOT_NEGATIVE, "end": POSITIVE, "T_max": POSITIVE, "step_size": COUNT},
     "optim_wrapper": {
         **dict.fromkeys(_OPTIMISER, NOT_NEGATIVE),
         "accumulative_counts": COUNT,
