@@ -20,6 +20,7 @@ from torch import nn
 
 import vpeft
 from vpeft.compat import torchvision as mend
+from vpeft.errors import UserError
 from vpeft.files import read_config
 
 
@@ -67,6 +68,12 @@ def test_checkpointing_gives_gradients_over_frozen_inputs(checkpoint):
     weight = torch.ones(3, requires_grad=True)
     checkpoint(lambda x: x * weight, torch.full((3,), 2.0)).sum().backward()
     assert torch.equal(weight.grad, torch.full((3,), 2.0))
+
+
+def test_checkpointing_names_a_module_that_is_not_there():
+    model = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(UserError, match=r"^activation_checkpointing: the model has no module '1': did you mean '0'\?"):
+        activation_checkpointing.turn_on_activation_checkpointing(model, ["0", "1"])
 
 
 def test_checkpointing_by_mmengine_passes_keywords_on():

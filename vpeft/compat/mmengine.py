@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpeft.compat.waiting import after_import, hidden, while_importing
-from vpeft.errors import UserError
+from vpeft.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ def mmengine_non_reentrant_checkpointing() -> None:
     """mmengine 0.10.12: ``activation_checkpointing`` uses the re-entrant form of torch, and takes no keywords.
 
     Over a frozen first block that form gives the adapters inside no gradient, with a warning only. Blocks of other
-    libraries are called with keywords.
+    libraries are called with keywords. A name that the model does not have is an error of attributes there.
     """
     after_import("mmengine.runner.activation_checkpointing", _non_reentrant)
 
@@ -46,6 +46,17 @@ def _non_reentrant(module: types.ModuleType) -> None:
         return functools.wraps(forward)(functools.partial(module.checkpoint, forward))
 
     module.wrap_forward = wrap_forward
+    turn_on = module.turn_on_activation_checkpointing
+
+    @functools.wraps(turn_on)
+    def checked(model: torch.nn.Module, modules: list[str] | str) -> None:
+        known = [name for name, _ in model.named_modules() if name]
+        for name in [modules] if isinstance(modules, str) else modules:
+            if name not in known:
+                raise UserError(f"activation_checkpointing: the model has no module {name!r}: {nearest(name, known)}")
+        turn_on(model, modules)
+
+    module.turn_on_activation_checkpointing = checked
 
 
 def mmengine_imports_transformers_later() -> None:

@@ -75,6 +75,10 @@ def test_splits():
     ("options", "message"),
     [
         ({"normalisation": "imagnet"}, "unknown normalisation 'imagnet': did you mean 'imagenet'"),
+        ({"image_size": 0}, "image_size=0 must be the side of the images, a whole number from 1 to 16384"),
+        ({"image_size": "x"}, "image_size='x' must be"),
+        ({"image_size": True}, "image_size=True must be"),
+        ({"image_size": 10**6}, "image_size=1000000 must be"),
         ({"augmentation": "flipp"}, "unknown augmentation 'flipp': did you mean 'flip'"),
         ({"train_split": "train900"}, "unknown split 'train900' of suite 'vtab': did you mean 'train800'"),
         ({"suite": "vtap"}, "unknown suite 'vtap': did you mean 'vtab'"),
@@ -83,6 +87,19 @@ def test_splits():
 def test_unknown_choices_name_the_nearest(options, message):
     with pytest.raises(UserError, match=message):
         load_config(VIT, "dtd", options)
+
+
+@pytest.mark.parametrize(
+    ("shift", "message"),
+    [
+        ("nose-3", r"shift='nose-3': a shift is written <kind>-<severity>: did you mean 'noise'"),
+        ("noise-9", "shift='noise-9': the severity must be from 1 to 5"),
+        (-1, "shift=-1: a shift is written <kind>-<severity>"),
+    ],
+)
+def test_a_shift_is_looked_at_before_training(shift, message):
+    with pytest.raises(UserError, match=message):
+        load_config(NANO, "digits", {"shift": shift})
 
 
 def test_the_suite_decides_the_lists():

@@ -38,6 +38,8 @@ FIELDS = (
     "tuned",
 )
 _LOADERS = ("train", "val", "test")
+#: The longest side of an image.
+MOST_PIXELS = 1 << 14
 #: What is None in a config that does not validate.
 VALIDATION = ("val_dataloader", "val_evaluator", "val_cfg")
 
@@ -92,7 +94,8 @@ def task_settings(cfg: Config) -> dict[str, Any]:
         cfg: A config with the fields of ``configs/_base_/datasets/``; from one without ``suite`` nothing follows.
 
     Raises:
-        UserError: Unknown task, split, normalisation or augmentation; the message names the nearest.
+        UserError: Unknown task, split, normalisation, augmentation or shift; the message names the nearest. Or a size
+            that no image has.
     """
     if not cfg.get("suite"):
         return {}
@@ -103,6 +106,9 @@ def task_settings(cfg: Config) -> dict[str, Any]:
     _choice("normalisation", cfg.normalisation, (*NORMALISATIONS, OWN))
     _choice("augmentation", cfg.augmentation, (*AUGMENTATIONS, OWN))
     _choice("resize", resize, RESIZES)
+    size = cfg.get("image_size")
+    if size is not None and (type(size) is not int or not 1 <= size <= MOST_PIXELS):
+        raise UserError(f"image_size={size!r} must be the side of the images, a whole number from 1 to {MOST_PIXELS}.")
 
     settings = {"task": chosen.name, "data_preprocessor.num_classes": chosen.num_classes}
     if cfg.normalisation != OWN:
@@ -141,6 +147,9 @@ def _shifted(cfg: Config) -> str:
     """Results name shifted test images as another variant of the data."""
     if not SPLITS[cfg.suite].shifted:
         raise UserError(f"shift={cfg.shift!r}: only the embedded tasks have shifted versions; leave it out.")
+    from vpeft.core.datasets.embedded.shifts import parse_shift  # which draws, so that most configs do without
+
+    parse_shift(cfg.shift, cfg.task)
     return f"{cfg.data_variant.split(',')[0]}, {cfg.shift}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine import Config
 
-from vpeft.apis.config.keys.numbers import number_faults
+from vpeft.apis.config.keys.values import value_faults
 from vpeft.apis.config.keys.sections import section_faults
 from vpeft.apis.config.keys.top_level import places_beside, settings_read, slips, variables_of
 from vpeft.apis.config.origin import is_inside
@@ -60,7 +60,7 @@ def check_keys(cfg: Config, options: Mapping[str, Any], name: str) -> None:
     Raises:
         UserError: Where the key was set, and the nearest that is read, or what its value must be.
     """
-    for key, said in (*section_faults(cfg), *slips(cfg, options), *number_faults(cfg)):
+    for key, said in (*section_faults(cfg), *slips(cfg, options), *value_faults(cfg)):
         given = next((one for one in options if is_inside(key, one) or is_inside(one, key)), None)
         raise UserError(f"{f'config {name}' if given is None else f'{OPTIONS} {given}={options[given]!r}'}: {said}")
 

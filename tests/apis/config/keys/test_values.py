@@ -1,11 +1,11 @@
-"""Numbers of the run: each is refused where it is none of its kind, wherever in its section it stands."""
+"""Values of the run: each is refused where it is none of its kind, wherever in its section it stands."""
 
 import math
 
 import pytest
 from mmengine import Config
 
-from vpeft.apis.config.keys.numbers import NUMBERS
+from vpeft.apis.config.keys.values import KINDS, NUMBERS
 from vpeft.apis.config.keys.options import check_keys
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.names import configs_folder
@@ -50,6 +50,13 @@ def test_every_number(section, name):
         check_keys(config(key, value), {}, "x.py")
 
 
+@pytest.mark.parametrize("key", KINDS)
+def test_every_kind(key):
+    with pytest.raises(UserError, match=rf"^config x\.py: {key} must be .*, not 3$"):
+        check_keys(Config({key: 3}), {}, "x.py")
+    check_keys(Config({key: None}), {}, "x.py")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -60,6 +67,7 @@ def test_every_number(section, name):
         ("default_hooks.checkpoint.max_keep_ckpts", 0, "a whole number of at least 1, or -1 for none, not 0"),
         ("train_dataloader.batch_size", "two", "a whole number of at least 1, not 'two'"),
         ("model.head.loss.loss_weight", "x", "a number, not 'x'"),
+        ("compile", "x", "True, False or the options of torch.compile, not 'x'"),
     ],
 )
 def test_an_option_is_named(key, value, words):

@@ -1,4 +1,4 @@
-"""Numbers of the run itself: mmengine takes nearly any value of them, and fails steps later or does something else."""
+"""Values of the run itself: mmengine takes nearly any of them, and fails steps later or does something else."""
 
 from __future__ import annotations
 
@@ -57,8 +57,16 @@ NUMBERS: dict[str, dict[str, Number]] = {
 }
 
 
-def number_faults(cfg: Config) -> Iterator[tuple[str, str]]:
-    """Values that are no number of the kind that their key is read as.
+#: Of settings at the top level, what they may be, and that in words.
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "per_task": ((Mapping,), "a table, dict(columns=..., <task>=...)"),
+    "compile": ((bool, Mapping), "True, False or the options of torch.compile"),
+    "activation_checkpointing": ((str, list, tuple), "names of modules, such as 'backbone.layers.0'"),
+}
+
+
+def value_faults(cfg: Config) -> Iterator[tuple[str, str]]:
+    """Values that are none of the kind that their key is read as.
 
     Args:
         cfg: The config, with the user's options.
@@ -67,6 +75,9 @@ def number_faults(cfg: Config) -> Iterator[tuple[str, str]]:
         The dotted key, and what is wrong with it.
     """
     settings = cfg._cfg_dict
+    for key, (kinds, words) in KINDS.items():
+        if (value := settings.get(key)) is not None and not isinstance(value, kinds):
+            yield key, f"{key} must be {words}, not {value!r}"
     for section, numbers in NUMBERS.items():
         for key, name, value in _values(settings.get(section), section):
             if name in numbers and not numbers[name].takes(value):
