@@ -72,7 +72,7 @@ def test_checkpointing_gives_gradients_over_frozen_inputs(checkpoint):
 
 def test_checkpointing_names_a_module_that_is_not_there():
     model = nn.Sequential(nn.Linear(2, 2))
-    with pytest.raises(UserError, match=r"^activation_checkpointing: the model has no module '1': did you mean '0'\?"):
+    with pytest.raises(UserError, match=r"^activation_checkpointing: the model has no module '1': Known: 0"):
         activation_checkpointing.turn_on_activation_checkpointing(model, ["0", "1"])
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 from mmengine import Config
 
-from vpeft.apis.config.keys.values import KINDS, NUMBERS
 from vpeft.apis.config.keys.options import check_keys
+from vpeft.apis.config.keys.values import KINDS, NUMBERS
 from vpeft.apis.config.load import load_config
 from vpeft.apis.config.names import configs_folder
 from vpeft.errors import UserError

@@ -289,6 +289,25 @@ def test_a_position_table_of_other_dimensions(tmp_path, shape):
     assert f"first pos_embed: the file's gives {shape}, the backbone's" in message
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda value: value.to_sparse(), "norm.weight is no dense tensor"),
+        (lambda value: value.to("meta"), "norm.weight is no dense tensor"),
+        (
+            lambda value: value[:1].expand(2**30),
+            r"norm.weight of the shape (1073741824,) is larger than what is stored",
+        ),
+    ],
+)
+def test_a_tensor_that_is_not_plain(tmp_path, change, says):
+    state = timm_vit().state_dict()
+    message = refused(
+        mm_vit(), save_torch({**state, "norm.weight": change(state["norm.weight"])}, tmp_path / "vit.pth")
+    )
+    assert message == f"{says}: save the model's state_dict() anew."
+
+
 def test_prefix_without_keys(tmp_path):
     path = save_torch(timm_vit().state_dict(), tmp_path / "vit.pth")
     message = refused(mm_vit(), path, prefix="encoder")

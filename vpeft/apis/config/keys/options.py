@@ -7,9 +7,9 @@ from typing import Any
 
 from mmengine import Config
 
-from vpeft.apis.config.keys.values import value_faults
 from vpeft.apis.config.keys.sections import section_faults
 from vpeft.apis.config.keys.top_level import places_beside, settings_read, slips, variables_of
+from vpeft.apis.config.keys.values import value_faults
 from vpeft.apis.config.origin import is_inside
 from vpeft.apis.config.task import FIELDS
 from vpeft.core.adaptation.peft_backbone import peft_places

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from vpeft.core.adaptation.fingerprint import BASE_SCHEMA
 from vpeft.core.adaptation.storing.bits import ROW_SCHEMA
+from vpeft.core.backbones.weights.dense import not_dense
 from vpeft.core.contract.options import PLACES
 from vpeft.errors import UserError
 from vpeft.files import schema_fault
@@ -188,10 +189,8 @@ def check_plain(tensors: Any, where: str) -> None:
     for key, value in tensors.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise UserError(f"{where}: {_short(key)} is a {type(value).__name__} and no tensor by name: {_AGAIN}")
-        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
-            raise UserError(f"{where}: {key} is no dense tensor: {_AGAIN}")
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise UserError(f"{where}: {key} of the shape {tuple(value.shape)} is larger than what is stored: {_AGAIN}")
+        if (said := not_dense(value)) is not None:
+            raise UserError(f"{where}: {key} {said}: {_AGAIN}")
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:

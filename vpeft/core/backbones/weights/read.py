@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vpeft.compat.torch_load import Damaged, HoldsObjects, read_torch
+from vpeft.core.backbones.weights.dense import not_dense
 from vpeft.core.backbones.weights.onnx_file import read_onnx
 from vpeft.errors import UserError
 
@@ -70,6 +71,9 @@ def read_weights(checkpoint: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not state:
         keys = ", ".join(map(str, list(loaded)[:5]))
         raise UserError(f"holds no tensors by name (its keys: {keys or 'none'}): is it a weight file?")
+    for key, value in state.items():
+        if (said := not_dense(value)) is not None:
+            raise UserError(f"{key} {said}: save the model's state_dict() anew.")
     return state, {str(key): "not a tensor" for key in loaded if str(key) not in state}
 
 
