@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def not_dense(value: Tensor) -> str | None:
-    """What a tensor is instead of dense values that the file really holds, to go on after its name; None of one that is.
+    """What a tensor is instead of dense values that its file holds, to go on after its name; None of one that is.
 
     ``expand`` makes a tensor of any size out of one number, which would fill the memory where it is copied.
     """
