@@ -7,7 +7,6 @@ mmdet is needed to import this, so configs ask for it:
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.logging import MMLogger
 
+from vpeft.core.datasets.detection.outlines import is_number, is_size, outline_fault
 from vpeft.core.datasets.load.lines import check_name, cut
 from vpeft.errors import UserError
 from vpeft.files import read_json
@@ -101,7 +101,7 @@ def check_content(path: Path, content: Any) -> None:
         for part in parts:
             _check_ids([one["id"] for one in content[part]], f"{where}: {part}")
         names = {category["id"]: category["name"] for category in content["categories"]}
-        images = {image["id"]: image["file_name"] for image in content["images"]}
+        images = {image["id"]: image for image in content["images"]}
         for image in content["images"]:
             _check_image(image, f"{where}: image {image['id']}")
         for one in content["annotations"]:
@@ -122,41 +122,25 @@ def _check_ids(ids: list[Any], where: str) -> None:
 def _check_image(image: dict[str, Any], where: str) -> None:
     check_name(image["file_name"], where)
     size = image["height"], image["width"]
-    if not all(isinstance(length, int) and length > 0 for length in size):
+    if not is_size(*size):
         raise UserError(f"{where} needs height and width in whole pixels, it has {cut(size)}: mend the file.")
 
 
-def _check_annotation(one: dict[str, Any], names: dict[int, str], images: dict[int, str], where: str) -> None:
+def _check_annotation(
+    one: dict[str, Any], names: dict[int, str], images: dict[int, dict[str, Any]], where: str
+) -> None:
     if one["category_id"] not in names:
         raise UserError(f"{where} is of category {one['category_id']}, which the file does not define: mend the file.")
     if one["image_id"] not in images:
         raise UserError(f"{where} is of image {one['image_id']}, which the file does not list: mend the file.")
     box, area = one["bbox"], one["area"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, (*box, area))):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, (*box, area))):
         raise UserError(
             f"{where} needs an area and a bbox of four numbers, it has {cut(area)} and {cut(box)}: mend the file."
         )
-    if not _is_outline(outline := one.get("segmentation", [])):
-        raise UserError(
-            f"{where} has the segmentation {cut(outline)}, which is neither polygons nor a run-length code: mend it."
-        )
-
-
-def _is_outline(value: Any) -> bool:
-    """Whether a value is a list of polygons, a run-length code, or none at all."""
-    if isinstance(value, dict):
-        size = value.get("size")
-        sized = isinstance(size, list) and len(size) == 2 and all(type(length) is int for length in size)
-        return sized and isinstance(value.get("counts"), (str, list))
-    return value is None or (
-        isinstance(value, list)
-        and all(isinstance(polygon, list) and all(map(_is_number, polygon)) for polygon in value)
-    )
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a value is a number that floating point holds."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    image, outline = images[one["image_id"]], one.get("segmentation")
+    if (said := outline_fault(outline, (image["height"], image["width"]))) is not None:
+        raise UserError(f"{where} has the segmentation {cut(outline)}, which {said}: mend it.")
 
 
 def _say_unknown(counts: dict[str, int], where: str) -> None:
