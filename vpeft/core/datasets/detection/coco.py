@@ -14,7 +14,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmengine.logging import MMLogger
 
-from vpeft.core.datasets.detection.outlines import is_number, is_size, outline_fault
+from vpeft.core.datasets.detection.outlines import is_finite_number, is_size, outline_fault
 from vpeft.core.datasets.load.lines import check_name, cut
 from vpeft.errors import UserError
 from vpeft.files import read_json
@@ -134,7 +134,7 @@ def _check_annotation(
     if one["image_id"] not in images:
         raise UserError(f"{where} is of image {one['image_id']}, which the file does not list: mend the file.")
     box, area = one["bbox"], one["area"]
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, (*box, area))):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_finite_number, (*box, area))):
         raise UserError(
             f"{where} needs an area and a bbox of four numbers, it has {cut(area)} and {cut(box)}: mend the file."
         )

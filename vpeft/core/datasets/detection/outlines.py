@@ -20,14 +20,16 @@ def outline_fault(value: Any, size: tuple[int, int]) -> str | None:
         return _code_fault(value, size)
     if value is None:
         return None
-    if not isinstance(value, list) or not all(isinstance(one, list) and all(map(is_number, one)) for one in value):
+    if not isinstance(value, list) or not all(
+        isinstance(one, list) and all(map(is_finite_number, one)) for one in value
+    ):
         return "is neither polygons nor a run-length code"
     if any(abs(number) > MOST_SIDE for polygon in value for number in polygon):
         return f"reaches further than {MOST_SIDE:,} pixels"
     return None
 
 
-def is_number(value: Any) -> bool:
+def is_finite_number(value: Any) -> bool:
     """Whether a value is a number that floating point holds."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 

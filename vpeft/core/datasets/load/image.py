@@ -12,6 +12,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from PIL import Image, ImageOps
 
+from vpeft.core.datasets.load.png_rows import check_rows
 from vpeft.errors import UserError
 from vpeft.files import need_file
 from vpeft.registry import TRANSFORMS
@@ -104,7 +105,7 @@ def _opened(source: Callable[[], Any], where: str, exif: bool, max_pixels: int) 
         if image.width * image.height > max_pixels:
             raise Image.DecompressionBombError
         image.load()
-        check_sums(source())
+        check_sums(source(), whole=_reaches_the_end(image))
         if image.mode == "P" and image.palette is None:
             raise ValueError("it has no palette")
     except Image.DecompressionBombError as error:
@@ -123,15 +124,28 @@ def _opened(source: Callable[[], Any], where: str, exif: bool, max_pixels: int) 
     return image
 
 
-def check_sums(path: str | os.PathLike[str] | io.BytesIO) -> None:
+def check_sums(path: str | os.PathLike[str] | io.BytesIO, whole: bool = False) -> None:
     """Compare the CRC-32 of every part of a PNG, without which PIL decodes its pixels; other formats have none.
 
+    Args:
+        path: The file, or what holds its bytes.
+        whole: Whether all of its rows are known to be there.
+
     Raises:
-        SyntaxError: One differs.
+        SyntaxError: One differs, or rows are missing.
     """
     with Image.open(path, formats=FORMATS) as image:
-        if image.format == "PNG":
-            image.verify()
+        if image.format != "PNG":
+            return
+        image.verify()
+    if not whole:
+        check_rows(path.getvalue() if isinstance(path, io.BytesIO) else path)
+
+
+def _reaches_the_end(image: Image.Image) -> bool:
+    """Whether the last row of a decoded image holds something: what the file does not give is black."""
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    return not image.info.get("interlace") and bool(np.asarray(last).any())
 
 
 def colours_of(image: Image.Image, where: str) -> np.ndarray:
