@@ -45,7 +45,7 @@ GOOD, BAD = (REFUSED, EQUAL, OTHER), (CODE, WRONG, RAW, UNCLEAR, HANG, CRASH)
 SECONDS, BYTES = 60.0, 3 * 2**30
 #: What reading a file never does, by the names of Python's audit events.
 #: A run asks these programs what it runs on.
-ASKED = ("git --no-optional-locks", "gcc --version", "nvcc")
+ASKED = ("git rev-parse", "git --no-optional-locks", "gcc --version", "nvcc")
 EVENTS = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect", "urllib.Request", "pty.spawn")
 
 

@@ -4,7 +4,7 @@ import pytest
 from mmengine import Config
 
 from vpeft import UserError
-from vpeft.apis.commands.arguments import OptionsAction, Parser
+from vpeft.apis.commands.arguments import OptionsAction, Parser, add_config_arguments, add_run_arguments
 from vpeft.apis.config.keys.options import check_options
 from vpeft.apis.config.load import load_config
 
@@ -144,3 +144,15 @@ def test_a_config_that_cannot_be_read(tmp_path, text):
     path.write_bytes(text)
     with pytest.raises(UserError, match=rf"^config {path}"):
         load_config(path)
+
+
+@pytest.mark.parametrize(("text", "right"), [("0", True), ("4294967295", True), ("-1", False), ("4294967296", False)])
+def test_seeds(text, right):
+    parser = Parser(prog="tool")
+    add_config_arguments(parser)
+    add_run_arguments(parser, "the config's")
+    if right:
+        assert parser.parse_args(["a.py", f"--seed={text}"]).seed == int(text)
+    else:
+        with pytest.raises(UserError, match=f"argument --seed: invalid seed value: '{text}'"):
+            parser.parse_args(["a.py", f"--seed={text}"])

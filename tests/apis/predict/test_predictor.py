@@ -167,3 +167,16 @@ def test_several_labels_are_those_above_the_threshold(opened, digits):
     least = float(torch.stack([found.all_scores for found in run.predict(digits)]).median())
     shown = [score for found in run.predict(digits, threshold=least) for score in found.scores]
     assert min(shown) == pytest.approx(least)
+
+
+@pytest.mark.parametrize(
+    ("kind", "threshold", "says"),
+    [
+        ("classes", 0.5, r"^threshold=0\.5: classification with one answer has none: leave it out\.$"),
+        ("boxes", float("nan"), "^threshold=nan: a score is from 0 to 1"),
+        ("boxes", 2, "^threshold=2: a score is from 0 to 1"),
+    ],
+)
+def test_a_threshold_that_cuts_nothing(opened, digits, kind, threshold, says):
+    with pytest.raises(UserError, match=says):
+        opened(kind).predict(digits, threshold=threshold)

@@ -33,6 +33,17 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}{question} ({self.prog} --help lists everything)")
 
 
+def seed(text: str) -> int:
+    """A seed of a command line.
+
+    Raises:
+        ValueError: It is none that torch and numpy take.
+    """
+    if not 0 <= (value := int(text)) < 2**32:
+        raise ValueError
+    return value
+
+
 class OptionsAction(argparse.Action):
     """``key=value`` pairs as mmengine reads them; one that is none, or stands against another, ends in one line."""
 
@@ -133,7 +144,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, store: str | None = None)
     parser.add_argument(
         "--work-dir", help="where everything is written (work_dirs/<config>_<task>, one for each --seed)"
     )
-    parser.add_argument("--seed", type=int, help="seed of the run (the config's)")
+    parser.add_argument("--seed", type=seed, help="seed of the run (the config's)")
     add_verbose(parser)
     if store is not None:
         add_data_store(parser, store)

@@ -68,6 +68,11 @@ class Predictor:
         """The least score of a class, by the head, of a run whose images have several labels; None for one label."""
         return label_threshold(self.model)
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether its predictions are those above a score: boxes, or the classes of an image with several labels."""
+        return self.family in ("detection", "instances") or self.label_threshold is not None
+
     def predict(self, inputs: Any, **options: Any) -> list[Prediction]:
         """Predictions of images or clips, in the order given.
 
@@ -104,12 +109,19 @@ class Predictor:
             threshold: Least score of a box (0.3), or of a class of an image with several labels (the head's own).
             batch_size: Images of a pass; those of the run's test when None.
             every: Of the frames of a video each so-manieth, where the run is of images.
+
+        Raises:
+            UserError: A number that means nothing, or a threshold where nothing is cut by it.
         """
         several = self.label_threshold is not None
         least = self.label_threshold if several else BOXES
         size = self._batch_size if batch_size is None else batch_size
         if size < 1 or every < 1 or top < 1:
             raise UserError(f"batch_size={size}, every={every}, top={top}: whole numbers from 1 on.")
+        if threshold is not None and not self.is_cut:
+            raise UserError(f"threshold={threshold}: {self.family} with one answer has none: leave it out.")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise UserError(f"threshold={threshold}: a score is from 0 to 1.")
         say = {"top": top, "threshold": least if threshold is None else threshold, "several": several}
         waiting: list[tuple[str, Any]] = []
         for one in given(inputs, self.family == "video", every, self._of_frames):

@@ -53,7 +53,8 @@ def predict_files(
 
         writer = AutoLabel(run, auto_label, SURE if threshold is None else threshold)
     names, found, failed = FileNames(), Answered(json_file is not None), 0
-    for one in run.stream(images, threshold=threshold, **options):
+    least = threshold if writer is None or run.is_cut else None  # a data set leaves out what has one answer too
+    for one in run.stream(images, threshold=least, **options):
         found.add(one)
         if isinstance(one, FailedInput):
             failed += 1

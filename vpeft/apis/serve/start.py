@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def serve(
         UserError: A package lacks, a run cannot be served, the address is taken, or open to others without a token.
     """
     need_token(host, token)
-    if min(batch_size, max_megabytes, max_megapixels) <= 0 or wait < 0 or not 0 < port < 65536:
+    if not (min(batch_size, max_megabytes, max_megapixels) > 0 and 0 <= wait < math.inf and 0 < port < 65536):
         raise UserError(
             "--batch-size, --max-megabytes and --max-megapixels are above 0, --wait-ms not below, --port is 1 to 65535."
         )

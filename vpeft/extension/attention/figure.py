@@ -46,7 +46,8 @@ def looked_at(
         By kind: for every sample, the runs' maps by label.
 
     Raises:
-        UserError: A folder is no run, runs are of different data, an image is missing, or a host lacks such a map.
+        UserError: A folder is no run, runs are of different data, an image is missing, a host lacks such a map, or an
+            option is of a kind that is not among them.
     """
     runs = open_runs(folders)
     looks = {run.label: file_looks(run, images) if images else dataset_looks(run, indices, count, seed) for run in runs}
@@ -54,6 +55,12 @@ def looked_at(
     for run in runs:
         model = run.model(get_device())
         kinds = kinds or default_kinds(model)
+        for name, kind in (("place", "token"), ("target", "gradcam")):
+            if options.get(name) is not None and kind not in kinds:
+                raise UserError(
+                    f"--{'token' if name == 'place' else name} is of --kinds {kind}, and the kinds here are "
+                    f"{', '.join(kinds)}: name it too, or leave the option out."
+                )
         for kind in kinds:
             rows = found.setdefault(kind, [(sample, {}) for sample in looks[run.label]])
             for sample, (_, maps) in zip(looks[run.label], rows, strict=True):

@@ -250,6 +250,28 @@ def test_npz_without_a_part_of_qkv(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda value: value != 0, "holds bool values, and what belongs to it floating-point ones"),
+        (lambda value: value.round().to(torch.int64), "holds int64 values, and what belongs to it"),
+        (lambda value: value[..., :-1], "do not fit together: fetch the file again."),
+    ],
+)
+def test_a_part_of_qkv_of_another_kind(tmp_path, change, says):
+    """Joining would make floating-point numbers of it, and nothing would be seen any more."""
+    import transformers
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": DEPTH, "num_attention_heads": 4, "intermediate_size": 64}
+    config = transformers.ViTConfig(**sizes, image_size=32, patch_size=8)
+    state = transformers.ViTModel(config, add_pooling_layer=False).state_dict()
+    (name,) = [key for key in state if re.fullmatch(r".*\b1\..*key\.weight|.*\b1\..*k_proj\.weight", key)]
+    path = save_torch({**state, name: change(state[name]).contiguous()}, tmp_path / "vit.pth")
+    message = refused(mm_vit(), path)
+    assert name in message
+    assert says in message
+
+
 @pytest.mark.parametrize("norm", ["norm", "layers.1.downsample.reduction"])
 def test_missing_keys_of_swin(tmp_path, norm):
     state = {key: value for key, value in timm_swin().state_dict().items() if not key.startswith(f"{norm}.")}

@@ -24,8 +24,8 @@ class Number(NamedTuple):
             return False
         if not isinstance(value, (int, float)) or value == self.off:
             return True
-        fits = self.low < value if self.above else self.low <= value
-        return fits and (math.isfinite(value) and value == int(value) if self.whole else not math.isnan(value))
+        fits = math.isfinite(value) and (self.low < value if self.above else self.low <= value)
+        return fits and (not self.whole or value == int(value))
 
     def words(self) -> str:
         """To end a sentence with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,8 +83,8 @@ class OwnOptions:
         """Refuse numbers that mean nothing."""
         for name in ("epochs", "batch_size", "lr", "image_size"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"--{name.replace('_', '-')} {value}: it must be more than 0.")
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"--{name.replace('_', '-')} {value}: it must be a number above 0.")
         if self.augmentation is not None and self.augmentation not in AUGMENTATIONS:
             raise UserError(f"--augmentation {self.augmentation}: {nearest(self.augmentation, AUGMENTATIONS)}")
 

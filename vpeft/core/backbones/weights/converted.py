@@ -6,7 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
+
+from vpeft.errors import UserError
 
 BUFFER = "buffer, worked out from the sizes"
 HEAD = "head, trained anew for the task"
@@ -37,6 +40,25 @@ def _pattern(name: str) -> str:
 def _template(name: str) -> str:
     parts = re.split(r"[#*]", name)
     return "".join(f"{part}\\g<{i}>" for i, part in enumerate(parts[:-1], 1)) + parts[-1]
+
+
+def joined(parts: Mapping[str, Tensor]) -> Tensor:
+    """Parts of one matrix below each other, such as query, key and value.
+
+    Args:
+        parts: By their names in the file.
+
+    Raises:
+        UserError: Some are of whole numbers, which joining would make floating-point ones; or their shapes do not fit.
+    """
+    whole = [name for name, part in parts.items() if not part.is_floating_point()]
+    if whole and len(whole) < len(parts):
+        kind = str(parts[whole[0]].dtype).removeprefix("torch.")
+        raise UserError(f"{whole[0]} holds {kind} values, and what belongs to it floating-point ones: fetch it again.")
+    if len({part.shape[1:] for part in parts.values()}) > 1 or any(part.dim() == 0 for part in parts.values()):
+        shapes = ", ".join(f"{name} {tuple(part.shape)}" for name, part in parts.items())
+        raise UserError(f"{shapes} do not fit together: fetch the file again.")
+    return torch.cat(list(parts.values()))
 
 
 @dataclass

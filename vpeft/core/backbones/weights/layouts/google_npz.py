@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from vpeft.core.backbones.weights.converted import HEAD, Converted
+from vpeft.core.backbones.weights.converted import HEAD, Converted, joined
 
 _OUTSIDE = {
     "cls": "cls_token",
@@ -57,8 +56,8 @@ def npz_to_timm(state: Mapping[str, Tensor]) -> Converted:
             weights.unknown.append(key)
         elif key == three[0]:
             kind = "weight" if key.endswith("kernel") else "bias"
-            joined = torch.cat([_join_heads(state[part]) for part in three])
-            weights.put(f"blocks.{block[1]}.attn.qkv.{kind}", joined, " + ".join(three))
+            whole = joined({part: _join_heads(state[part]) for part in three})
+            weights.put(f"blocks.{block[1]}.attn.qkv.{kind}", whole, " + ".join(three))
     return weights
 
 

@@ -6,9 +6,7 @@ queries and values apart.
 
 from __future__ import annotations
 
-import torch
-
-from vpeft.core.backbones.weights.converted import HEAD, Converted, key_patterns
+from vpeft.core.backbones.weights.converted import HEAD, Converted, joined, key_patterns
 
 #: timm's names, left, and those of mmpretrain's ``VisionTransformer``.
 MMPRETRAIN = {
@@ -107,19 +105,19 @@ def from_transformers(weights: Converted) -> Converted:
     """The names of transformers to timm's, with queries, keys and values joined."""
     weights = weights.renamed(key_patterns(TRANSFORMERS_VIT, back=True), strict=False)
     apart = weights.without({r"(classifier|pooler)\..+": HEAD}).renamed(key_patterns(TRANSFORMERS, back=True))
-    joined = Converted(left_out=apart.left_out, unknown=apart.unknown)
+    weights = Converted(left_out=apart.left_out, unknown=apart.unknown)
     for name, tensor in apart.state.items():
         before, part, kind = [*name.rsplit(".", 2), "", ""][:3]
         if part not in _APART:
-            joined.put(name, tensor, apart.source[name])
+            weights.put(name, tensor, apart.source[name])
         elif part == _APART[0]:
             names = [f"{before}.{other}.{kind}" for other in _APART]
             if not all(other in apart.state for other in names):
-                joined.unknown.append(apart.source[name])
+                weights.unknown.append(apart.source[name])
                 continue
-            whole = torch.cat([apart.state[other] for other in names])
-            joined.put(f"{before}.qkv.{kind}", whole, "+".join(apart.source[other] for other in names))
-    return joined
+            parts = {apart.source[other]: apart.state[other] for other in names}
+            weights.put(f"{before}.qkv.{kind}", joined(parts), "+".join(parts))
+    return weights
 
 
 def to_mmaction(weights: Converted) -> Converted:
