@@ -9,13 +9,13 @@ from vpeft.apis.results.statistics import all_tasks, lines
 
 ROOT = Path(__file__).parents[3]
 RUNS = ROOT / "docs/real/runs.jsonl.xz"
-IN_README = {"Linear": "linear probing", "LoRA": "LoRA", "Full": "full fine-tuning"}
+IN_README = {"Linear": "linear probing", "LoRA": "LoRA", "AdaptFormer": "AdaptFormer", "Full": "full fine-tuning"}
 
 
 def test_the_real_benchmark():
     results = read_results(RUNS)
     honest, found = results.honest(), lines(results.honest())
-    assert len(honest.runs) == len(results.runs) == 27
+    assert len(honest.runs) == len(results.runs) == 36
     tasks = all_tasks(honest)
     page = (ROOT / "docs/real_benchmark.md").read_text()
     head = re.search(r"^\| method \| parameters \|(.*?)\| mean of 9 tasks", page, re.M)[1]
