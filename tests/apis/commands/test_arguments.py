@@ -146,7 +146,9 @@ def test_a_config_that_cannot_be_read(tmp_path, text):
         load_config(path)
 
 
-@pytest.mark.parametrize(("text", "right"), [("0", True), ("4294967295", True), ("-1", False), ("4294967296", False)])
+@pytest.mark.parametrize(
+    ("text", "right"), [("0", True), ("4294967295", True), ("-1", False), ("4294967296", False), ("x", False)]
+)
 def test_seeds(text, right):
     parser = Parser(prog="tool")
     add_config_arguments(parser)
@@ -154,5 +156,5 @@ def test_seeds(text, right):
     if right:
         assert parser.parse_args(["a.py", f"--seed={text}"]).seed == int(text)
     else:
-        with pytest.raises(UserError, match=f"argument --seed: invalid seed value: '{text}'"):
+        with pytest.raises(UserError, match=f"argument --seed: '{text}' is no seed: a whole number from 0"):
             parser.parse_args(["a.py", f"--seed={text}"])

@@ -121,3 +121,26 @@ def test_another_name_is_refused(folder, tmp_path):
 def test_one_thing_is_asked_for_at_a_time(folder, tmp_path):
     with pytest.raises(UserError, match="not allowed with"):
         results.main([str(folder), "--pack", str(tmp_path / "a.jsonl.xz"), "--plots", str(tmp_path)])
+
+
+def test_parts_that_ran_apart_are_one_board(folder, tmp_path, capsys):
+    whole_results = read_results(folder)
+    old, new = tmp_path / "old.jsonl.xz", tmp_path / "new.jsonl.xz"
+    results.main([str(folder), "--method", "LoRA", "--pack", str(old)])
+    rest = tmp_path / "elsewhere"
+    for path, run in whole_results.runs.items():
+        if run["method"] != "LoRA":
+            target = rest / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    capsys.readouterr()
+    results.main([str(folder), "--pack", str(tmp_path / "whole.jsonl.xz")])
+    results.main([str(old), str(rest), "--pack", str(new)])
+    assert new.read_bytes() == (tmp_path / "whole.jsonl.xz").read_bytes()
+    capsys.readouterr()
+    results.main([str(folder)])
+    whole = capsys.readouterr().out
+    results.main([str(rest), str(old)])
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(whole.splitlines())
+    with pytest.raises(UserError, match=r"elsewhere and .*new\.jsonl\.xz both hold runs/.*: a run counts once"):
+        results.main([str(rest), str(new)])

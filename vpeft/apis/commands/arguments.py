@@ -33,15 +33,15 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}{question} ({self.prog} --help lists everything)")
 
 
-def seed(text: str) -> int:
-    """A seed of a command line.
+def seed_number(text: str) -> int:
+    """A seed of a command line, such as torch and numpy take.
 
     Raises:
-        ValueError: It is none that torch and numpy take.
+        argparse.ArgumentTypeError: It is none.
     """
-    if not 0 <= (value := int(text)) < 2**32:
-        raise ValueError
-    return value
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: a whole number from 0 to {2**32 - 1}")
+    return int(text)
 
 
 class OptionsAction(argparse.Action):
@@ -144,7 +144,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, store: str | None = None)
     parser.add_argument(
         "--work-dir", help="where everything is written (work_dirs/<config>_<task>, one for each --seed)"
     )
-    parser.add_argument("--seed", type=seed, help="seed of the run (the config's)")
+    parser.add_argument("--seed", type=seed_number, help="seed of the run (the config's)")
     add_verbose(parser)
     if store is not None:
         add_data_store(parser, store)

@@ -95,7 +95,7 @@ def look_word(argv: Sequence[str], description: str) -> None:
     """The word ``data`` with a user's own: shown on a screen, and on a sheet."""
     from rich.console import Console
 
-    from vpeft.apis.commands.arguments import Parser, seed
+    from vpeft.apis.commands.arguments import Parser, seed_number
     from vpeft.apis.commands.ending import say
     from vpeft.apis.config.own.from_data import divided
     from vpeft.apis.data.own import own_screen, own_sheet
@@ -104,7 +104,7 @@ def look_word(argv: Sequence[str], description: str) -> None:
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="a folder, a CSV, a COCO file or a YOLO's data.yaml")
     add_data_arguments(parser)
-    parser.add_argument("--seed", type=seed, default=0, help="of the division into parts (0)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the division into parts (0)")
     parser.add_argument("--sheet", metavar="FILE", help="draw samples of every class into this PNG file")
     args = parser.parse_args(argv)
     seen = divided(recognise_data(args.data, args.family), seed=args.seed, quiet=False, **share_options(args))

@@ -34,7 +34,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from vpeft.apis.results.index import Index, file_state
@@ -226,15 +226,21 @@ class Results:
         root: The folder.
         runs: Files and their results, by path.
         broken: What is wrong with each file that was left out.
+        names: Names below their own folders, where they are of several.
     """
 
     root: Path
     runs: dict[Path, dict[str, Any]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    names: dict[Path, PurePath] = field(default_factory=dict)
+
+    def name_of(self, path: Path) -> PurePath:
+        """A run's name below the folder that it was in."""
+        return self.names.get(path) or path.relative_to(self.root)
 
     def where(self, keep: Callable[[dict[str, Any]], bool]) -> Results:
         """Those that ``keep`` says yes to."""
-        return Results(self.root, {p: r for p, r in self.runs.items() if keep(r)}, self.broken)
+        return Results(self.root, {p: r for p, r in self.runs.items() if keep(r)}, self.broken, self.names)
 
     def ok(self) -> Results:
         """Those that did not fail."""

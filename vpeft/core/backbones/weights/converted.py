@@ -42,7 +42,7 @@ def _template(name: str) -> str:
     return "".join(f"{part}\\g<{i}>" for i, part in enumerate(parts[:-1], 1)) + parts[-1]
 
 
-def joined(parts: Mapping[str, Tensor]) -> Tensor:
+def join_parts(parts: Mapping[str, Tensor]) -> Tensor:
     """Parts of one matrix below each other, such as query, key and value.
 
     Args:

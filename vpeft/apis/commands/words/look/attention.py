@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import Parser, seed
+from vpeft.apis.commands.arguments import Parser, seed_number
 from vpeft.apis.commands.ending import say
 from vpeft.extension.attention import KINDS
 
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", nargs="+", help="image or video files instead of test samples")
     parser.add_argument("--samples", type=int, nargs="+", help="test samples by place (random ones)")
     parser.add_argument("--count", type=int, default=4, help="how many random test samples (%(default)s)")
-    parser.add_argument("--seed", type=seed, default=0, help="of the random choice (%(default)s)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of the random choice (%(default)s)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, help="kinds of maps (those that suit the host)")
     parser.add_argument("--block", type=int, default=-1, help="whose attention, from the end if negative (%(default)s)")
     parser.add_argument("--heads", action="store_true", help="head by head instead of their mean")

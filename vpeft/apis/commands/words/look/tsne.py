@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import Parser, seed
+from vpeft.apis.commands.arguments import Parser, seed_number
 from vpeft.apis.commands.ending import say
 from vpeft.extension.features import EMBEDDINGS
 
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=1000, help="random test samples, the same for all (%(default)s)")
     parser.add_argument("--classes", type=int, nargs="+", help="show these classes alone, by number")
     parser.add_argument("--perplexity", type=float, default=30.0, help="of t-SNE (%(default)s)")
-    parser.add_argument("--seed", type=seed, default=0, help="of samples and embedding (%(default)s)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of samples and embedding (%(default)s)")
     parser.add_argument("--title", default="", help="a line above the panels")
     parser.add_argument("--no-cache", action="store_true", help="neither read nor keep features in the runs' folders")
     args = parser.parse_args(argv)

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vpeft.apis.commands.arguments import OptionsAction, Parser, add_data_store, add_feature_cache, seed
+from vpeft.apis.commands.arguments import OptionsAction, Parser, add_data_store, add_feature_cache, seed_number
 from vpeft.apis.commands.ending import say
 from vpeft.apis.jobs.engines.build import ENGINES
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", help="folder of configs (mini)")
     parser.add_argument("--configs", nargs="+", help="further configs by path")
     parser.add_argument("--tasks", nargs="+", help="tasks, groups, or all (all)")
-    parser.add_argument("--seeds", nargs="+", type=seed, help="seeds (0 1 2)")
+    parser.add_argument("--seeds", nargs="+", type=seed_number, help="seeds (0 1 2)")
     parser.add_argument("--options", nargs="+", action=OptionsAction, help="settings of every run by dotted key")
     parser.add_argument("--sweep", nargs="+", action=OptionsAction, help="lists to go through, shots=[1,5] rank=[2,8]")
     parser.add_argument("--trials", type=int, help="tune every config on every task first, so many trials each")

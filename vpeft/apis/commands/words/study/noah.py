@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_verbose, named_config, seed
+from vpeft.apis.commands.arguments import Parser, add_config_arguments, add_verbose, named_config, seed_number
 from vpeft.apis.commands.ending import say
 
 
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_config_arguments(parser)
     parser.add_argument("--work-dir", default="work_dirs/noah", help="supernet/, search/, subnet.py and subnet/")
     add_verbose(parser)
-    parser.add_argument("--seed", type=seed, default=0, help="seed of all stages")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of all stages")
     args = parser.parse_args(argv)
     from vpeft.apis.commands.screen import run_screen
     from vpeft.apis.tune.noah import noah

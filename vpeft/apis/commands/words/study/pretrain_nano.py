@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from vpeft.apis.commands.arguments import Parser, seed
+from vpeft.apis.commands.arguments import Parser, seed_number
 from vpeft.apis.commands.ending import say
 from vpeft.apis.pretrain.settings import PretrainSettings
 
@@ -21,7 +21,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=default["images"], help="images to draw and train on")
     parser.add_argument("--batch-size", type=int, default=default["batch_size"], help="images of one step")
     parser.add_argument("--lr", type=float, default=default["lr"], help="highest learning rate")
-    parser.add_argument("--seed", type=seed, default=default["seed"], help="of weights and images")
+    parser.add_argument("--seed", type=seed_number, default=default["seed"], help="of weights and images")
     parser.add_argument("--threads", type=int, default=default["threads"], help="CPU threads")
     return parser.parse_args(argv)
 

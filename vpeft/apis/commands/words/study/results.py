@@ -1,7 +1,7 @@
 """Show the results of a benchmark.
 
 What a cell is made of: ``--cell LoRA digits``. One small file of them all, which this word and ``leaderboard`` read as
-they read a folder: ``--pack runs.jsonl.xz``.
+they read a folder: ``--pack runs.jsonl.xz``. Parts that ran apart add up: ``results DIR old.jsonl.xz``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from vpeft.apis.results.tables import SHAPES, cell_runs
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__)
-    parser.add_argument("results", help="folder that tools/benchmark.py wrote to, or packed results")
+    parser.add_argument(
+        "results", nargs="+", help="folder that tools/benchmark.py wrote to, or packed results; several are one board"
+    )
     parser.add_argument(
         "--as", dest="shape", choices=list(SHAPES), default="markdown", help="what is printed (markdown)"
     )
@@ -33,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     instead.add_argument("--plots", metavar="FOLDER", help="draw Pareto fronts and accuracy over size there")
     instead.add_argument("--pack", metavar="FILE", help="write the runs into one file, NAME.jsonl.xz")
     args = parser.parse_args(argv)
-    from vpeft.apis.results.files import read_results
+    from vpeft.apis.results.parts import read_parts
 
-    results = read_results(args.results)
+    results = read_parts(args.results)
     for fault in results.broken:
         say(f"left out: {fault}", to_error=True)
     fields = {name: getattr(args, name) for name in ("method", "backbone", "task", "seed", "status")}
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.pack:
         from vpeft.apis.results.packed import write_packed
 
-        say(write_packed(args.pack, {path.relative_to(results.root): run for path, run in results.runs.items()}))
+        say(write_packed(args.pack, {results.name_of(path): run for path, run in results.runs.items()}))
     elif args.cell:
         say(cell_runs(results, *args.cell))
     else:

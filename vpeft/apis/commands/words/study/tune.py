@@ -18,7 +18,7 @@ from vpeft.apis.commands.arguments import (
     add_data_store,
     add_feature_cache,
     named_config,
-    seed,
+    seed_number,
 )
 from vpeft.apis.commands.ending import say
 from vpeft.apis.jobs.engines.build import ENGINES, build_engine
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
     parser.add_argument("--trials", type=int, default=20, help="trials in all; run again, the rest of them (20)")
-    parser.add_argument("--seed", type=seed, default=0, help="seed of the search and of every training (0)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="seed of the search and of every training (0)")
     parser.add_argument("--batch", type=int, default=1, help="trials that are decided, and may run, together (1)")
     parser.add_argument("--space", nargs="+", action=OptionsAction, default={}, help="list = searched, scalar = fixed")
     parser.add_argument("--grid", nargs="+", action=OptionsAction, help="the same, all combinations")

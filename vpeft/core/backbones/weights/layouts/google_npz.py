@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from vpeft.core.backbones.weights.converted import HEAD, Converted, joined
+from vpeft.core.backbones.weights.converted import HEAD, Converted, join_parts
 
 _OUTSIDE = {
     "cls": "cls_token",
@@ -56,7 +56,7 @@ def npz_to_timm(state: Mapping[str, Tensor]) -> Converted:
             weights.unknown.append(key)
         elif key == three[0]:
             kind = "weight" if key.endswith("kernel") else "bias"
-            whole = joined({part: _join_heads(state[part]) for part in three})
+            whole = join_parts({part: _join_heads(state[part]) for part in three})
             weights.put(f"blocks.{block[1]}.attn.qkv.{kind}", whole, " + ".join(three))
     return weights
 

@@ -6,7 +6,7 @@ queries and values apart.
 
 from __future__ import annotations
 
-from vpeft.core.backbones.weights.converted import HEAD, Converted, joined, key_patterns
+from vpeft.core.backbones.weights.converted import HEAD, Converted, join_parts, key_patterns
 
 #: timm's names, left, and those of mmpretrain's ``VisionTransformer``.
 MMPRETRAIN = {
@@ -116,7 +116,7 @@ def from_transformers(weights: Converted) -> Converted:
                 weights.unknown.append(apart.source[name])
                 continue
             parts = {apart.source[other]: apart.state[other] for other in names}
-            weights.put(f"{before}.qkv.{kind}", joined(parts), "+".join(parts))
+            weights.put(f"{before}.qkv.{kind}", join_parts(parts), "+".join(parts))
     return weights
 
 
