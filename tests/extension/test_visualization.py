@@ -44,6 +44,23 @@ def run_tool(name, monkeypatch, *arguments):
     return end.value.code
 
 
+@pytest.mark.parametrize(
+    ("option", "kinds", "says"),
+    [
+        ({"target": 3}, None, r"^--target is of --kinds gradcam, and the kinds here are class, rollout: name it too"),
+        ({"target": 3}, ["rollout"], "^--target is of --kinds gradcam, and the kinds here are rollout"),
+        (
+            {"place": [0, 0]},
+            ["class", "gradcam"],
+            "^--token is of --kinds token, and the kinds here are class, gradcam",
+        ),
+    ],
+)
+def test_an_option_of_another_kind_is_refused(folders, option, kinds, says):
+    with pytest.raises(vpeft.UserError, match=says):
+        looked_at(folders[:1], kinds, indices=[3], **option)
+
+
 def test_maps_of_runs_side_by_side(folders):
     found = looked_at(folders, ["class", "rollout"], indices=[3, 5])
     run = open_run(folders[1])
