@@ -42,7 +42,8 @@ def test_sizes_are_those_of_vtab(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "rate"), [("full", 2.15e-5), ("lora", 1e-3), ("adaptformer", 1e-2), ("linear", 3.16e-3)]
+    ("name", "rate"),
+    [("full", 2.15e-5), ("lora", 1e-3), ("adaptformer", 1e-2), ("vptdeep", 4.64e-3), ("linear", 3.16e-3)],
 )
 def test_rates_that_a_search_found(name, rate):
     assert load_config(SMALL / f"{name}_dinov2_small.py", "real_fashion").optim_wrapper.optimizer.lr == rate
