@@ -38,8 +38,8 @@ FIELDS = (
     "tuned",
 )
 _LOADERS = ("train", "val", "test")
-#: The longest side of an image.
-MOST_PIXELS = 1 << 14
+#: Of an image, in pixels.
+LONGEST_SIDE = 1 << 14
 #: What is None in a config that does not validate.
 VALIDATION = ("val_dataloader", "val_evaluator", "val_cfg")
 
@@ -107,8 +107,8 @@ def task_settings(cfg: Config) -> dict[str, Any]:
     _choice("augmentation", cfg.augmentation, (*AUGMENTATIONS, OWN))
     _choice("resize", resize, RESIZES)
     size = cfg.get("image_size")
-    if size is not None and (type(size) is not int or not 1 <= size <= MOST_PIXELS):
-        raise UserError(f"image_size={size!r} must be the side of the images, a whole number from 1 to {MOST_PIXELS}.")
+    if size is not None and (type(size) is not int or not 1 <= size <= LONGEST_SIDE):
+        raise UserError(f"image_size={size!r} must be the side of the images, a whole number from 1 to {LONGEST_SIDE}.")
 
     settings = {"task": chosen.name, "data_preprocessor.num_classes": chosen.num_classes}
     if cfg.normalisation != OWN:

@@ -55,11 +55,14 @@ def looked_at(
     for run in runs:
         model = run.model(get_device())
         kinds = kinds or default_kinds(model)
-        for name, kind in (("place", "token"), ("target", "gradcam")):
-            if options.get(name) is not None and kind not in kinds:
+        for flag, value, own in (
+            ("--token", options.get("place"), "token"),
+            ("--target", options.get("target"), "gradcam"),
+        ):
+            if value is not None and own not in kinds:
                 raise UserError(
-                    f"--{'token' if name == 'place' else name} is of --kinds {kind}, and the kinds here are "
-                    f"{', '.join(kinds)}: name it too, or leave the option out."
+                    f"{flag} is of --kinds {own}, and the kinds here are {', '.join(kinds)}: name it too, or leave the "
+                    "option out."
                 )
         for kind in kinds:
             rows = found.setdefault(kind, [(sample, {}) for sample in looks[run.label]])

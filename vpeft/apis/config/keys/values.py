@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from mmengine import Config
 
+from vpeft.core.contract.values import fits
+
 
 class Number(NamedTuple):
     """What a number may be: whole or not, and its lowest value."""
@@ -20,12 +22,11 @@ class Number(NamedTuple):
 
     def takes(self, value: Any) -> bool:
         """Whether a value is such a number; None and what is no plain value are for the class that reads them."""
-        if isinstance(value, (str, bool)):
-            return False
-        if not isinstance(value, (int, float)) or value == self.off:
+        if not isinstance(value, (str, bool, int, float)) or value == self.off:
             return True
-        fits = math.isfinite(value) and (self.low < value if self.above else self.low <= value)
-        return fits and (not self.whole or value == int(value))
+        if not fits(value, float, (self.low, math.inf)) or (self.above and value == self.low):
+            return False
+        return not self.whole or value == int(value)
 
     def words(self) -> str:
         """To end a sentence with."""
